@@ -98,7 +98,8 @@ class Violation:
 
 def nearest_tool(name: str | None) -> str:
     """The tool that a free name means: "code generation" → "code"; unknown → "general"."""
-    for word in _WORDS.findall((name or "").lower().replace("e-mail", "email")):
+    words: list[str] = _WORDS.findall((name or "").lower().replace("e-mail", "email"))
+    for word in words:
         for candidate in (word, word.removesuffix("s")):
             if candidate in TOOLS:
                 return candidate
@@ -109,7 +110,7 @@ def nearest_tool(name: str | None) -> str:
 
 def nearest_language(name: str | None) -> str:
     """The known language code that a tag or an English name means; unknown → "en"."""
-    words = _WORDS.findall((name or "").lower())
+    words: list[str] = _WORDS.findall((name or "").lower())
     first = words[0] if words else ""
     return first if first in LANGUAGES else _LANGUAGE_CODES.get(first, "en")
 

@@ -120,9 +120,11 @@ def test_each_departure_is_reported_by_its_code(change, code: str) -> None:  # t
     assert code in codes(change(prompts.render(EMAIL)))
 
 
-section_text = st.text(
-    st.characters(categories=("L", "N", "Zs")), min_size=1, max_size=40
-).map(lambda text: " ".join(text.split())).filter(bool)
+section_text = (
+    st.text(st.characters(categories=("L", "N", "Zs")), min_size=1, max_size=40)
+    .map(lambda text: " ".join(text.split()))
+    .filter(bool)
+)
 
 
 @given(st.sampled_from(list(prompts.TOOLS)), st.lists(section_text, min_size=6, max_size=6))
