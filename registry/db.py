@@ -1,0 +1,162 @@
+"""The database: SQLite (WAL) or PostgreSQL by URL, transactions, schema upgrades.
+
+Every user-visible change is one `Database.write()` block; nothing else commits.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from importlib.resources import as_file, files
+from pathlib import Path
+from typing import Any
+
+from alembic import command
+from alembic.config import Config
+from alembic.migration import MigrationContext
+from alembic.script import ScriptDirectory
+from sqlalchemy import Connection, Engine, create_engine, event, make_url
+from sqlalchemy.exc import ArgumentError, DBAPIError, OperationalError
+from sqlmodel import Session
+
+from registry.errors import DatabaseError
+
+SQLITE_BUSY_TIMEOUT_MS = 30_000
+
+
+class Database:
+    """An engine, and the two kinds of transaction on it. Threads may share one."""
+
+    def __init__(self, url: str) -> None:
+        """Open `url`. Raises `DatabaseError` where it is not one that can be used."""
+        self.url = url
+        self.engine = _create_engine(url)
+        self._write_engine = self.engine.execution_options(kalimtak_write=True)
+
+    @contextmanager
+    def read(self) -> Iterator[Session]:
+        """A session that sees one state of the database and changes nothing."""
+        with Session(self.engine, expire_on_commit=False) as session:
+            yield session
+            session.rollback()
+
+    @contextmanager
+    def write(self) -> Iterator[Session]:
+        """One transaction: committed when the block ends, rolled back when it raises.
+
+        On SQLite it takes the write lock at its start, so that what it has read
+        cannot change under it.
+        """
+        with (
+            Session(self._write_engine, expire_on_commit=False) as session,
+            session.begin(),
+        ):
+            yield session
+
+    def upgrade(self) -> None:
+        """Bring the schema to this code's version. Raises `DatabaseError` if it is newer."""
+        try:
+            with (
+                self._write_engine.connect() as connection,
+                _alembic(connection) as config,
+            ):
+                _refuse_newer(connection, config)
+                command.upgrade(config, "head")
+                connection.commit()
+        except OperationalError as error:
+            raise DatabaseError(f"cannot open database {_shown(self.url)}: {error.orig}") from error
+
+    def check(self) -> None:
+        """Raise `DatabaseError` unless the schema is exactly this code's."""
+        with self.engine.connect() as connection, _alembic(connection) as config:
+            current = MigrationContext.configure(connection).get_current_revision()
+            head = ScriptDirectory.from_config(config).get_current_head()
+            if current != head:
+                raise DatabaseError(
+                    f"database {_shown(self.url)} has schema {current}, this code needs {head}: "
+                    "run 'kalimtak db upgrade'"
+                )
+
+    def close(self) -> None:
+        """Close all pooled connections."""
+        self.engine.dispose()
+
+
+def open_database(url: str) -> Database:
+    """Open `url` and upgrade its schema. Raises `DatabaseError`."""
+    database = Database(url)
+    database.upgrade()
+    return database
+
+
+def _create_engine(url: str) -> Engine:
+    try:
+        parsed = make_url(url)
+    except ArgumentError as error:
+        raise DatabaseError(
+            f"'{url}' is no database URL: use sqlite:///path or postgresql://user@host/name"
+        ) from error
+    backend = parsed.get_backend_name()
+    if backend == "sqlite":
+        return _create_sqlite(url, Path(parsed.database or ""))
+    if backend == "postgresql":
+        if parsed.drivername == "postgresql":
+            parsed = parsed.set(drivername="postgresql+psycopg")
+        return create_engine(parsed, pool_pre_ping=True)
+    raise DatabaseError(f"database '{backend}' is not supported: use sqlite or postgresql")
+
+
+def _create_sqlite(url: str, path: Path) -> Engine:
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise DatabaseError(f"cannot create {path.parent}: {error.strerror}") from error
+    engine = create_engine(url, connect_args={"timeout": SQLITE_BUSY_TIMEOUT_MS / 1000})
+
+    # pysqlite's own transaction handling begins too late for a consistent read and
+    # cannot take the write lock up front, so it is switched off and done here.
+    @event.listens_for(engine, "connect")
+    def _configure(connection: Any, _record: Any) -> None:
+        connection.isolation_level = None
+        for pragma in (
+            f"busy_timeout={SQLITE_BUSY_TIMEOUT_MS}",
+            "journal_mode=WAL",
+            "synchronous=FULL",
+            "foreign_keys=ON",
+        ):
+            connection.execute(f"PRAGMA {pragma}")
+
+    @event.listens_for(engine, "begin")
+    def _begin(connection: Connection) -> None:
+        write = connection.get_execution_options().get("kalimtak_write")
+        connection.exec_driver_sql("BEGIN IMMEDIATE" if write else "BEGIN")
+
+    return engine
+
+
+@contextmanager
+def _alembic(connection: Connection) -> Iterator[Config]:
+    with as_file(files("registry") / "migrations") as folder:
+        config = Config()
+        config.set_main_option("script_location", str(folder).replace("%", "%%"))
+        config.attributes["connection"] = connection
+        yield config
+
+
+def _refuse_newer(connection: Connection, config: Config) -> None:
+    current = MigrationContext.configure(connection).get_current_revision()
+    known = {script.revision for script in ScriptDirectory.from_config(config).walk_revisions()}
+    if current is not None and current not in known:
+        raise DatabaseError(
+            f"the database has schema {current}, which is newer than this code: "
+            "upgrade kalimtak, or restore an older backup"
+        )
+
+
+def _shown(url: str) -> str:
+    return make_url(url).render_as_string(hide_password=True)
+
+
+def is_unavailable(error: BaseException) -> bool:
+    """Whether the database could not be used at all, rather than refused the statement."""
+    return isinstance(error, OperationalError) or (
+        isinstance(error, DBAPIError) and error.connection_invalidated
+    )

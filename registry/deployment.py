@@ -1,0 +1,243 @@
+"""Desired and observed state: what should serve, and what does.
+
+Only this module changes `deployment_state`; every change raises its generation, closes a
+period of the production history and opens the next, and is written to the audit log.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any
+
+from sqlmodel import Session, col, select
+
+from registry import audit
+from registry.clock import NewId
+from registry.crypto import Keyring
+from registry.models import (
+    DEFAULT_WORKLOAD,
+    DeploymentState,
+    ModelVersion,
+    ProductionPeriod,
+    ReplicaStatus,
+    Workload,
+)
+
+AUDIT_PURPOSE = "audit"
+
+
+@dataclass(frozen=True)
+class LiveVersion:
+    """A version that replicas keep loaded."""
+
+    version: str
+    adapter_digest: str
+
+
+@dataclass(frozen=True)
+class DesiredState:
+    """What one workload should serve. No champion: the base model answers."""
+
+    workload: str
+    generation: int
+    champion: LiveVersion | None
+    challenger: LiveVersion | None
+    previous: LiveVersion | None
+    share: float
+    experiment_id: str | None
+
+    @property
+    def live(self) -> tuple[LiveVersion, ...]:
+        """All versions to keep loaded."""
+        found = (self.champion, self.challenger, self.previous)
+        return tuple(version for version in found if version is not None)
+
+
+@dataclass(frozen=True)
+class Act:
+    """Who changes something, why, and with what it is recorded."""
+
+    actor: str
+    reason: str
+    now: datetime
+    keyring: Keyring
+    new_id: NewId
+
+
+def add_workload(session: Session, name: str, *, now: datetime) -> None:
+    """Create a workload with the base model in production; nothing happens if it exists."""
+    if session.get(Workload, name) is None:
+        session.add(Workload(name=name, created_at=now))
+        session.flush()
+        session.add(DeploymentState(workload=name, updated_at=now))
+        session.flush()
+
+
+def desired(session: Session, workload: str = DEFAULT_WORKLOAD) -> DesiredState:
+    """The desired state of one workload; an unknown one has no champion."""
+    row = session.get(DeploymentState, workload)
+    if row is None:
+        return DesiredState(workload, 0, None, None, None, 0.0, None)
+    return _state(row, _digests(session, [row]))
+
+
+def all_desired(session: Session) -> dict[str, DesiredState]:
+    """The desired state of every workload, by name."""
+    rows = list(session.exec(select(DeploymentState)).all())
+    digests = _digests(session, rows)
+    return {row.workload: _state(row, digests) for row in rows}
+
+
+def lock(session: Session, workload: str) -> DeploymentState:
+    """The workload's row, held until the transaction ends, so that changes queue up."""
+    return session.exec(
+        select(DeploymentState).where(DeploymentState.workload == workload).with_for_update()
+    ).one()
+
+
+def change(
+    session: Session,
+    row: DeploymentState,
+    act: Act,
+    *,
+    action: str,
+    champion: str | None,
+    challenger: str | None,
+    previous: str | None,
+    share: float,
+    experiment_id: str | None,
+) -> None:
+    """Set the whole desired state of a locked row."""
+    row.generation += 1
+    row.champion, row.challenger, row.previous = champion, challenger, previous
+    row.share, row.experiment_id, row.updated_at = share, experiment_id, act.now
+    session.add(row)
+    _write_history(session, row, act)
+    audit.record(
+        session,
+        key=act.keyring.derive(AUDIT_PURPOSE),
+        actor=act.actor,
+        action=action,
+        subject=f"workload:{row.workload}",
+        now=act.now,
+        details={
+            "generation": row.generation,
+            "champion": champion,
+            "challenger": challenger,
+            "share": share,
+            "reason": act.reason,
+        },
+    )
+    session.flush()
+
+
+def report(
+    session: Session,
+    *,
+    replica_id: str,
+    kind: str,
+    generations: Mapping[str, int],
+    versions: Mapping[str, str],
+    refused: Mapping[str, str],
+    now: datetime,
+) -> None:
+    """A replica tells what it has made of the desired state.
+
+    `generations`: workload → generation followed; `versions`: loaded version → adapter
+    digest; `refused`: version → why it could not be loaded.
+    """
+    row = session.get(ReplicaStatus, replica_id) or ReplicaStatus(
+        replica_id=replica_id, kind=kind, seen_at=now
+    )
+    row.generations = dict(generations)
+    row.versions = dict(versions)
+    row.refused = dict(refused)
+    row.seen_at = now
+    session.add(row)
+
+
+def forget_replica(session: Session, replica_id: str) -> None:
+    """A replica that stops takes its report with it."""
+    row = session.get(ReplicaStatus, replica_id)
+    if row is not None:
+        session.delete(row)
+
+
+def replicas(session: Session, *, now: datetime, max_age_s: float = 10) -> list[ReplicaStatus]:
+    """The replicas that reported within `max_age_s`."""
+    since = now - timedelta(seconds=max_age_s)
+    return list(
+        session.exec(select(ReplicaStatus).where(col(ReplicaStatus.seen_at) >= since)).all()
+    )
+
+
+def is_observed(
+    session: Session,
+    *,
+    workload: str,
+    generation: int,
+    now: datetime,
+    max_age_s: float = 10,
+) -> bool:
+    """Whether every live replica follows at least `generation`, and there is one."""
+    found = replicas(session, now=now, max_age_s=max_age_s)
+    return bool(found) and all(
+        replica.generations.get(workload, -1) >= generation for replica in found
+    )
+
+
+def _digests(session: Session, rows: list[DeploymentState]) -> dict[str, str]:
+    names = {
+        name
+        for row in rows
+        for name in (row.champion, row.challenger, row.previous)
+        if name is not None
+    }
+    if not names:
+        return {}
+    found = session.exec(
+        select(ModelVersion.version, ModelVersion.adapter_digest).where(
+            col(ModelVersion.version).in_(names)
+        )
+    )
+    return dict(list(found))
+
+
+def _state(row: DeploymentState, digests: Mapping[str, str]) -> DesiredState:
+    def live(version: str | None) -> LiveVersion | None:
+        return None if version is None else LiveVersion(version, digests[version])
+
+    return DesiredState(
+        workload=row.workload,
+        generation=row.generation,
+        champion=live(row.champion),
+        challenger=live(row.challenger),
+        previous=live(row.previous),
+        share=row.share,
+        experiment_id=row.experiment_id,
+    )
+
+
+def _write_history(session: Session, row: DeploymentState, act: Act) -> None:
+    open_periods: Any = session.exec(
+        select(ProductionPeriod).where(
+            ProductionPeriod.workload == row.workload,
+            col(ProductionPeriod.to_at).is_(None),
+        )
+    )
+    for period in open_periods:
+        period.to_at = act.now
+        session.add(period)
+    session.add(
+        ProductionPeriod(
+            id=act.new_id(),
+            workload=row.workload,
+            generation=row.generation,
+            version=row.champion,
+            challenger=row.challenger,
+            share=row.share,
+            reason=act.reason,
+            actor=act.actor,
+            from_at=act.now,
+        )
+    )

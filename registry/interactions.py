@@ -1,0 +1,305 @@
+"""Log interactions, take feedback, and tell their history and statistics."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import ColumnElement, case, func, insert, update
+from sqlalchemy import select as select_columns
+from sqlmodel import Session, col, select
+
+from registry.clock import NewId
+from registry.crypto import Keyring
+from registry.errors import NotFoundError
+from registry.models import (
+    DEFAULT_WORKLOAD,
+    ClientMetadata,
+    FeedbackEvent,
+    User,
+    UserInteraction,
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Interaction:
+    """One request with its answer, as the serving side hands it over for logging."""
+
+    id: str
+    created_at: datetime
+    input_text: str
+    structured_prompt: str
+    model_output: str
+    workload: str = DEFAULT_WORKLOAD
+    external_user_id: str | None = None
+    session_id: str | None = None
+    messages: list[dict[str, Any]] | None = None
+    tokens_input: int | None = None
+    tokens_output: int | None = None
+    processing_time_ms: float | None = None
+    queue_ms: float | None = None
+    model_version: str | None = None
+    role: str = "default"
+    experiment_id: str | None = None
+    target_tool: str | None = None
+    language: str | None = None
+    quality_score: float | None = None
+    scorer_version: str | None = None
+    error: str | None = None
+    ip_address: str | None = None
+    user_agent: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Feedback:
+    """What a person says of an answer; a score implies its thumb."""
+
+    interaction_id: str
+    score: int | None = None
+    thumb: int | None = None
+    text: str | None = None
+    corrected_output: str | None = None
+
+
+@dataclass(frozen=True)
+class UsageStatistics:
+    """Totals of one workload. Rates and means are None where nothing was counted."""
+
+    total: int
+    rated: int
+    positive: int
+    negative: int
+    errors: int
+    avg_quality: float | None
+
+    @property
+    def feedback_rate(self) -> float | None:
+        """Share of interactions with feedback."""
+        return self.rated / self.total if self.total else None
+
+    @property
+    def error_rate(self) -> float | None:
+        """Share of interactions that failed."""
+        return self.errors / self.total if self.total else None
+
+
+def thumb_of(score: int) -> int:
+    """The seeds' projection of a 1-5 score: 4 and up is 1, 3 is 0, less is -1."""
+    if score >= 4:
+        return 1
+    return 0 if score == 3 else -1
+
+
+def log(session: Session, interactions: Sequence[Interaction], *, keyring: Keyring) -> None:
+    """Insert a batch of interactions with their users and client metadata."""
+    if not interactions:
+        return
+    pseudonyms = {
+        item.external_user_id: keyring.pseudonym(item.external_user_id)
+        for item in interactions
+        if item.external_user_id is not None
+    }
+    _add_users(session, pseudonyms, keyring, interactions[0].created_at)
+    session.connection().execute(
+        insert(UserInteraction), [_row(item, pseudonyms) for item in interactions]
+    )
+    clients = [
+        _client_row(item, keyring)
+        for item in interactions
+        if item.ip_address is not None or item.user_agent is not None
+    ]
+    if clients:
+        session.connection().execute(insert(ClientMetadata), clients)
+
+
+def add_feedback(session: Session, feedback: Feedback, *, now: datetime, new_id: NewId) -> None:
+    """Keep the event, and show what it says on the interaction.
+
+    Fields that the feedback leaves out keep what was said before.
+    Raises `NotFoundError` where there is no such interaction.
+    """
+    thumb = feedback.thumb
+    if thumb is None and feedback.score is not None:
+        thumb = thumb_of(feedback.score)
+    shown = {
+        "feedback_score": feedback.score,
+        "user_feedback": thumb,
+        "feedback_text": feedback.text,
+        "corrected_output": feedback.corrected_output,
+    }
+    changes = {name: value for name, value in shown.items() if value is not None}
+    result = session.connection().execute(
+        update(UserInteraction)
+        .where(col(UserInteraction.id) == feedback.interaction_id)
+        .values(**changes, feedback_at=now, updated_at=now)
+    )
+    if result.rowcount == 0:
+        raise NotFoundError(f"no interaction '{feedback.interaction_id}'")
+    session.add(
+        FeedbackEvent(
+            id=new_id(),
+            interaction_id=feedback.interaction_id,
+            score=feedback.score,
+            thumb=thumb,
+            text=feedback.text,
+            corrected_output=feedback.corrected_output,
+            created_at=now,
+        )
+    )
+
+
+def history(
+    session: Session,
+    *,
+    user_id: str,
+    limit: int = 50,
+    before: datetime | None = None,
+) -> Sequence[UserInteraction]:
+    """The interactions of one user (by pseudonym), newest first."""
+    query = (
+        select(UserInteraction)
+        .where(UserInteraction.user_id == user_id)
+        .order_by(col(UserInteraction.created_at).desc(), col(UserInteraction.id).desc())
+        .limit(limit)
+    )
+    if before is not None:
+        query = query.where(col(UserInteraction.created_at) < before)
+    return session.exec(query).all()
+
+
+def statistics(
+    session: Session,
+    *,
+    workload: str = DEFAULT_WORKLOAD,
+    since: datetime | None = None,
+    until: datetime | None = None,
+) -> UsageStatistics:
+    """Totals over [since, until); shadow answers, which nobody saw, are left out."""
+    thumb = col(UserInteraction.user_feedback)
+    query = select_columns(
+        func.count(),
+        func.count(thumb),
+        func.coalesce(func.sum(_one_if(thumb == 1)), 0),
+        func.coalesce(func.sum(_one_if(thumb == -1)), 0),
+        func.count(col(UserInteraction.error)),
+        func.avg(col(UserInteraction.quality_score)),
+    ).where(col(UserInteraction.workload) == workload, col(UserInteraction.role) != "shadow")
+    if since is not None:
+        query = query.where(col(UserInteraction.created_at) >= since)
+    if until is not None:
+        query = query.where(col(UserInteraction.created_at) < until)
+    total, rated, positive, negative, errors, quality = session.connection().execute(query).one()
+    return UsageStatistics(
+        total=total,
+        rated=rated,
+        positive=positive,
+        negative=negative,
+        errors=errors,
+        avg_quality=None if quality is None else float(quality),
+    )
+
+
+def count_quality_samples(
+    session: Session,
+    *,
+    workload: str,
+    min_quality: float,
+    min_feedback: int,
+    since: datetime | None,
+) -> int:
+    """Interactions that curation would accept, with feedback given after `since`."""
+    accepted = (col(UserInteraction.quality_score) >= min_quality) & (
+        col(UserInteraction.user_feedback) >= min_feedback
+    )
+    corrected = col(UserInteraction.corrected_output).is_not(None)
+    query = select(func.count()).where(
+        UserInteraction.workload == workload,
+        col(UserInteraction.feedback_at).is_not(None),
+        accepted | corrected,
+    )
+    if since is not None:
+        query = query.where(col(UserInteraction.feedback_at) > since)
+    return session.exec(query).one()
+
+
+def _one_if(condition: ColumnElement[bool]) -> ColumnElement[int]:
+    return case((condition, 1), else_=0)
+
+
+def _add_users(
+    session: Session, pseudonyms: dict[str, str], keyring: Keyring, now: datetime
+) -> None:
+    known = set(
+        session.exec(select(User.id).where(col(User.id).in_(list(pseudonyms.values())))).all()
+    )
+    rows = [
+        {
+            "id": pseudonym,
+            "external_id_encrypted": keyring.encrypt(
+                external_id, context=f"users.external_id:{pseudonym}"
+            ),
+            "created_at": now,
+        }
+        for external_id, pseudonym in pseudonyms.items()
+        if pseudonym not in known
+    ]
+    if rows:
+        insert_ignoring_duplicates(session, User, rows)
+
+
+def insert_ignoring_duplicates(
+    session: Session, table: type[Any], rows: Sequence[dict[str, Any]]
+) -> int:
+    """Insert rows, leaving out those that break a unique constraint; the number inserted."""
+    if not rows:
+        return 0
+    connection = session.connection()
+    if connection.dialect.name == "postgresql":
+        from sqlalchemy.dialects.postgresql import insert as dialect_insert
+    else:
+        from sqlalchemy.dialects.sqlite import insert as dialect_insert  # type: ignore[assignment]
+    statement = dialect_insert(table).on_conflict_do_nothing()
+    return sum(connection.execute(statement, row).rowcount for row in rows)
+
+
+def _row(item: Interaction, pseudonyms: dict[str, str]) -> dict[str, Any]:
+    counted = item.tokens_input is not None and item.tokens_output is not None
+    return {
+        "id": item.id,
+        "workload": item.workload,
+        "user_id": pseudonyms[item.external_user_id] if item.external_user_id is not None else None,
+        "session_id": item.session_id,
+        "input_text": item.input_text,
+        "messages": item.messages,
+        "structured_prompt": item.structured_prompt,
+        "model_output": item.model_output,
+        "tokens_input": item.tokens_input,
+        "tokens_output": item.tokens_output,
+        "tokens_total": (item.tokens_input or 0) + (item.tokens_output or 0) if counted else None,
+        "processing_time_ms": item.processing_time_ms,
+        "queue_ms": item.queue_ms,
+        "model_version": item.model_version,
+        "role": item.role,
+        "experiment_id": item.experiment_id,
+        "target_tool": item.target_tool,
+        "language": item.language,
+        "quality_score": item.quality_score,
+        "scorer_version": item.scorer_version,
+        "error": item.error,
+        "created_at": item.created_at,
+        "updated_at": item.created_at,
+    }
+
+
+def _client_row(item: Interaction, keyring: Keyring) -> dict[str, Any]:
+    def sealed(name: str, value: str | None) -> str | None:
+        if value is None:
+            return None
+        return keyring.encrypt(value, context=f"client_metadata.{name}:{item.id}")
+
+    return {
+        "interaction_id": item.id,
+        "ip_address_encrypted": sealed("ip_address", item.ip_address),
+        "user_agent_encrypted": sealed("user_agent", item.user_agent),
+        "created_at": item.created_at,
+    }

@@ -1,0 +1,49 @@
+"""The tables. `user_interactions`, `training_data` and `model_versions` are the core."""
+
+from registry.models.columns import DEFAULT_WORKLOAD
+from registry.models.learning import (
+    CurationRun,
+    Dataset,
+    DatasetItem,
+    ModelVersion,
+    RetrainRun,
+    TrainingData,
+    TriggerCheck,
+)
+from registry.models.operation import (
+    AuditEntry,
+    DeploymentState,
+    Experiment,
+    ExperimentDecision,
+    ProductionPeriod,
+    ReplicaStatus,
+)
+from registry.models.usage import (
+    ClientMetadata,
+    FeedbackEvent,
+    User,
+    UserInteraction,
+    Workload,
+)
+
+__all__ = [
+    "DEFAULT_WORKLOAD",
+    "AuditEntry",
+    "ClientMetadata",
+    "CurationRun",
+    "Dataset",
+    "DatasetItem",
+    "DeploymentState",
+    "Experiment",
+    "ExperimentDecision",
+    "FeedbackEvent",
+    "ModelVersion",
+    "ProductionPeriod",
+    "ReplicaStatus",
+    "RetrainRun",
+    "TrainingData",
+    "TriggerCheck",
+    "User",
+    "UserInteraction",
+    "Workload",
+]

@@ -1,0 +1,126 @@
+"""What is in production: experiments, desired and observed state, history, audit."""
+
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import CheckConstraint, Index, text
+from sqlmodel import Field, SQLModel
+
+from registry.models.columns import (
+    json_column,
+    moment,
+    reference,
+    text_column,
+    workload_column,
+)
+
+
+class Experiment(SQLModel, table=True):
+    """The trial of a challenger. `champion` is null where the base model is the control."""
+
+    __tablename__ = "experiments"
+    __table_args__ = (
+        Index(
+            "uq_one_running_experiment",
+            "workload",
+            unique=True,
+            sqlite_where=text("status = 'running'"),
+            postgresql_where=text("status = 'running'"),
+        ),
+        CheckConstraint(
+            "status IN ('running', 'promoted', 'rolled_back', 'retired')",
+            name="status_known",
+        ),
+        CheckConstraint("share >= 0 AND share <= 1", name="share_range"),
+    )
+
+    id: str = Field(primary_key=True)
+    workload: str = workload_column()
+    champion: str | None = reference("model_versions.version", ondelete="SET NULL", nullable=True)
+    challenger: str | None = reference("model_versions.version", ondelete="SET NULL", nullable=True)
+    share: float = Field()
+    status: str = Field(default="running")
+    reason: str | None = text_column(nullable=True)
+    settings: Any = json_column()
+    started_at: datetime = moment()
+    ended_at: datetime | None = moment(nullable=True)
+
+
+class ExperimentDecision(SQLModel, table=True):
+    """One look at an experiment: what was decided, why, and on which numbers."""
+
+    __tablename__ = "experiment_decisions"
+    __table_args__ = (Index("ix_decisions_experiment", "experiment_id", "decided_at"),)
+
+    id: str = Field(primary_key=True)
+    experiment_id: str = reference("experiments.id", ondelete="CASCADE")
+    action: str = Field()
+    reasons: Any = json_column()
+    facts: Any = json_column()
+    decided_at: datetime = moment()
+
+
+class DeploymentState(SQLModel, table=True):
+    """The desired state of one workload: routers and replicas make it so.
+
+    `generation` grows by one with every change. `previous` stays loaded, so that a
+    rollback is routing only. `share` is the challenger's share of traffic in [0, 1].
+    """
+
+    __tablename__ = "deployment_state"
+    __table_args__ = (CheckConstraint("share >= 0 AND share <= 1", name="share_range"),)
+
+    workload: str = reference("workloads.name", ondelete="CASCADE", primary_key=True)
+    generation: int = Field(default=0)
+    champion: str | None = reference("model_versions.version", ondelete="RESTRICT", nullable=True)
+    challenger: str | None = reference("model_versions.version", ondelete="RESTRICT", nullable=True)
+    previous: str | None = reference("model_versions.version", ondelete="SET NULL", nullable=True)
+    experiment_id: str | None = reference("experiments.id", ondelete="SET NULL", nullable=True)
+    share: float = Field(default=0.0)
+    updated_at: datetime = moment()
+
+
+class ReplicaStatus(SQLModel, table=True):
+    """What one router or model replica has made of the desired state."""
+
+    __tablename__ = "replica_status"
+
+    replica_id: str = Field(primary_key=True)
+    kind: str = Field()
+    generations: Any = json_column()
+    versions: Any = json_column()
+    refused: Any = json_column()
+    seen_at: datetime = moment(index=True)
+
+
+class ProductionPeriod(SQLModel, table=True):
+    """Which versions served, and at what share, from when to when. Null `version`: the base."""
+
+    __tablename__ = "production_history"
+    __table_args__ = (Index("ix_production_history_workload", "workload", "from_at"),)
+
+    id: str = Field(primary_key=True)
+    workload: str = workload_column()
+    generation: int = Field()
+    version: str | None = Field(default=None)
+    challenger: str | None = Field(default=None)
+    share: float = Field()
+    reason: str = text_column()
+    actor: str = Field()
+    from_at: datetime = moment()
+    to_at: datetime | None = moment(nullable=True)
+
+
+class AuditEntry(SQLModel, table=True):
+    """One administrative act or automatic decision, chained to the one before it."""
+
+    __tablename__ = "audit_log"
+
+    sequence: int = Field(primary_key=True, sa_column_kwargs={"autoincrement": False})
+    at: datetime = moment()
+    actor: str = Field()
+    action: str = Field()
+    subject: str = Field()
+    details: Any = json_column()
+    previous_digest: str = Field()
+    digest: str = Field()

@@ -1,0 +1,112 @@
+"""What people ask, what they are answered, and what they say of it."""
+
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import CheckConstraint, Index
+from sqlmodel import Field, SQLModel
+
+from registry.models.columns import (
+    json_column,
+    moment,
+    reference,
+    text_column,
+    workload_column,
+)
+
+
+class Workload(SQLModel, table=True):
+    """One task served by this installation, with its own data, versions and experiments."""
+
+    __tablename__ = "workloads"
+
+    name: str = Field(primary_key=True)
+    created_at: datetime = moment()
+
+
+class User(SQLModel, table=True):
+    """A person, known by pseudonym; `id` is the keyed hash of the caller's own id."""
+
+    __tablename__ = "users"
+
+    id: str = Field(primary_key=True)
+    external_id_encrypted: str | None = text_column(nullable=True)
+    created_at: datetime = moment()
+
+
+class UserInteraction(SQLModel, table=True):
+    """One request with its answer, and the latest feedback on it.
+
+    `model_version` is null where the base model answered (`role` is then "default").
+    Times are milliseconds; `queue_ms` is the wait before generation began, which
+    `processing_time_ms` does not contain.
+    """
+
+    __tablename__ = "user_interactions"
+    __table_args__ = (
+        CheckConstraint("feedback_score BETWEEN 1 AND 5", name="feedback_score_range"),
+        CheckConstraint("user_feedback IN (-1, 0, 1)", name="user_feedback_range"),
+        CheckConstraint(
+            "role IN ('default', 'champion', 'challenger', 'shadow')", name="role_known"
+        ),
+        Index("ix_interactions_workload_created", "workload", "created_at"),
+        Index("ix_interactions_user_created", "user_id", "created_at"),
+        Index("ix_interactions_experiment", "experiment_id", "role"),
+        Index("ix_interactions_workload_feedback", "workload", "feedback_at"),
+    )
+
+    id: str = Field(primary_key=True)
+    workload: str = workload_column()
+    user_id: str | None = reference("users.id", ondelete="SET NULL", nullable=True)
+    session_id: str | None = Field(default=None)
+    input_text: str = text_column()
+    messages: Any = json_column(nullable=True)
+    structured_prompt: str = text_column()
+    model_output: str = text_column()
+    tokens_input: int | None = Field(default=None)
+    tokens_output: int | None = Field(default=None)
+    tokens_total: int | None = Field(default=None)
+    processing_time_ms: float | None = Field(default=None)
+    queue_ms: float | None = Field(default=None)
+    model_version: str | None = reference(
+        "model_versions.version", ondelete="SET NULL", nullable=True, index=True
+    )
+    role: str = Field(default="default", sa_column_kwargs={"server_default": "default"})
+    experiment_id: str | None = reference("experiments.id", ondelete="SET NULL", nullable=True)
+    target_tool: str | None = Field(default=None)
+    language: str | None = Field(default=None)
+    quality_score: float | None = Field(default=None)
+    scorer_version: str | None = Field(default=None)
+    error: str | None = text_column(nullable=True)
+    feedback_score: int | None = Field(default=None)
+    user_feedback: int | None = Field(default=None)
+    feedback_text: str | None = text_column(nullable=True)
+    corrected_output: str | None = text_column(nullable=True)
+    feedback_at: datetime | None = moment(nullable=True)
+    created_at: datetime = moment()
+    updated_at: datetime = moment()
+
+
+class FeedbackEvent(SQLModel, table=True):
+    """One piece of feedback as it came in; `user_interactions` shows the latest."""
+
+    __tablename__ = "feedback_events"
+
+    id: str = Field(primary_key=True)
+    interaction_id: str = reference("user_interactions.id", ondelete="CASCADE", index=True)
+    score: int | None = Field(default=None)
+    thumb: int | None = Field(default=None)
+    text: str | None = text_column(nullable=True)
+    corrected_output: str | None = text_column(nullable=True)
+    created_at: datetime = moment()
+
+
+class ClientMetadata(SQLModel, table=True):
+    """Where a request came from: encrypted, apart from its content, kept for a shorter time."""
+
+    __tablename__ = "client_metadata"
+
+    interaction_id: str = reference("user_interactions.id", ondelete="CASCADE", primary_key=True)
+    ip_address_encrypted: str | None = text_column(nullable=True)
+    user_agent_encrypted: str | None = text_column(nullable=True)
+    created_at: datetime = moment(index=True)

@@ -1,0 +1,257 @@
+"""Settings: one frozen class per part, from the environment, `kalimtak.toml` or `config.json`.
+
+Order of precedence: environment (`KALIMTAK_SERVING__PORT=8001`), then the settings
+file (`KALIMTAK_CONFIG`, else `kalimtak.toml` in the working directory), then defaults.
+"""
+
+import json
+import os
+import tomllib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from registry.errors import SettingsError
+from registry.settings_legacy import from_config_json
+
+PREFIX = "KALIMTAK_"
+CONFIG_VARIABLE = "KALIMTAK_CONFIG"
+DEFAULT_FILE = "kalimtak.toml"
+
+Share = Annotated[float, Field(ge=0, le=1)]
+Positive = Annotated[float, Field(gt=0)]
+Count = Annotated[int, Field(ge=1)]
+Port = Annotated[int, Field(ge=1, le=65535)]
+
+
+class Part(BaseModel):
+    """Base of all parts: immutable, and closed to unknown keys."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class ServingSettings(Part):
+    """The HTTP endpoint and the replicas behind it."""
+
+    host: str = "127.0.0.1"
+    """Address that the endpoint binds to."""
+    port: Port = 8000
+    """Port of the endpoint."""
+    num_routers: Count = 2
+    num_champion_replicas: Count = 1
+    num_challenger_replicas: Count = 1
+    replica_num_cpus: Annotated[float, Field(ge=0)] = 0.1
+    """CPUs that each replica reserves with Ray; not a limit on what it uses."""
+    replica_num_gpus: Annotated[float, Field(ge=0)] = 0
+    torch_threads: Count = 1
+    """Threads of each model replica."""
+    max_batch_size: Count = 32
+    """Requests generated together."""
+    max_new_tokens: Count = 256
+    """Longest answer, in tokens."""
+    max_text_chars: Count = 8_000
+    """Longest `text` that /api/generate takes."""
+    temperature: Annotated[float, Field(ge=0)] = 0.8
+    """Sampling temperature; 0 is greedy."""
+    request_timeout_s: Positive = 60
+    """A request that takes longer is answered with 504."""
+    poll_interval_s: Annotated[float, Field(gt=0, le=1)] = 0.25
+    """How often routers and replicas look at the desired state."""
+
+
+class TrainingSettings(Part):
+    """The base model and how it is fine-tuned."""
+
+    base_model: str = "embedded"
+    """`embedded`, or any Hugging Face causal LM by id or path."""
+    recipe: str = "tiny_cpu"
+    """Name of a recipe in training/recipes, or a path to one."""
+    min_samples: Count = 100
+    """A dataset smaller than this is refused."""
+    stale_after_s: Positive = 180
+    """A training run whose heartbeat is older than this is taken for dead."""
+
+
+class CurationSettings(Part):
+    """Which interactions become training data."""
+
+    min_quality: Share = 0.7
+    min_feedback: Annotated[int, Field(ge=-1, le=1)] = 1
+    """Least `user_feedback` (-1, 0, 1) of an accepted answer."""
+    maybe_min_quality: Share | None = None
+    """Where set, answers of at least this quality are taken too if feedback is positive."""
+    validation_share: Share = 0.15
+    export_format: Literal["chatml", "alpaca", "completion"] = "chatml"
+    rehearsal_file: str | None = None
+    """JSONL of earlier samples that every dataset is merged with, against forgetting."""
+    rehearsal_ratio: Annotated[float, Field(ge=0)] = 0.25
+    """Rehearsal samples for each curated one, at most."""
+
+
+class TriggerSettings(Part):
+    """When to retrain; checked in this order, after the cooldown."""
+
+    cooldown_hours: Annotated[float, Field(ge=0)] = 24
+    min_new_samples: Count = 1000
+    schedule_interval_hours: Positive = 168
+    quality_drop: Share = 0.10
+    """Relative fall of mean quality between two windows."""
+    error_rate: Share = 0.20
+    window_hours: Positive = 24
+    min_window_samples: Count = 50
+    """Fewer interactions than this in a window say nothing about quality or errors."""
+    check_interval_seconds: Positive = 3600
+
+
+class ExperimentSettings(Part):
+    """How a challenger is tried, and what it takes to win."""
+
+    enabled: bool = True
+    """Off: a version that passes the gate becomes champion at once."""
+    shares: tuple[Annotated[float, Field(gt=0, le=1)], ...] = (0.1, 0.25, 0.5)
+    """The challenger's share of traffic, step by step."""
+    ramp_min_rated: Count = 30
+    """Rated answers of the challenger before its share may grow."""
+    min_hours: Annotated[float, Field(ge=0)] = 48
+    max_hours: Positive = 336
+    min_rated: Count = 100
+    """Rated answers that each arm needs."""
+    min_improvement: Annotated[float, Field(ge=0)] = 0.05
+    """Least relative improvement of the overall score."""
+    alpha: Annotated[float, Field(gt=0, lt=1)] = 0.05
+    """Error rate of the confidence sequence over the whole experiment."""
+    guardrail_alpha: Annotated[float, Field(gt=0, lt=1)] = 0.05
+    latency_tolerance: Annotated[float, Field(ge=1)] = 1.25
+    """The challenger is slow beyond the champion's p95 latency times this."""
+    guardrail_min_reference: Count = 100
+    """Champion answers needed before its p95 is frozen as the latency line."""
+
+    @model_validator(mode="after")
+    def _shares_grow(self) -> "ExperimentSettings":
+        if not self.shares or list(self.shares) != sorted(set(self.shares)):
+            raise ValueError(f"shares {list(self.shares)} must grow from step to step")
+        if self.max_hours <= self.min_hours:
+            raise ValueError(f"max_hours {self.max_hours} must exceed min_hours {self.min_hours}")
+        return self
+
+
+class GateSettings(Part):
+    """What a trained version must show on held-out data before people see it."""
+
+    max_accuracy_loss: Share = 0.05
+    """Accuracy it may lose against the champion, overall and on any target tool."""
+    min_samples_per_tool: Count = 10
+    """Tools with fewer held-out samples are reported, not judged."""
+
+
+class RaySettings(Part):
+    """The Ray cluster. Ports are the product's own, so that another Ray may run beside it."""
+
+    address: str | None = None
+    """`RAY_ADDRESS` of a running cluster; unset, a local one is started."""
+    port: Port = 26379
+    dashboard_port: Port = 28265
+    client_port: Port = 20001
+    num_cpus: Count | None = None
+    """CPUs of the local cluster; unset, as many as the machine has, and at least 4."""
+    haproxy_metrics_port: Port = 29101
+    haproxy_stats_port: Port = 28404
+
+
+class PrefectSettings(Part):
+    """The Prefect server that `kalimtak up` starts."""
+
+    host: str = "127.0.0.1"
+    port: Port = 4200
+    work_pool: str = "kalimtak"
+
+
+class Settings(Part):
+    """All settings of one installation."""
+
+    home: Path = Path("var")
+    """Folder of everything that is kept: database, artifacts, keys, logs."""
+    database_url: str | None = None
+    """sqlite:///… or postgresql://…; unset, an SQLite file in `home`."""
+    artifacts_url: str | None = None
+    """Where adapters and datasets are kept, as an fsspec URL; unset, a folder in `home`."""
+    serving: ServingSettings = ServingSettings()
+    training: TrainingSettings = TrainingSettings()
+    curation: CurationSettings = CurationSettings()
+    triggers: TriggerSettings = TriggerSettings()
+    experiment: ExperimentSettings = ExperimentSettings()
+    gate: GateSettings = GateSettings()
+    ray: RaySettings = RaySettings()
+    prefect: PrefectSettings = PrefectSettings()
+
+    @property
+    def resolved_database_url(self) -> str:
+        """The database to use."""
+        return self.database_url or f"sqlite:///{self.home.absolute() / 'kalimtak.db'}"
+
+    @property
+    def resolved_artifacts_url(self) -> str:
+        """The artifact store to use."""
+        return self.artifacts_url or (self.home.absolute() / "artifacts").as_uri()
+
+
+def load_settings(
+    environment: Mapping[str, str] | None = None, *, directory: Path | None = None
+) -> Settings:
+    """Settings from `environment` (default: the process's) and the settings file.
+
+    A relative `home` is taken from `directory` (default: the working directory).
+    Raises `SettingsError` naming the first key that is unknown or impossible.
+    """
+    environment = os.environ if environment is None else environment
+    directory = Path.cwd() if directory is None else directory
+    values, source = _read_file(environment.get(CONFIG_VARIABLE), directory)
+    for path, value in _from_environment(environment):
+        _put(values, path, value)
+    try:
+        settings = Settings.model_validate(values)
+    except ValidationError as error:
+        raise SettingsError(_first_fault(error, source)) from error
+    return settings.model_copy(update={"home": (directory / settings.home).absolute()})
+
+
+def _read_file(name: str | None, directory: Path) -> tuple[dict[str, Any], str]:
+    path = directory / (name or DEFAULT_FILE)
+    if name is None and not path.exists():
+        return {}, "settings"
+    try:
+        text = path.read_text(encoding="utf-8")
+        if path.suffix == ".json":
+            return from_config_json(json.loads(text)), str(path)
+        return tomllib.loads(text), str(path)
+    except (OSError, UnicodeDecodeError) as error:
+        raise SettingsError(f"cannot read settings file {path}: {error}") from error
+    except (tomllib.TOMLDecodeError, json.JSONDecodeError) as error:
+        raise SettingsError(f"settings file {path} is not valid: {error}") from error
+
+
+def _from_environment(environment: Mapping[str, str]) -> list[tuple[list[str], Any]]:
+    found = []
+    for name, value in sorted(environment.items()):
+        if not name.startswith(PREFIX) or name == CONFIG_VARIABLE:
+            continue
+        path = name.removeprefix(PREFIX).lower().split("__")
+        found.append((path, json.loads(value) if value.startswith("[") else value))
+    return found
+
+
+def _put(values: dict[str, Any], path: list[str], value: Any) -> None:
+    for key in path[:-1]:
+        values = values.setdefault(key, {})
+    values[path[-1]] = value
+
+
+def _first_fault(error: ValidationError, source: str) -> str:
+    fault = error.errors()[0]
+    key = ".".join(str(part) for part in fault["loc"])
+    if fault["type"] == "extra_forbidden":
+        return f"{source}: unknown key '{key}'"
+    message = fault["msg"].removeprefix("Value error, ")
+    return f"{source}: {key} = {fault['input']!r}: {message}" if key else f"{source}: {message}"
