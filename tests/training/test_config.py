@@ -1,0 +1,67 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from training.config import RECIPES, Recipe, load_recipe, recipe_names
+from training.errors import RecipeError
+
+
+def _written(tmp_path: Path, old: str, new: str) -> Path:
+    text = (RECIPES / "tiny_cpu.toml").read_text()
+    assert old in text
+    path = tmp_path / "changed.toml"
+    path.write_text(text.replace(old, new))
+    return path
+
+
+def test_every_shipped_recipe_loads_and_starts_with_its_command() -> None:
+    assert recipe_names() == ["lora_1gpu", "lora_ddp", "tiny_cpu"]
+    for name in recipe_names():
+        first_line = (RECIPES / f"{name}.toml").read_text().splitlines()[0]
+        assert load_recipe(name).name == name
+        assert first_line.startswith(f"# python -m training.launch --recipe {name} ")
+
+
+def test_unknown_recipe_is_answered_with_the_known_ones() -> None:
+    with pytest.raises(RecipeError, match="no recipe 'big'; there are lora_1gpu, lora_ddp"):
+        load_recipe("big")
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ("rank = 8", "rank = 8\nrankk = 9", r"unknown key lora\.rankk\."),
+        ("rank = 8", "rank = 0", r"lora\.rank: .*greater than or equal to 1 \(got 0\)\."),
+        ('schedule = "linear"', 'schedule = "magic"', r"optimizer\.schedule: .*'magic'"),
+        ("warmup_steps = 4", "warmup_steps = 41", r"warmup_steps \(41\) exceeds .*\(40\)"),
+        ("num_workers = 2", "num_workers = 17", r"num_workers \(17\) exceeds .*\(16\)"),
+        ("num_workers = 2", "num_workers = 3", r"data\.micro_batch \(8\) exceeds .*\(6\)"),
+        ("rank = 8", "rank = ", "is not TOML"),
+    ],
+)
+def test_a_wrong_recipe_is_refused_in_one_line(
+    tmp_path: Path, old: str, new: str, message: str
+) -> None:
+    with pytest.raises(RecipeError, match=message) as caught:
+        load_recipe(_written(tmp_path, old, new))
+    assert "\n" not in str(caught.value)
+
+
+def test_missing_file_is_a_recipe_error(tmp_path: Path) -> None:
+    with pytest.raises(RecipeError, match="cannot be read"):
+        load_recipe(tmp_path / "none.toml")
+
+
+def test_digest_follows_values_not_layout(tmp_path: Path) -> None:
+    same = load_recipe(_written(tmp_path, "# The embedded", "# An embedded"))
+    assert same.digest() == load_recipe("tiny_cpu").digest()
+    other = load_recipe(_written(tmp_path, "seed = 0", "seed = 1"))
+    assert other.digest() != same.digest()
+
+
+def test_a_recipe_cannot_be_changed() -> None:
+    recipe: Recipe = load_recipe("tiny_cpu")
+    with pytest.raises(ValueError, match="frozen"):
+        recipe.seed = 3  # type: ignore[misc]

@@ -1,0 +1,117 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from transformers import PreTrainedTokenizerBase
+
+from training.base import load_tokenizer
+from training.encoding import Example, encode, encode_all, prompt_text, read_examples
+from training.errors import BaseModelError, DataError
+
+
+def _example(prompt: str, answer: str) -> Example:
+    return Example(
+        id="e",
+        messages=({"role": "user", "content": prompt}, {"role": "assistant", "content": answer}),
+    )
+
+
+def test_loss_covers_the_answer_and_its_end_and_nothing_else(
+    tokenizer: PreTrainedTokenizerBase,
+) -> None:
+    result = encode(_example("Hi", "Hello Zoë"), tokenizer, max_tokens=64)
+    assert result is not None
+    encoded, truncated = result
+    ids = encoded.input_ids.tolist()
+    first = len(ids) - encoded.num_learned
+    assert not truncated
+    assert tokenizer.decode(ids[first:]) == "Hello Zoë<|im_end|>"
+    assert (
+        tokenizer.decode(ids[:first]) == "<|im_start|>user\nHi<|im_end|>\n<|im_start|>assistant\n"
+    )
+
+
+def test_only_the_last_assistant_turn_is_learned(tokenizer: PreTrainedTokenizerBase) -> None:
+    turns = [("user", "a"), ("assistant", "first"), ("user", "b"), ("assistant", "second")]
+    messages = tuple({"role": role, "content": text} for role, text in turns)
+    result = encode(Example(id="e", messages=messages), tokenizer, max_tokens=128)
+    assert result is not None
+    ids = result[0].input_ids.tolist()
+    assert tokenizer.decode(ids[-result[0].num_learned :]) == "second<|im_end|>"
+    assert "first" in tokenizer.decode(ids)
+
+
+def test_a_long_prompt_loses_its_beginning(tokenizer: PreTrainedTokenizerBase) -> None:
+    dataset = encode_all(
+        [_example("x" * 99 + "END", "ok"), _example("short", "ok")], tokenizer, max_tokens=48
+    )
+    assert (dataset.num_truncated, dataset.num_dropped) == (1, 0)
+    cut = dataset.examples[0]
+    assert len(cut.input_ids) == 48
+    assert cut.num_learned == len("ok") + 1
+    assert "END<|im_end|>" in tokenizer.decode(cut.input_ids.tolist())
+
+
+def test_answers_that_are_too_long_are_dropped_and_counted(
+    tokenizer: PreTrainedTokenizerBase,
+) -> None:
+    long, short = _example("p", "y" * 64), _example("p", "ok")
+    dataset = encode_all([long, short], tokenizer, max_tokens=32)
+    assert (len(dataset.examples), dataset.num_dropped) == (1, 1)
+    with pytest.raises(DataError, match=r"of 1 examples every answer is longer than max_tokens"):
+        encode_all([long], tokenizer, max_tokens=32)
+    with pytest.raises(DataError, match="the dataset is empty"):
+        encode_all([], tokenizer, max_tokens=32)
+
+
+def test_a_base_without_chat_template_is_refused(tiny_base: str) -> None:
+    bare = load_tokenizer(tiny_base)
+    bare.chat_template = None
+    with pytest.raises(BaseModelError, match="has no chat template"):
+        prompt_text(bare, [{"role": "user", "content": "Hi"}])
+
+
+def test_a_template_that_hides_where_the_answer_starts_is_refused(tiny_base: str) -> None:
+    odd = load_tokenizer(tiny_base)
+    odd.chat_template = "{{ messages | length }}{{ messages[-1]['content'] }}"
+    with pytest.raises(BaseModelError, match="renders a conversation differently"):
+        encode(_example("Hi", "Hello"), odd, max_tokens=64)
+
+
+def test_records_are_read_with_their_defaults(tmp_path: Path) -> None:
+    path = tmp_path / "train.jsonl"
+    messages = [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}]
+    path.write_text(json.dumps({"id": "1", "messages": messages}) + "\n\n")
+    (example,) = read_examples(path)
+    assert (example.weight, example.source, example.target_tool) == (1.0, "accepted", None)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"messages": [{"role": "user", "content": "a"}]}, "must be the assistant's, not 'user'"),
+        ({"messages": []}, "must be the assistant's, not None"),
+        ({"weight": 0}, "weight must be above 0"),
+        ({"weight": "much"}, "not a training example"),
+        ({"source": "guessed"}, "source must be one of accepted, corrected, rehearsal"),
+    ],
+)
+def test_a_wrong_record_is_named_by_its_line(
+    tmp_path: Path, change: dict[str, object], message: str
+) -> None:
+    good = {"id": "1", "messages": [{"role": "assistant", "content": "b"}]}
+    path = tmp_path / "train.jsonl"
+    path.write_text(json.dumps(good) + "\n" + json.dumps(good | change) + "\n")
+    with pytest.raises(DataError, match=rf"train\.jsonl, line 2: .*{message}"):
+        read_examples(path)
+
+
+def test_an_empty_or_missing_file_is_a_data_error(tmp_path: Path) -> None:
+    empty = tmp_path / "empty.jsonl"
+    empty.touch()
+    with pytest.raises(DataError, match="holds no training examples"):
+        read_examples(empty)
+    with pytest.raises(DataError, match="cannot be read"):
+        read_examples(tmp_path / "none.jsonl")

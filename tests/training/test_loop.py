@@ -1,0 +1,194 @@
+from __future__ import annotations
+
+import itertools
+import sys
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from subprocess import run
+
+import pytest
+import torch
+from peft import PeftModel
+from torch import nn
+
+from training.base import load_base
+from training.checkpoint import load_checkpoint, save_checkpoint
+from training.encoding import Encoded
+from training.errors import CheckpointError, DivergedError
+from training.loop import (
+    LoopSettings,
+    StepReport,
+    TrainingLoop,
+    learning_rate_at,
+    mean_loss,
+    padded_loss_sum,
+)
+from training.lora import new_adapter
+from training.parallel import Alone, Collective
+
+SETTINGS = LoopSettings(
+    num_steps=6,
+    global_batch=6,
+    micro_batch=2,
+    learning_rate=1e-2,
+    warmup_steps=2,
+    schedule="linear",
+    weight_decay=0.0,
+    max_grad_norm=1.0,
+    balance_by_tool=True,
+    seed=3,
+)
+LOSS_SUM = padded_loss_sum(pad_id=0, device=torch.device("cpu"))
+
+
+def _model(base: str, dropout: float = 0.0) -> PeftModel:
+    return new_adapter(
+        load_base(base), rank=4, alpha=8, dropout=dropout, target_modules="all-linear", seed=0
+    )
+
+
+def _loop(
+    model: nn.Module,
+    dataset: Sequence[Encoded],
+    settings: LoopSettings = SETTINGS,
+    collective: Collective | None = None,
+) -> TrainingLoop:
+    return TrainingLoop(
+        model=model,
+        dataset=dataset,
+        settings=settings,
+        collective=collective or Alone(),
+        loss_sum=LOSS_SUM,
+    )
+
+
+def _ignore(_: StepReport) -> None:
+    return None
+
+
+def _weights(model: nn.Module) -> torch.Tensor:
+    return torch.cat([p.detach().flatten() for p in model.parameters() if p.requires_grad])
+
+
+def test_loss_falls_and_every_step_is_reported(
+    tiny_base: str, encoded: tuple[Encoded, ...]
+) -> None:
+    settings = replace(SETTINGS, num_steps=30, learning_rate=5e-2)
+    loop = _loop(_model(tiny_base), encoded, settings)
+    before = mean_loss(loop.model, encoded, micro_batch=4, collective=Alone(), loss_sum=LOSS_SUM)
+    reports: list[StepReport] = []
+    loop.run(reports.append)
+    after = mean_loss(loop.model, encoded, micro_batch=4, collective=Alone(), loss_sum=LOSS_SUM)
+    assert after < 0.8 * before
+    assert [report.step for report in reports] == list(range(1, 31))
+    assert loop.losses == [report.loss for report in reports]
+    assert loop.num_tokens == sum(report.num_tokens for report in reports)
+
+
+@pytest.mark.parametrize("micro_batch", [1, 4, 6])
+def test_micro_batches_give_the_same_weights(
+    tiny_base: str, encoded: tuple[Encoded, ...], micro_batch: int
+) -> None:
+    losses = []
+    for size in (2, micro_batch):
+        loop = _loop(_model(tiny_base), encoded, replace(SETTINGS, micro_batch=size))
+        loop.run(_ignore)
+        losses.append(loop.losses)
+    assert losses[0] == pytest.approx(losses[1], rel=1e-5)
+
+
+@pytest.mark.parametrize("dropout", [0.0, 0.2])
+def test_resume_continues_the_loss_curve_exactly(
+    tiny_base: str, encoded: tuple[Encoded, ...], tmp_path: Path, dropout: float
+) -> None:
+    whole = _loop(_model(tiny_base, dropout), encoded)
+    folder = tmp_path / "checkpoint"
+
+    def save_half_way(report: StepReport) -> None:
+        if report.step == 3:
+            assert isinstance(whole.model, PeftModel)
+            save_checkpoint(
+                folder, model=whole.model, state=whole.state_dict(), base_id="b", run_digest="r"
+            )
+
+    whole.run(save_half_way)
+    model = _model(tiny_base, dropout)
+    resumed = _loop(model, encoded)
+    resumed.load_state_dict(load_checkpoint(folder, model=model, run_digest="r"))
+    assert resumed.step == 3
+    resumed.run(_ignore)
+    assert resumed.losses == whole.losses
+    assert torch.equal(_weights(resumed.model), _weights(whole.model))
+    assert resumed.num_tokens == whole.num_tokens
+
+
+def test_checkpoints_are_whole_and_belong_to_their_run(
+    tiny_base: str, encoded: tuple[Encoded, ...], tmp_path: Path
+) -> None:
+    model = _model(tiny_base)
+    state = _loop(model, encoded).state_dict()
+    folder = tmp_path / "checkpoint"
+    for _ in range(2):
+        save_checkpoint(folder, model=model, state=state, base_id="b", run_digest="r")
+    assert [path.name for path in tmp_path.iterdir()] == ["checkpoint"]
+    with pytest.raises(CheckpointError, match="belongs to another run"):
+        load_checkpoint(folder, model=model, run_digest="other")
+    (folder / "loop.pt").write_bytes((folder / "loop.pt").read_bytes()[:100])
+    with pytest.raises(CheckpointError, match="is damaged"):
+        load_checkpoint(folder, model=model, run_digest="r")
+
+
+def test_two_and_three_workers_agree_with_a_single_one(
+    tiny_base: str, encoded: tuple[Encoded, ...], tmp_path: Path
+) -> None:
+    alone = _loop(_model(tiny_base), encoded)
+    alone.run(_ignore)
+    torch.save((tiny_base, encoded), tmp_path / "input.pt")
+    script = Path(__file__).with_name("run_workers.py")
+    command = [sys.executable, str(script), str(tmp_path), "2", "3"]
+    done = run(command, check=False, capture_output=True, text=True, cwd=Path.cwd())
+    assert done.returncode == 0, done.stderr
+    for world, rank in [(2, 0), (2, 1), (3, 0), (3, 1), (3, 2)]:
+        losses, weights = torch.load(tmp_path / f"result-{world}-{rank}.pt")
+        assert losses == pytest.approx(alone.losses, rel=1e-5)
+        expected = _weights(alone.model)
+        assert (weights - expected).norm() <= 1e-5 * expected.norm()
+
+
+def test_a_loss_that_is_not_a_number_stops_the_run(
+    tiny_base: str, encoded: tuple[Encoded, ...]
+) -> None:
+    model = _model(tiny_base)
+    with torch.no_grad():
+        next(p for p in model.parameters() if p.requires_grad).fill_(float("nan"))
+    loop = _loop(model, encoded)
+    with pytest.raises(DivergedError, match="Step 1: the loss is nan"):
+        loop.run(_ignore)
+
+
+def test_a_growing_loss_stops_the_run(tiny_base: str, encoded: tuple[Encoded, ...]) -> None:
+    calls = itertools.count(1)
+
+    def growing(model: nn.Module, examples: Sequence[Encoded]) -> torch.Tensor:
+        return LOSS_SUM(model, examples) * next(calls)
+
+    loop = TrainingLoop(
+        model=_model(tiny_base),
+        dataset=encoded,
+        settings=replace(SETTINGS, num_steps=200, learning_rate=1e-6),
+        collective=Alone(),
+        loss_sum=growing,
+    )
+    with pytest.raises(DivergedError, match=r"Step 1\d: the loss grew from"):
+        loop.run(_ignore)
+
+
+@pytest.mark.parametrize(
+    ("schedule", "last"), [("constant", 1e-2), ("linear", 2.5e-3), ("cosine", 1.4645e-3)]
+)
+def test_learning_rate_rises_then_follows_its_schedule(schedule: str, last: float) -> None:
+    settings = replace(SETTINGS, schedule=schedule)
+    rates = [learning_rate_at(step, settings) for step in range(settings.num_steps)]
+    assert rates[:3] == pytest.approx([5e-3, 1e-2, 1e-2])
+    assert rates[-1] == pytest.approx(last, rel=1e-3)

@@ -1,0 +1,99 @@
+"""Finds and loads base models by name: "embedded", a folder, or a Hugging Face id."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import torch
+from transformers import (
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+)
+from transformers.utils import logging as transformers_logging
+
+from training import base_model
+from training.errors import BaseModelError
+
+EMBEDDED = "embedded"
+"""The name of the model that ships with the project."""
+
+_DIGEST_SUFFIXES = (".json", ".safetensors", ".jinja", ".model", ".txt")
+_CHUNK_BYTES = 1 << 20
+
+
+def resolve_base(name: str) -> str:
+    """What `from_pretrained` takes for `name`: a folder for "embedded", else `name` itself."""
+    return str(base_model.PATH) if name == EMBEDDED else name
+
+
+def base_digest(path: str | Path) -> str:
+    """`sha256:…` over the names and contents of a model folder's files.
+
+    Notes and manifests beside the model do not count, only what `from_pretrained` reads.
+    """
+    folder = Path(path)
+    files = sorted(
+        file
+        for file in folder.glob("*")
+        if file.suffix in _DIGEST_SUFFIXES and file.name != "manifest.json"
+    )
+    if not files:
+        raise BaseModelError(f"{folder} holds no model files.")
+    digest = hashlib.sha256()
+    for file in files:
+        digest.update(f"{file.name}\0{file.stat().st_size}\0".encode())
+        with file.open("rb") as stream:
+            while chunk := stream.read(_CHUNK_BYTES):
+                digest.update(chunk)
+    return f"sha256:{digest.hexdigest()}"
+
+
+def load_base(
+    name: str, *, dtype: torch.dtype = torch.float32, device: str | torch.device = "cpu"
+) -> PreTrainedModel:
+    """The base model, in evaluation mode as transformers loads it. Only safetensors are read, never pickles."""
+    source = resolve_base(name)
+    try:
+        with _without_progress_bars():
+            model = AutoModelForCausalLM.from_pretrained(source, dtype=dtype, use_safetensors=True)
+    except (OSError, ValueError) as error:
+        raise BaseModelError(_not_loaded(name, source, error)) from error
+    assert isinstance(model, PreTrainedModel)
+    torch.nn.Module.to(model, device)
+    return model
+
+
+def load_tokenizer(name: str) -> PreTrainedTokenizerBase:
+    """The base's tokenizer, with a padding token (the end token where it has none)."""
+    source = resolve_base(name)
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(source)
+    except (OSError, ValueError) as error:
+        raise BaseModelError(_not_loaded(name, source, error)) from error
+    if tokenizer.eos_token_id is None:
+        raise BaseModelError(f"The tokenizer of {name!r} has no end token (eos_token).")
+    if tokenizer.pad_token_id is None:
+        tokenizer.pad_token = tokenizer.eos_token
+    return tokenizer
+
+
+def _not_loaded(name: str, source: str, error: Exception) -> str:
+    reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+    where = "" if source == name else f" ({source})"
+    return f"Base model {name!r}{where} cannot be loaded: {reason}"
+
+
+@contextmanager
+def _without_progress_bars() -> Iterator[None]:
+    enabled = transformers_logging.is_progress_bar_enabled()
+    transformers_logging.disable_progress_bar()  # type: ignore[no-untyped-call]
+    try:
+        yield
+    finally:
+        if enabled:
+            transformers_logging.enable_progress_bar()  # type: ignore[no-untyped-call]

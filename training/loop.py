@@ -1,0 +1,229 @@
+"""The training loop: draws, accumulates, adds up over workers, clips, steps, reports.
+
+Plain torch. What a step computes is a function of the settings, the dataset, the
+adapter and the optimizer alone: batches and dropout are derived from seed and step, so
+that a run resumes exactly from adapter, optimizer and step.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from training.encoding import Encoded
+from training.errors import DivergedError
+from training.losses import collate, completion_loss_sum
+from training.parallel import Collective, add_gradients
+from training.sampler import Sampler
+
+SCHEDULES = ("constant", "linear", "cosine")
+"""How the learning rate goes on after the warm-up; the last two end at 0."""
+
+_WINDOW_STEPS = 8
+_DIVERGED_FACTOR = 2.0
+_DIVERGED_NATS = 1.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class LoopSettings:
+    """What a run of the loop does; `training.config.Recipe` describes each field."""
+
+    num_steps: int
+    global_batch: int
+    micro_batch: int
+    learning_rate: float
+    warmup_steps: int
+    schedule: str
+    weight_decay: float
+    max_grad_norm: float
+    balance_by_tool: bool
+    seed: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class StepReport:
+    """What one step did."""
+
+    step: int
+    """Steps done so far, this one included."""
+    num_steps: int
+    loss: float
+    """Mean over the global batch's learned tokens, in nats, before the step."""
+    grad_norm: float
+    """Before clipping."""
+    learning_rate: float
+    num_tokens: int
+    """Learned tokens of the global batch."""
+    seconds: float
+
+
+def learning_rate_at(step: int, settings: LoopSettings) -> float:
+    """The learning rate of step `step`, counted from 0."""
+    if step < settings.warmup_steps:
+        return settings.learning_rate * (step + 1) / settings.warmup_steps
+    remaining = settings.num_steps - settings.warmup_steps
+    progress = (step - settings.warmup_steps) / max(1, remaining)
+    if settings.schedule == "linear":
+        return settings.learning_rate * (1 - progress)
+    if settings.schedule == "cosine":
+        return settings.learning_rate * (1 + math.cos(math.pi * progress)) / 2
+    return settings.learning_rate
+
+
+LossSum = Callable[[nn.Module, Sequence[Encoded]], Tensor]
+"""The weighted loss sum of a few examples, as a scalar with a gradient."""
+
+
+def padded_loss_sum(*, pad_id: int, device: torch.device) -> LossSum:
+    """The loss of examples padded to the longest of them."""
+
+    def loss_sum(model: nn.Module, examples: Sequence[Encoded]) -> Tensor:
+        return completion_loss_sum(model, collate(examples, pad_id=pad_id, device=device))
+
+    return loss_sum
+
+
+class TrainingLoop:
+    """One worker's part of a run. Every worker holds the whole dataset and draws alike."""
+
+    def __init__(
+        self,
+        *,
+        model: nn.Module,
+        dataset: Sequence[Encoded],
+        settings: LoopSettings,
+        collective: Collective,
+        loss_sum: LossSum,
+    ) -> None:
+        self.model = model
+        self.settings = settings
+        self.step = 0
+        """Steps done."""
+        self.losses: list[float] = []
+        """The loss of each step done."""
+        self.num_tokens = 0
+        """Learned tokens seen, by all workers together."""
+        self._dataset = dataset
+        self._collective = collective
+        self._loss_sum = loss_sum
+        self._parameters = [p for p in model.parameters() if p.requires_grad]
+        self._optimizer = torch.optim.AdamW(
+            self._parameters,
+            lr=settings.learning_rate,
+            weight_decay=settings.weight_decay,
+            fused=True,
+        )
+        self._sampler = Sampler(
+            [example.target_tool for example in dataset],
+            global_batch=settings.global_batch,
+            seed=settings.seed,
+            balance=settings.balance_by_tool,
+        )
+        collective.share(self._parameters)
+
+    def run(self, on_step: Callable[[StepReport], None]) -> None:
+        """Does the steps that are left; DivergedError when the loss gets lost."""
+        self.model.train()
+        while self.step < self.settings.num_steps:
+            on_step(self._do_step())
+
+    def state_dict(self) -> dict[str, Any]:
+        """What `load_state_dict` needs besides the adapter's weights."""
+        return {
+            "step": self.step,
+            "losses": list(self.losses),
+            "num_tokens": self.num_tokens,
+            "optimizer": self._optimizer.state_dict(),
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Continues where `state` was taken; the model already has that adapter."""
+        self._optimizer.load_state_dict(state["optimizer"])
+        self.step = state["step"]
+        self.losses = list(state["losses"])
+        self.num_tokens = state["num_tokens"]
+
+    def _do_step(self) -> StepReport:
+        started = time.perf_counter()
+        examples = [self._dataset[index] for index in self._sampler.batch(self.step)]
+        learning_rate = learning_rate_at(self.step, self.settings)
+        loss = self._accumulate(examples)
+        norm = float(nn.utils.clip_grad_norm_(self._parameters, self.settings.max_grad_norm))
+        self._refuse_divergence(loss, norm)
+        for group in self._optimizer.param_groups:
+            group["lr"] = learning_rate
+        self._optimizer.step()
+        num_tokens = sum(example.num_learned for example in examples)
+        self.step += 1
+        self.losses.append(loss)
+        self.num_tokens += num_tokens
+        return StepReport(
+            step=self.step,
+            num_steps=self.settings.num_steps,
+            loss=loss,
+            grad_norm=norm,
+            learning_rate=learning_rate,
+            num_tokens=num_tokens,
+            seconds=time.perf_counter() - started,
+        )
+
+    def _accumulate(self, examples: Sequence[Encoded]) -> float:
+        """Leaves the global batch's gradient on every worker; returns its mean loss."""
+        rank, world = self._collective.rank, self._collective.world
+        # Dropout differs between steps and workers, yet a resumed run repeats it.
+        torch.manual_seed(hash((self.settings.seed, self.step, rank)))
+        # In order of length, so that workers get equal work and micro-batches little padding.
+        mine = sorted(examples, key=lambda example: len(example.input_ids))[rank::world]
+        num_weighted = sum(example.weighted_tokens for example in examples)
+        self._optimizer.zero_grad(set_to_none=True)
+        total = torch.zeros(1, device=self._parameters[0].device)
+        for start in range(0, len(mine), self.settings.micro_batch):
+            micro = mine[start : start + self.settings.micro_batch]
+            loss = self._loss_sum(self.model, micro) / num_weighted
+            loss.backward()  # type: ignore[no-untyped-call]
+            total += loss.detach()
+        return float(add_gradients(self._collective, self._parameters, total))
+
+    def _refuse_divergence(self, loss: float, norm: float) -> None:
+        """Every worker sees the same sums, so that all of them stop at the same step."""
+        if not (math.isfinite(loss) and math.isfinite(norm)):
+            raise DivergedError(
+                f"Step {self.step + 1}: the loss is {loss} and its gradient {norm}. "
+                "Lower the learning rate."
+            )
+        if len(self.losses) < 2 * _WINDOW_STEPS:
+            return
+        first = sum(self.losses[:_WINDOW_STEPS]) / _WINDOW_STEPS
+        last = sum(self.losses[-_WINDOW_STEPS:]) / _WINDOW_STEPS
+        if last > _DIVERGED_FACTOR * first + _DIVERGED_NATS:
+            raise DivergedError(
+                f"Step {self.step + 1}: the loss grew from {first:.2f} to {last:.2f} nats. "
+                "Lower the learning rate."
+            )
+
+
+def mean_loss(
+    model: nn.Module,
+    dataset: Sequence[Encoded],
+    *,
+    micro_batch: int,
+    collective: Collective,
+    loss_sum: LossSum,
+) -> float:
+    """The mean loss per learned token over `dataset`, in nats, with dropout off."""
+    model.eval()
+    mine = sorted(dataset, key=lambda example: len(example.input_ids))
+    mine = mine[collective.rank :: collective.world]
+    device = next(model.parameters()).device
+    total = torch.zeros(1, device=device)
+    with torch.no_grad():
+        for start in range(0, len(mine), micro_batch):
+            total += loss_sum(model, mine[start : start + micro_batch])
+    collective.add(total)
+    return float(total) / sum(example.weighted_tokens for example in dataset)
