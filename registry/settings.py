@@ -9,7 +9,7 @@ import os
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
@@ -83,11 +83,12 @@ class CurationSettings(Part):
     maybe_min_quality: Share | None = None
     """Where set, answers of at least this quality are taken too if feedback is positive."""
     validation_share: Share = 0.15
-    export_format: Literal["chatml", "alpaca", "completion"] = "chatml"
+    corrected_weight: Positive = 2
+    """Weight of a corrected answer in training; an accepted one weighs 1."""
     rehearsal_file: str | None = None
     """JSONL of earlier samples that every dataset is merged with, against forgetting."""
     rehearsal_ratio: Annotated[float, Field(ge=0)] = 0.25
-    """Rehearsal samples for each curated one, at most."""
+    """Rehearsal samples for each curated training sample, at most."""
 
 
 class TriggerSettings(Part):
@@ -238,13 +239,23 @@ def _from_environment(environment: Mapping[str, str]) -> list[tuple[list[str], A
         if not name.startswith(PREFIX) or name == CONFIG_VARIABLE:
             continue
         path = name.removeprefix(PREFIX).lower().split("__")
-        found.append((path, json.loads(value) if value.startswith("[") else value))
+        found.append((path, _list(name, value) if value.startswith("[") else value))
     return found
+
+
+def _list(name: str, value: str) -> Any:
+    try:
+        return json.loads(value)
+    except json.JSONDecodeError as error:
+        raise SettingsError(f"{name} = {value!r} is not a valid list: {error}") from error
 
 
 def _put(values: dict[str, Any], path: list[str], value: Any) -> None:
     for key in path[:-1]:
         values = values.setdefault(key, {})
+        if not isinstance(values, dict):
+            name = PREFIX + "__".join(path).upper()
+            raise SettingsError(f"{name}: '{key}' is set to a value, so nothing can be set in it")
     values[path[-1]] = value
 
 

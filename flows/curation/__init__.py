@@ -1,0 +1,1 @@
+"""From logged interactions to immutable datasets: pure polars steps, and their storage."""

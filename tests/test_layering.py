@@ -1,0 +1,68 @@
+"""The walls of the house: which package may import which, wherever the import stands."""
+
+import ast
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+PACKAGES = ("registry", "training", "serving", "flows")
+HEAVY = {"torch", "ray", "prefect", "transformers"}
+FORBIDDEN = {
+    "registry": {"training", "serving", "flows", *HEAVY, "peft", "datasets"},
+    "training": {"serving", "flows", "prefect"},
+    "serving": {"training", "flows", "prefect"},
+    "flows": set(),
+}
+HOT_FILES = (
+    "training/losses.py",
+    "training/lora.py",
+    "training/loop.py",
+    "serving/engine.py",
+    "serving/sampling.py",
+)
+HOT_IMPORTS = {"numpy", "torch", "transformers", "peft", "safetensors", "training", "serving"}
+
+
+def imported(path: Path) -> Iterator[tuple[int, str]]:
+    """Every module that a file imports, with its line; imports inside functions included."""
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            yield from ((node.lineno, alias.name) for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}:{node.lineno}: relative import"
+            yield node.lineno, node.module or ""
+
+
+@pytest.mark.parametrize("package", PACKAGES)
+def test_a_package_imports_only_what_its_layer_allows(package: str) -> None:
+    files = sorted((ROOT / package).rglob("*.py"))
+    assert len(files) > 3, f"{package} has files to check"
+    broken = [
+        f"{path.relative_to(ROOT)}:{line}: {module}"
+        for path in files
+        for line, module in imported(path)
+        if module.split(".")[0] in FORBIDDEN[package]
+    ]
+    assert broken == []
+
+
+def test_an_import_inside_a_function_is_seen(tmp_path: Path) -> None:
+    path = tmp_path / "sly.py"
+    path.write_text("def f():\n    from torch import nn\n    return nn\n")
+    assert list(imported(path)) == [(2, "torch")]
+
+
+@pytest.mark.parametrize("name", HOT_FILES)
+def test_hot_code_needs_only_the_numeric_libraries(name: str) -> None:
+
+
+    allowed = HOT_IMPORTS | set(sys.stdlib_module_names)
+    foreign = [
+        module
+        for _, module in imported(ROOT / name)
+        if module.split(".")[0] not in allowed
+    ]
+    assert foreign == []
