@@ -1,0 +1,41 @@
+"""The serving side's exceptions.
+
+KalimtakError
+└── ServingError
+    ├── EngineError           a request could not be generated
+    │   ├── PromptTooLongError    the prompt and one token of answer exceed the model's context
+    │   └── NotLoadedError        the engine does not hold the adapter that the request names
+    ├── AdapterError          an adapter cannot be used with this base model
+    ├── OverloadedError       a bounded queue is full
+    └── RecordingError        an answer or feedback could not be written down
+"""
+
+from registry.errors import KalimtakError
+
+
+class ServingError(KalimtakError):
+    """Base of the serving side's errors."""
+
+
+class EngineError(ServingError):
+    """A request could not be generated."""
+
+
+class PromptTooLongError(EngineError):
+    """The prompt and one token of answer exceed the model's context."""
+
+
+class NotLoadedError(EngineError):
+    """The engine does not hold the adapter that the request names."""
+
+
+class AdapterError(ServingError):
+    """An adapter cannot be used with this base model."""
+
+
+class OverloadedError(ServingError):
+    """A bounded queue is full."""
+
+
+class RecordingError(ServingError):
+    """An answer or feedback could not be written down."""

@@ -1,0 +1,159 @@
+"""Bodies of requests and answers, and what is refused in them."""
+
+from collections.abc import Sequence
+from datetime import datetime
+from typing import Annotated, Any
+
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
+
+MAX_ID_CHARS = 256
+MAX_NAME_CHARS = 100
+MAX_VERSION_CHARS = 300
+MAX_SEED = 2**63 - 1
+MAX_TEMPERATURE = 2.0
+
+
+def _without_nul(value: str) -> str:
+    # PostgreSQL refuses it, and no text means anything by it.
+    if "\0" in value:
+        raise ValueError("must not hold a NUL character")
+    return value
+
+
+def _not_blank(value: str) -> str:
+    if not value.strip():
+        raise ValueError("must not be blank")
+    return value
+
+
+Storable = Annotated[str, AfterValidator(_without_nul)]
+Text = Annotated[Storable, AfterValidator(_not_blank)]
+Id = Annotated[Storable, Field(min_length=1, max_length=MAX_ID_CHARS)]
+Name = Annotated[Storable, Field(max_length=MAX_NAME_CHARS)]
+
+
+class Limits(BaseModel):
+    """Limits that the settings give; passed as validation context."""
+
+    model_config = ConfigDict(frozen=True)
+
+    max_text_chars: int
+    max_new_tokens: int
+
+
+class Body(BaseModel):
+    """Base of request bodies: closed to unknown fields, no guessing between types."""
+
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
+
+
+def _limit_text(value: str | None, info: ValidationInfo) -> str | None:
+    limit = info.context.max_text_chars if isinstance(info.context, Limits) else None
+    if limit is not None and value is not None and len(value) > limit:
+        raise ValueError(f"has {len(value)} characters, at most {limit} are taken")
+    return value
+
+
+class GenerateRequest(Body):
+    """What /api/generate takes."""
+
+    text: Text
+    language: Name | None = "en"
+    target_tool: Name | None = "general"
+    user_id: Id | None = None
+    session_id: Id | None = None
+    model_version: Annotated[Storable, Field(max_length=MAX_VERSION_CHARS)] | None = None
+    """Answer with this version, whatever is being tried; the answer is not counted."""
+    max_tokens: Annotated[int, Field(ge=1)] | None = None
+    temperature: Annotated[float, Field(ge=0, le=MAX_TEMPERATURE)] | None = None
+    """0 is greedy."""
+    top_p: Annotated[float, Field(gt=0, le=1)] | None = None
+    seed: Annotated[int, Field(ge=0, le=MAX_SEED)] | None = None
+
+    _text_fits = field_validator("text")(_limit_text)
+
+    @field_validator("max_tokens")
+    @classmethod
+    def _tokens_fit(cls, value: int | None, info: ValidationInfo) -> int | None:
+        limit = info.context.max_new_tokens if isinstance(info.context, Limits) else None
+        if limit is not None and value is not None and value > limit:
+            raise ValueError(f"must be at most {limit}")
+        return value
+
+
+class GenerateResponse(BaseModel):
+    """What /api/generate answers."""
+
+    structured_prompt: str
+    model_output: str
+    tokens_used: int
+    interaction_id: str
+    model_version: str
+    """The version that answered; the base model's name where it was the base model."""
+    role: str
+
+
+class FeedbackRequest(Body):
+    """What /api/feedback takes: at least one thing said of an answer."""
+
+    interaction_id: Id
+    score: Annotated[int, Field(ge=1, le=5)] | None = None
+    thumb: Annotated[int, Field(ge=-1, le=1)] | None = None
+    feedback_text: Storable | None = None
+    corrected_output: Text | None = None
+
+    _text_fits = field_validator("feedback_text", "corrected_output")(_limit_text)
+
+    @model_validator(mode="after")
+    def _says_something(self) -> "FeedbackRequest":
+        said = (self.score, self.thumb, self.feedback_text, self.corrected_output)
+        if all(value is None for value in said):
+            raise ValueError("give at least one of score, thumb, feedback_text, corrected_output")
+        return self
+
+
+class FeedbackResponse(BaseModel):
+    """What /api/feedback answers."""
+
+    status: str
+    message: str
+
+
+class HistoryItem(BaseModel):
+    """One past answer, as its user sees it."""
+
+    interaction_id: str
+    created_at: datetime
+    text: str
+    language: str | None
+    target_tool: str | None
+    structured_prompt: str
+    model_output: str
+    model_version: str | None
+    feedback_score: int | None
+    user_feedback: int | None
+    feedback_text: str | None
+    corrected_output: str | None
+
+
+class HistoryResponse(BaseModel):
+    """A page of a user's answers, newest first."""
+
+    user_id: str
+    interactions: Sequence[HistoryItem]
+    next: str | None
+    """Cursor of the next page; null on the last one."""
+
+
+def json_schema(model: type[BaseModel]) -> dict[str, Any]:
+    """An OpenAPI request body for a model that the route reads by itself."""
+    schema = model.model_json_schema(ref_template="#/components/schemas/{model}")
+    return {"requestBody": {"required": True, "content": {"application/json": {"schema": schema}}}}
