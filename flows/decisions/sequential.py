@@ -11,7 +11,12 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import numpy as np
+import numpy.typing as npt
 from scipy.special import betaln
+
+Counts = npt.NDArray[np.int64]
+Values = npt.NDArray[np.float64]
 
 
 @dataclass(frozen=True)
@@ -83,31 +88,37 @@ def rate_exceeds(
     """E-process of `hits` in `num` trials against rate ≤ `line`, at this moment.
 
     E = B(kq + S, k(1 - q) + t - S) / B(kq, k(1 - q)) / (q^S (1 - q)^(t - S)) with q = `line`,
-    k = `concentration`. An alarm needs E > 1/α and S/t > q; in a stream it must be latched
-    by the caller, who looks after each trial or as often as wanted.
+    k = `concentration`. An alarm needs E > 1/α and S/t > q.
     """
-    if not 0 < line < 1:
-        raise ValueError(f"line {line} must lie between 0 and 1")
-    a, b = concentration * line, concentration * (1 - line)
-    log_e = float(betaln(a + hits, b + num - hits) - betaln(a, b)) - (
-        hits * math.log(line) + (num - hits) * math.log1p(-line)
-    )
-    alarm = num > 0 and log_e > -math.log(alpha) and hits / num > line
-    return RateAlarm(num, hits, line, log_e, alarm)
+    log_e = _log_e(np.array([hits]), np.array([num]), line=line, concentration=concentration)[0]
+    return _state(hits, num, float(log_e), line=line, alpha=alpha)
 
 
 def first_alarm(
     outcomes: Sequence[bool], *, line: float, alpha: float, concentration: float = 20
 ) -> RateAlarm:
     """The e-process over `outcomes` in order, at its first alarm, else at its end."""
-    hits = 0
-    state = rate_exceeds(0, 0, line=line, alpha=alpha, concentration=concentration)
-    for num, outcome in enumerate(outcomes, start=1):
-        hits += outcome
-        state = rate_exceeds(hits, num, line=line, alpha=alpha, concentration=concentration)
-        if state.alarm:
-            break
-    return state
+    if not outcomes:
+        return rate_exceeds(0, 0, line=line, alpha=alpha, concentration=concentration)
+    hits = np.cumsum(outcomes)
+    nums = np.arange(1, len(outcomes) + 1)
+    log_es = _log_e(hits, nums, line=line, concentration=concentration)
+    alarms = (log_es > -math.log(alpha)) & (hits > line * nums)
+    at = int(np.argmax(alarms)) if alarms.any() else len(outcomes) - 1
+    return _state(int(hits[at]), int(nums[at]), float(log_es[at]), line=line, alpha=alpha)
+
+
+def _log_e(hits: Counts, nums: Counts, *, line: float, concentration: float) -> Values:
+    if not 0 < line < 1:
+        raise ValueError(f"line {line} must lie between 0 and 1")
+    a, b = concentration * line, concentration * (1 - line)
+    mixture: Values = betaln(a + hits, b + nums - hits) - betaln(a, b)
+    return mixture - hits * math.log(line) - (nums - hits) * math.log1p(-line)
+
+
+def _state(hits: int, num: int, log_e: float, *, line: float, alpha: float) -> RateAlarm:
+    alarm = log_e > -math.log(alpha) and hits > line * num
+    return RateAlarm(num, hits, line, log_e, alarm)
 
 
 def wilson_upper(hits: int, num: int, *, z: float = 1.96) -> float:

@@ -88,9 +88,14 @@ def test_a_trial_ends_once(database: Database, act: Acts) -> None:
 
 def test_a_change_that_fails_leaves_nothing_behind(database: Database, act: Acts) -> None:
     trial = start(database, act, add(database, "v1"))
-    with pytest.raises(RuntimeError), database.write() as session:
-        experiments.promote(session, act("better"), experiment_id=trial)
-        raise RuntimeError("crash before the commit")
+
+    def promote_and_crash() -> None:
+        with database.write() as session:
+            experiments.promote(session, act("better"), experiment_id=trial)
+            raise RuntimeError("crash before the commit")
+
+    with pytest.raises(RuntimeError):
+        promote_and_crash()
     with database.read() as session:
         assert deployment.desired(session).champion is None
         assert deployment.desired(session).generation == 1

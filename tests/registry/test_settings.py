@@ -73,9 +73,7 @@ def test_a_bad_variable_is_refused(tmp_path: Path, name: str, value: str) -> Non
 
 def test_two_variables_that_contradict_are_refused(tmp_path: Path) -> None:
     with pytest.raises(SettingsError, match="KALIMTAK_SERVING__PORT"):
-        load_settings(
-            {"KALIMTAK_SERVING": "1", "KALIMTAK_SERVING__PORT": "1"}, directory=tmp_path
-        )
+        load_settings({"KALIMTAK_SERVING": "1", "KALIMTAK_SERVING__PORT": "1"}, directory=tmp_path)
 
 
 def test_a_missing_file_is_named(tmp_path: Path) -> None:

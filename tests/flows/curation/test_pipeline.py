@@ -1,0 +1,267 @@
+import json
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+from sqlmodel import select
+
+from flows.curation.dataset import BuiltDataset, build_dataset
+from flows.curation.pipeline import CurationReport, curate
+from registry import deployment, interactions, lineage, versions
+from registry.artifacts import ArtifactStore
+from registry.crypto import Keyring
+from registry.db import Database, open_database
+from registry.errors import SettingsError
+from registry.interactions import Feedback, Interaction
+from registry.models import TrainingData
+from registry.settings import CurationSettings
+
+NOW = datetime(2026, 1, 14, 12, tzinfo=UTC)
+KEYRING = Keyring(bytes(32))
+
+
+@pytest.fixture
+def database(tmp_path: Path) -> Iterator[Database]:
+    found = open_database(f"sqlite:///{tmp_path / 'test.db'}")
+    with found.write() as session:
+        deployment.add_workload(session, "default", now=NOW)
+    yield found
+    found.close()
+
+
+class World:
+    """One installation with a clock that the test moves."""
+
+    def __init__(self, database: Database, folder: Path) -> None:
+        self.database, self.folder, self.now = database, folder, NOW
+        self.counter = iter(range(10_000))
+        self.store = ArtifactStore((folder / "store").as_uri(), cache=folder / "cache")
+
+    def new_id(self) -> str:
+        return f"id-{next(self.counter):05}"
+
+    def log(self, name: str, **changes: object) -> None:
+        values: dict[str, object] = {
+            "id": name,
+            "created_at": self.now,
+            "input_text": f"write a mail about {name}",
+            "structured_prompt": f"Role: {name}",
+            "model_output": f"Role: {name}",
+            "quality_score": 0.9,
+            "target_tool": "email",
+            "language": "en",
+        }
+        with self.database.write() as session:
+            item = Interaction(**(values | changes))  # type: ignore[arg-type]
+            interactions.log(session, [item], keyring=KEYRING)
+
+    def rate(self, name: str, thumb: int, corrected: str | None = None) -> None:
+        self.now += timedelta(minutes=10)
+        with self.database.write() as session:
+            interactions.add_feedback(
+                session,
+                Feedback(interaction_id=name, thumb=thumb, corrected_output=corrected),
+                now=self.now,
+                new_id=self.new_id,
+            )
+
+    def curate(self, *, dry_run: bool = False) -> CurationReport:
+        return curate(
+            self.database,
+            workload="default",
+            settings=CurationSettings(),
+            clock=lambda: self.now,
+            new_id=self.new_id,
+            dry_run=dry_run,
+        )
+
+    def build(self, name: str, **settings: object) -> BuiltDataset:
+        return build_dataset(
+            self.database,
+            self.store,
+            workload="default",
+            settings=CurationSettings(**settings),  # type: ignore[arg-type]
+            folder=self.folder / name,
+            clock=lambda: self.now,
+            new_id=self.new_id,
+        )
+
+    def samples(self) -> dict[str, tuple[str, bool]]:
+        with self.database.read() as session:
+            rows = session.exec(select(TrainingData)).all()
+        return {row.source_interaction_id: (row.target_output, row.is_selected) for row in rows}
+
+
+@pytest.fixture
+def world(database: Database, tmp_path: Path) -> World:
+    return World(database, tmp_path)
+
+
+def test_good_answers_become_samples_and_the_report_counts_every_row(world: World) -> None:
+    for name, thumb in (("a", 1), ("b", -1), ("c", 1)):
+        world.log(name)
+        world.rate(name, thumb)
+    world.log("unrated")
+    report = world.curate()
+    assert report.counts == {
+        "with feedback": 3,
+        "with something to learn": 3,
+        "of enough quality": 3,
+        "liked or corrected": 2,
+        "distinct": 2,
+        "not curated before": 2,
+    }
+    assert (report.num_added, report.by_tool) == (2, {"email": 2})
+    assert set(world.samples()) == {"a", "c"}
+
+
+def test_a_second_pass_changes_nothing(world: World) -> None:
+    world.log("a")
+    world.rate("a", 1)
+    world.curate()
+    before = world.samples()
+    assert world.curate().num_added == 0
+    assert world.samples() == before
+
+
+def test_a_dry_run_writes_nothing(world: World) -> None:
+    world.log("a")
+    world.rate("a", 1)
+    assert world.curate(dry_run=True).num_added == 1
+    assert world.samples() == {}
+    assert world.curate().num_added == 1
+
+
+def test_late_feedback_on_an_old_answer_is_found(world: World) -> None:
+    world.log("old")
+    world.log("new")
+    world.rate("new", 1)
+    world.curate()
+    world.now += timedelta(days=3)
+    world.rate("old", 1)
+    assert world.curate().num_added == 1
+
+
+def test_praise_that_is_withdrawn_takes_the_sample_out_and_back_in(world: World) -> None:
+    world.log("a")
+    world.rate("a", 1)
+    world.curate()
+    world.rate("a", -1)
+    assert world.curate().num_withdrawn == 1
+    assert world.samples() == {"a": ("Role: a", False)}
+    world.rate("a", 1)
+    world.curate()
+    assert world.samples() == {"a": ("Role: a", True)}
+
+
+def test_a_late_correction_replaces_the_accepted_answer(world: World) -> None:
+    world.log("a")
+    world.rate("a", 1)
+    world.curate()
+    world.rate("a", -1, corrected="Role: much better")
+    report = world.curate()
+    assert (report.num_added, report.num_withdrawn) == (1, 1)
+    with world.database.read() as session:
+        rows = session.exec(select(TrainingData)).all()
+    assert {(row.target_output, row.source, row.is_selected) for row in rows} == {
+        ("Role: a", "accepted", False),
+        ("Role: much better", "corrected", True),
+    }
+
+
+def test_failed_and_shadow_answers_are_never_learned(world: World) -> None:
+    world.log("failed", error="timeout")
+    world.log("shadow", role="shadow")
+    for name in ("failed", "shadow"):
+        world.rate(name, 1)
+    assert world.curate().counts["with feedback"] == 0
+
+
+@pytest.mark.parametrize("text", ["a\x00b", "x" * 1_000_000, "\u202eabc", "مرحبا 👋"])
+def test_odd_texts_are_handled(world: World, text: str) -> None:
+    world.log("odd", input_text=text)
+    world.rate("odd", 1)
+    assert world.curate().num_added == 1
+
+
+def test_an_empty_installation_is_no_error(world: World) -> None:
+    assert world.curate().num_added == 0
+
+
+def records(built: BuiltDataset) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in built.train_file.read_text().splitlines()]
+
+
+def fill(world: World, num: int = 30) -> None:
+    for i in range(num):
+        world.log(f"n{i}")
+        world.rate(f"n{i}", 1, corrected=f"Role: fixed {i}" if i % 3 == 0 else None)
+    world.curate()
+
+
+def test_a_dataset_is_chatml_with_both_sides_and_its_lineage(world: World) -> None:
+    fill(world)
+    built = world.build("one")
+    assert built.num_samples == 30
+    assert built.num_validation > 0
+    record = records(built)[0]
+    assert [message["role"] for message in record["messages"]] == ["user", "assistant"]
+    assert record["messages"][0]["content"].startswith("Convert to professional prompt: write a")
+    assert {record["weight"] for record in records(built)} == {1.0, 2.0}
+    with world.database.write() as session:
+        versions.register(
+            session,
+            version="v1",
+            workload="default",
+            base_model="embedded",
+            adapter_digest="d",
+            recipe="tiny_cpu",
+            now=NOW,
+            training_dataset_id=built.dataset_id,
+        )
+    with world.database.read() as session:
+        assert len(lineage.interactions_of(session, "v1")) == 30
+        assert lineage.versions_of(session, "n3") == ["v1"]
+
+
+def test_the_same_samples_are_the_same_dataset(world: World) -> None:
+    fill(world, 5)
+    one, two = world.build("one"), world.build("two")
+    assert (one.digest, one.dataset_id) == (two.digest, two.dataset_id)
+    assert world.store.fetch(one.digest).is_dir()
+
+
+def test_rehearsal_is_merged_at_its_ratio(world: World, tmp_path: Path) -> None:
+    fill(world, 20)
+    path = tmp_path / "rehearsal.jsonl"
+    record = {"messages": [{"role": "user", "content": "q"}, {"role": "assistant", "content": "a"}]}
+    path.write_text("\n".join([json.dumps(record)] * 50))
+    built = world.build("one", rehearsal_file=str(path), rehearsal_ratio=0.5)
+    assert built.num_rehearsal == round(built.num_train * 0.5)
+    found = [record["source"] for record in records(built)]
+    assert found.count("rehearsal") == built.num_rehearsal
+
+
+@pytest.mark.parametrize("text", ["{", '{"messages": []}', '{"messages": [{"role": "user"}]}'])
+def test_an_unfit_rehearsal_file_names_its_line(world: World, tmp_path: Path, text: str) -> None:
+    fill(world, 20)
+    path = tmp_path / "rehearsal.jsonl"
+    path.write_text(text)
+    with pytest.raises(SettingsError, match="line 1"):
+        world.build("one", rehearsal_file=str(path))
+
+
+def test_datasets_load_with_the_datasets_library(
+    world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    import datasets
+
+    fill(world, 10)
+    built = world.build("one")
+    loaded = datasets.load_dataset(
+        "json", data_files=str(built.train_file), split="train", cache_dir=str(tmp_path / "hf")
+    )
+    assert len(loaded) == built.num_train
