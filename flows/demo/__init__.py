@@ -1,0 +1,1 @@
+"""The whole loop on one machine in a few minutes: only the people and the clock are simulated."""
