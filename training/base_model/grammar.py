@@ -93,7 +93,8 @@ CODE_MAKES = ("write", "write", "create", "implement", "build", "make", "code", 
 CODE_THINGS = _either(
     "function|python function|script|bash script|class|program|SQL query|query|regex|unit test|"
     "test|command line tool|method|web page|loop|module|snippet|command|macro|"
-    "api endpoint|algorithm)
+    "api endpoint|algorithm"
+)
 CODE_LINKS = ("that", "that", "which", "to", "to", "for")
 """Parts of a coding task; all of them stay in the task, since the language matters there."""
 
