@@ -1,0 +1,118 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from transformers import PreTrainedTokenizerBase
+
+from registry.prompts import TOOLS, render
+from training.base import load_base, load_tokenizer
+from training.encoding import Example, prompt_text
+from training.errors import DataError
+from training.evaluation.generate import generate_greedy
+from training.evaluation.runner import evaluate, evaluate_many
+from training.evaluation.suite import (
+    EvalExample,
+    Evaluation,
+    from_training,
+    judge,
+    summarise,
+)
+from training.lora import new_adapter, write_adapter
+
+
+@pytest.fixture(scope="module")
+def questions(examples: list[Example]) -> list[EvalExample]:
+    """The training examples as questions."""
+    return from_training(examples)
+
+
+@pytest.fixture(scope="module")
+def adapter(tiny_base: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An adapter that changes what the base says."""
+    model = new_adapter(
+        load_base(tiny_base), rank=4, alpha=8, dropout=0, target_modules="all-linear", seed=0
+    )
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            if "lora_B" in name:
+                parameter.fill_(0.3)
+    folder = tmp_path_factory.mktemp("adapter")
+    write_adapter(model, folder, base_id=tiny_base)
+    return folder
+
+
+def test_batched_answers_are_those_of_transformers_one_by_one(
+    tiny_base: str, tokenizer: PreTrainedTokenizerBase, questions: list[EvalExample]
+) -> None:
+    model = load_base(tiny_base)
+    prompts = [prompt_text(tokenizer, question.messages) for question in questions]
+    got = generate_greedy(model, tokenizer, prompts, max_new_tokens=12, batch_size=5)
+    for prompt, answer in zip(prompts, got, strict=True):
+        ids = tokenizer(prompt, add_special_tokens=False, return_tensors="pt")
+        whole = model.generate(**ids, max_new_tokens=12, do_sample=False)[0].tolist()
+        expected = whole[ids["input_ids"].shape[1] :]
+        assert answer == [token for token in expected if token != tokenizer.eos_token_id]
+
+
+def test_rows_that_end_leave_and_the_others_go_on(
+    tiny_base: str, tokenizer: PreTrainedTokenizerBase, questions: list[EvalExample]
+) -> None:
+    model = load_base(tiny_base)
+    prompts = [prompt_text(tokenizer, question.messages) for question in questions]
+    free = generate_greedy(model, tokenizer, prompts, max_new_tokens=8, batch_size=12)
+    # Taking a token that some rows choose in the middle for the end makes them stop there.
+    end = next(answer[3] for answer in free if answer[3] not in answer[:3])
+
+    early = load_tokenizer(tiny_base)
+    early.eos_token = early.convert_ids_to_tokens(end)
+    cut = generate_greedy(model, early, prompts, max_new_tokens=8, batch_size=12)
+    expected = [answer[: answer.index(end)] if end in answer else answer for answer in free]
+    assert cut == expected
+    assert any(len(answer) < 8 for answer in cut)
+
+
+def test_the_bare_base_answers_the_same_before_and_after_an_adapter(
+    tiny_base: str, adapter: Path, questions: list[EvalExample]
+) -> None:
+    arms = {"base": None, "tuned": adapter, "base again": None}
+    done = evaluate_many(
+        base_model=tiny_base, arms=arms, examples=questions, max_new_tokens=8, batch_size=4
+    )
+    said = {name: [answer.output for answer in done[name].answers] for name in arms}
+    assert said["base"] == said["base again"]
+    assert said["base"] != said["tuned"]
+    alone = evaluate(
+        base_model=tiny_base, adapter=adapter, examples=questions, max_new_tokens=8, batch_size=12
+    )
+    assert [answer.output for answer in alone.answers] == said["tuned"]
+    assert [answer.id for answer in alone.answers] == [question.id for question in questions]
+
+
+def test_scores_are_given_overall_and_by_tool_and_survive_json() -> None:
+    reference = render({name: name.lower() for name in TOOLS["email"]})
+    email = EvalExample(id="1", messages=(), reference=reference, target_tool="email")
+    note = EvalExample(id="2", messages=(), reference="some other words", target_tool="social")
+    evaluation = summarise(
+        [
+            judge(email, reference, num_tokens=20),
+            judge(email, reference.replace("Tone: tone", "Tone: grim"), num_tokens=20),
+            judge(note, "nothing of the kind", num_tokens=5),
+        ],
+        seconds=1.5,
+    )
+    assert evaluation.overall.accuracy == pytest.approx(1 / 3)
+    assert evaluation.overall.section_accuracy == pytest.approx(11 / 12)
+    assert evaluation.overall.coherence == 1
+    assert evaluation.overall.mean_tokens == 15
+    assert evaluation.by_tool["email"].accuracy == 0.5
+    assert evaluation.by_tool["social"].section_accuracy is None
+    assert list(evaluation.by_tool) == ["email", "social"]
+    assert Evaluation.from_dict(json.loads(json.dumps(evaluation.to_dict()))) == evaluation
+
+
+def test_nothing_to_evaluate_on_is_refused(tiny_base: str) -> None:
+    with pytest.raises(DataError, match="no examples to evaluate on"):
+        evaluate(base_model=tiny_base, adapter=None, examples=[])

@@ -1,0 +1,1 @@
+"""How good a version is: metrics, and the runner that measures them."""

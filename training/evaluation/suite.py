@@ -1,0 +1,138 @@
+"""What is asked in an evaluation, and what comes out of one."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from statistics import fmean
+from typing import Any
+
+from training.encoding import Example
+from training.evaluation import metrics
+
+
+@dataclass(frozen=True, kw_only=True)
+class EvalExample:
+    """A conversation up to the answer, and the answer that would be right."""
+
+    id: str
+    messages: tuple[Mapping[str, Any], ...]
+    """The prompt alone; the last turn is the user's."""
+    reference: str
+    target_tool: str | None = None
+    language: str | None = None
+
+
+def from_training(examples: Sequence[Example]) -> list[EvalExample]:
+    """Held-out training examples as questions; their answers become the references."""
+    return [
+        EvalExample(
+            id=example.id,
+            messages=example.messages[:-1],
+            reference=str(example.messages[-1]["content"]),
+            target_tool=example.target_tool,
+            language=example.language,
+        )
+        for example in examples
+    ]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Answer:
+    """One answer and its verdict."""
+
+    id: str
+    target_tool: str
+    """Empty where the example names none."""
+    output: str
+    right: bool
+    coherent: bool
+    sections_right: int
+    sections_total: int
+    """0 where the reference is not a structured prompt."""
+    num_tokens: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Scores:
+    """The metrics of `training.evaluation.metrics` over some answers; shares in [0, 1]."""
+
+    num_samples: int
+    accuracy: float
+    section_accuracy: float | None
+    """None where no reference is a structured prompt."""
+    coherence: float
+    diversity: float
+    mean_tokens: float
+    """Mean length of an answer in the model's own tokens."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Evaluation:
+    """What one version did with one set of examples."""
+
+    overall: Scores
+    by_tool: dict[str, Scores]
+    """By target tool; only tools that occur."""
+    answers: tuple[Answer, ...]
+    """In the examples' order."""
+    seconds: float
+    """Spent generating."""
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON-ready; `from_dict` reads it back."""
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, stored: Mapping[str, Any]) -> Evaluation:
+        """Reads what `to_dict` wrote."""
+        return cls(
+            overall=Scores(**stored["overall"]),
+            by_tool={tool: Scores(**scores) for tool, scores in stored["by_tool"].items()},
+            answers=tuple(Answer(**answer) for answer in stored["answers"]),
+            seconds=stored["seconds"],
+        )
+
+
+def judge(example: EvalExample, output: str, *, num_tokens: int) -> Answer:
+    """The verdict on `output` as an answer to `example`."""
+    reference, tool = example.reference, example.target_tool
+    structured = metrics.is_structured(reference)
+    right, total = metrics.sections_right(output, reference) if structured else (0, 0)
+    return Answer(
+        id=example.id,
+        target_tool=tool or "",
+        output=output,
+        right=metrics.is_right(output, reference, target_tool=tool),
+        coherent=metrics.is_coherent(output, reference, target_tool=tool),
+        sections_right=right,
+        sections_total=total,
+        num_tokens=num_tokens,
+    )
+
+
+def summarise(answers: Sequence[Answer], *, seconds: float) -> Evaluation:
+    """The scores of at least one answer, overall and by tool."""
+    tools = sorted({answer.target_tool for answer in answers if answer.target_tool})
+    return Evaluation(
+        overall=_scores(answers),
+        by_tool={
+            tool: _scores([answer for answer in answers if answer.target_tool == tool])
+            for tool in tools
+        },
+        answers=tuple(answers),
+        seconds=seconds,
+    )
+
+
+def _scores(answers: Sequence[Answer]) -> Scores:
+    num_sections = sum(answer.sections_total for answer in answers)
+    num_right = sum(answer.sections_right for answer in answers)
+    return Scores(
+        num_samples=len(answers),
+        accuracy=fmean(answer.right for answer in answers),
+        section_accuracy=num_right / num_sections if num_sections else None,
+        coherence=fmean(answer.coherent for answer in answers),
+        diversity=metrics.diversity(answer.output for answer in answers),
+        mean_tokens=fmean(answer.num_tokens for answer in answers),
+    )
