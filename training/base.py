@@ -56,7 +56,7 @@ def base_digest(path: str | Path) -> str:
 def load_base(
     name: str, *, dtype: torch.dtype = torch.float32, device: str | torch.device = "cpu"
 ) -> PreTrainedModel:
-    """The base model, in evaluation mode as transformers loads it. Only safetensors are read, never pickles."""
+    """The base model, in evaluation mode. Only safetensors are read, never pickles."""
     source = resolve_base(name)
     try:
         with _without_progress_bars():

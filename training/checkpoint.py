@@ -15,10 +15,9 @@ from safetensors.torch import load_file
 
 from training.errors import CheckpointError
 from training.lora import WEIGHTS_NAME, write_adapter
+from training.transport import ADAPTER_NAME
 
-ADAPTER_NAME = "adapter"
-"""The folder of a checkpoint that is a complete PEFT adapter."""
-STATE_NAME = "loop.pt"
+_STATE_NAME = "loop.pt"
 
 
 def save_checkpoint(
@@ -32,7 +31,7 @@ def save_checkpoint(
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir(parents=True)
     write_adapter(model, partial / ADAPTER_NAME, base_id=base_id)
-    torch.save({"run_digest": run_digest, "loop": state}, partial / STATE_NAME)
+    torch.save({"run_digest": run_digest, "loop": state}, partial / _STATE_NAME)
     if directory.exists():
         shutil.rmtree(directory)
     partial.rename(directory)
@@ -41,7 +40,7 @@ def save_checkpoint(
 def load_checkpoint(directory: Path, *, model: PeftModel, run_digest: str) -> dict[str, Any]:
     """Puts the checkpoint's adapter on `model` and returns the loop's state."""
     try:
-        stored = torch.load(directory / STATE_NAME, weights_only=True)
+        stored = torch.load(directory / _STATE_NAME, weights_only=True)
         weights = load_file(directory / ADAPTER_NAME / WEIGHTS_NAME)
         found, state = stored["run_digest"], stored["loop"]
     except (

@@ -10,7 +10,7 @@ from typing import Literal, Self
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from training.errors import RecipeError
-from training.loop import LoopSettings
+from training.schedule import LoopSettings
 
 RECIPES = Path(__file__).parent / "recipes"
 """The folder of the recipes that ship with the project."""

@@ -11,13 +11,16 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
-from transformers import PreTrainedTokenizerBase
 
 from training.errors import BaseModelError, DataError
+
+if TYPE_CHECKING:
+    # Reading examples must not cost whoever launches a run the import of transformers.
+    from transformers import PreTrainedTokenizerBase
 
 SOURCES = ("accepted", "corrected", "rehearsal")
 """Where an example's answer came from."""

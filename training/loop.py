@@ -21,29 +21,11 @@ from training.errors import DivergedError
 from training.losses import collate, completion_loss_sum
 from training.parallel import Collective, add_gradients
 from training.sampler import Sampler
-
-SCHEDULES = ("constant", "linear", "cosine")
-"""How the learning rate goes on after the warm-up; the last two end at 0."""
+from training.schedule import LoopSettings, learning_rate_at
 
 _WINDOW_STEPS = 8
 _DIVERGED_FACTOR = 2.0
 _DIVERGED_NATS = 1.0
-
-
-@dataclass(frozen=True, kw_only=True)
-class LoopSettings:
-    """What a run of the loop does; `training.config.Recipe` describes each field."""
-
-    num_steps: int
-    global_batch: int
-    micro_batch: int
-    learning_rate: float
-    warmup_steps: int
-    schedule: str
-    weight_decay: float
-    max_grad_norm: float
-    balance_by_tool: bool
-    seed: int
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,19 +43,6 @@ class StepReport:
     num_tokens: int
     """Learned tokens of the global batch."""
     seconds: float
-
-
-def learning_rate_at(step: int, settings: LoopSettings) -> float:
-    """The learning rate of step `step`, counted from 0."""
-    if step < settings.warmup_steps:
-        return settings.learning_rate * (step + 1) / settings.warmup_steps
-    remaining = settings.num_steps - settings.warmup_steps
-    progress = (step - settings.warmup_steps) / max(1, remaining)
-    if settings.schedule == "linear":
-        return settings.learning_rate * (1 - progress)
-    if settings.schedule == "cosine":
-        return settings.learning_rate * (1 + math.cos(math.pi * progress)) / 2
-    return settings.learning_rate
 
 
 LossSum = Callable[[nn.Module, Sequence[Encoded]], Tensor]
@@ -111,7 +80,7 @@ class TrainingLoop:
         """Learned tokens seen, by all workers together."""
         self._dataset = dataset
         self._collective = collective
-        self._loss_sum = loss_sum
+        self.loss_sum = loss_sum
         self._parameters = [p for p in model.parameters() if p.requires_grad]
         self._optimizer = torch.optim.AdamW(
             self._parameters,
@@ -125,7 +94,10 @@ class TrainingLoop:
             seed=settings.seed,
             balance=settings.balance_by_tool,
         )
-        collective.share(self._parameters)
+
+    def share(self) -> None:
+        """Gives every worker the adapter of rank 0; all of them must call it."""
+        self._collective.share(self._parameters)
 
     def run(self, on_step: Callable[[StepReport], None]) -> None:
         """Does the steps that are left; DivergedError when the loss gets lost."""
@@ -185,7 +157,7 @@ class TrainingLoop:
         total = torch.zeros(1, device=self._parameters[0].device)
         for start in range(0, len(mine), self.settings.micro_batch):
             micro = mine[start : start + self.settings.micro_batch]
-            loss = self._loss_sum(self.model, micro) / num_weighted
+            loss = self.loss_sum(self.model, micro) / num_weighted
             loss.backward()  # type: ignore[no-untyped-call]
             total += loss.detach()
         return float(add_gradients(self._collective, self._parameters, total))

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import pytest
+import ray
 import torch
 from transformers import PreTrainedTokenizerBase
 
@@ -49,3 +52,11 @@ def examples() -> list[Example]:
 def encoded(examples: list[Example], tokenizer: PreTrainedTokenizerBase) -> tuple[Encoded, ...]:
     """The conversations as token ids."""
     return encode_all(examples, tokenizer, max_tokens=128).examples
+
+
+@pytest.fixture(scope="package")
+def ray_cluster() -> Iterator[None]:
+    """A local Ray of the training tests' own."""
+    ray.init(address="local", num_cpus=2, include_dashboard=False, log_to_driver=False)
+    yield
+    ray.shutdown()

@@ -17,15 +17,14 @@ from training.checkpoint import load_checkpoint, save_checkpoint
 from training.encoding import Encoded
 from training.errors import CheckpointError, DivergedError
 from training.loop import (
-    LoopSettings,
     StepReport,
     TrainingLoop,
-    learning_rate_at,
     mean_loss,
     padded_loss_sum,
 )
 from training.lora import new_adapter
 from training.parallel import Alone, Collective
+from training.schedule import LoopSettings, learning_rate_at
 
 SETTINGS = LoopSettings(
     num_steps=6,

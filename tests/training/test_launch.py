@@ -1,0 +1,202 @@
+from __future__ import annotations
+
+import json
+import os
+import signal
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
+from itertools import pairwise
+from pathlib import Path
+
+import pytest
+import torch
+
+from tests.support.ray_cluster import RAY_WARNINGS
+from tests.training import test_loop
+from training.base import load_base, load_tokenizer
+from training.config import Recipe, load_recipe
+from training.encoding import Example, encode_all
+from training.errors import BaseModelError, DataError, DivergedError, RunFailedError
+from training.launch import TrainingOutcome, train
+from training.loop import TrainingLoop, padded_loss_sum
+from training.lora import new_adapter, read_adapter_config
+from training.parallel import Alone
+from training.progress import Progress
+
+pytestmark = [pytest.mark.timeout(300), *RAY_WARNINGS]
+
+
+@pytest.fixture(scope="module")
+def train_file(examples: list[Example], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The examples as a file."""
+    path = tmp_path_factory.mktemp("data") / "train.jsonl"
+    rows = [
+        {
+            "id": example.id,
+            "messages": example.messages,
+            "target_tool": example.target_tool,
+            "weight": example.weight,
+        }
+        for example in examples
+    ]
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return path
+
+
+def _recipe(tmp_path: Path, **changes: object) -> Recipe:
+    """tiny_cpu with some of its lines changed."""
+    lines = (Path("training/recipes/tiny_cpu.toml")).read_text().splitlines()
+    for name, value in changes.items():
+        lines = [f"{name} = {value}" if line.startswith(f"{name} =") else line for line in lines]
+        if f"{name} = {value}" not in lines:
+            lines.insert(lines.index("[workers]") + 1, f"{name} = {value}")
+    path = tmp_path / "recipe.toml"
+    path.write_text("\n".join(lines))
+    return load_recipe(path)
+
+
+def _train(
+    recipe: Recipe,
+    base: str,
+    train_file: Path,
+    folder: Path,
+    on_progress: Callable[[Progress], None] | None = None,
+) -> TrainingOutcome:
+    return train(
+        run_id="run",
+        train_file=train_file,
+        validation_file=train_file,
+        recipe=recipe,
+        base_model=base,
+        parent_adapter=None,
+        output_dir=folder / "adapter",
+        storage_path=str(folder / "storage"),
+        on_progress=on_progress,
+    )
+
+
+def _losses_without_ray(recipe: Recipe, base: str, examples: list[Example]) -> list[float]:
+    lora = recipe.lora
+    tokenizer = load_tokenizer(base)
+    model = new_adapter(
+        load_base(base),
+        rank=lora.rank,
+        alpha=lora.alpha,
+        dropout=lora.dropout,
+        target_modules=lora.target_modules,
+        seed=recipe.seed,
+    )
+    loop = TrainingLoop(
+        model=model,
+        dataset=encode_all(examples, tokenizer, max_tokens=recipe.data.max_tokens).examples,
+        settings=recipe.loop_settings(),
+        collective=Alone(),
+        loss_sum=padded_loss_sum(pad_id=tokenizer.pad_token_id, device=torch.device("cpu")),
+    )
+    loop.run(test_loop._ignore)
+    return loop.losses
+
+
+@pytest.mark.usefixtures("ray_cluster")
+def test_two_ray_workers_train_as_one_process_does_and_tell_as_they_go(
+    tiny_base: str,
+    examples: list[Example],
+    train_file: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    recipe = load_recipe("tiny_cpu")
+    heard: list[tuple[Progress, datetime]] = []
+    monkeypatch.chdir(tmp_path)
+    before = signal.getsignal(signal.SIGINT)
+    outcome = _train(
+        recipe, tiny_base, train_file, tmp_path, lambda p: heard.append((p, datetime.now(UTC)))
+    )
+    ended = datetime.now(UTC)
+    assert outcome.losses == pytest.approx(
+        _losses_without_ray(recipe, tiny_base, examples), rel=1e-4
+    )
+    assert [progress.step for progress, _ in heard] == list(range(1, 41))
+    assert [progress.loss for progress, _ in heard] == outcome.losses
+    assert heard[0][1] < ended
+    assert outcome.validation_loss is not None
+    assert outcome.validation_loss < outcome.losses[0]
+    assert (outcome.num_steps, outcome.num_failures, outcome.num_dropped) == (40, 0, 0)
+    config = read_adapter_config(outcome.adapter_dir)
+    assert config["base_model_name_or_path"] == tiny_base
+    assert signal.getsignal(signal.SIGINT) is before
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("ray_cluster")
+def test_a_killed_worker_is_replaced_and_the_loss_curve_goes_on(
+    tiny_base: str, examples: list[Example], train_file: Path, tmp_path: Path
+) -> None:
+    recipe = _recipe(tmp_path, num_steps=300, checkpoint_every=10, max_failures=1)
+    killed: list[int] = []
+    steps: list[int] = []
+
+    def kill_once(progress: Progress) -> None:
+        steps.append(progress.step)
+        if progress.step >= 25 and not killed:
+            killed.append(_workers_of_this_test()[-1])
+            os.kill(killed[0], signal.SIGKILL)
+
+    outcome = _train(recipe, tiny_base, train_file, tmp_path, kill_once)
+    assert len(killed) == 1
+    assert outcome.num_failures == 1
+    resumed_at = next(now for was, now in pairwise(steps) if now <= was)
+    assert resumed_at > 10
+    assert outcome.losses == pytest.approx(
+        _losses_without_ray(recipe, tiny_base, examples), rel=1e-3
+    )
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("ray_cluster")
+def test_errors_that_would_come_again_are_raised_without_a_retry(
+    tiny_base: str, train_file: Path, tmp_path: Path
+) -> None:
+    with pytest.raises(BaseModelError, match="'no/such-model' cannot be loaded"):
+        _train(load_recipe("tiny_cpu"), "no/such-model", train_file, tmp_path / "a")
+    wild = _recipe(tmp_path, learning_rate=1.0, max_grad_norm=1e30, num_steps=200)
+    with pytest.raises(DivergedError, match="Lower the learning rate"):
+        _train(wild, tiny_base, train_file, tmp_path / "b")
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("ray_cluster")
+def test_what_ray_cannot_grant_ends_the_run(
+    tiny_base: str, train_file: Path, tmp_path: Path
+) -> None:
+    recipe = _recipe(tmp_path, gpus_per_worker=1, start_timeout_s=1, max_failures=0)
+    with pytest.raises(RunFailedError, match=r"Run run: "):
+        _train(recipe, tiny_base, train_file, tmp_path)
+
+
+def test_a_missing_file_is_told_before_ray_is_asked(tiny_base: str, tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="cannot be read"):
+        _train(load_recipe("tiny_cpu"), tiny_base, tmp_path / "none.jsonl", tmp_path)
+
+
+def _workers_of_this_test() -> list[int]:
+    """Process ids of the train workers that descend from this process."""
+    parents, found = {}, []
+    for entry in Path("/proc").iterdir():
+        if not entry.name.isdigit():
+            continue
+        try:
+            parents[int(entry.name)] = int(
+                (entry / "stat").read_text().rsplit(")", 1)[1].split()[1]
+            )
+            if b"RayTrainWorker" in (entry / "cmdline").read_bytes():
+                found.append(int(entry.name))
+        except OSError:  # it has ended meanwhile
+            continue
+    return sorted(pid for pid in found if os.getpid() in _ancestors(pid, parents))
+
+
+def _ancestors(pid: int, parents: dict[int, int]) -> Iterator[int]:
+    while pid in parents:
+        pid = parents[pid]
+        yield pid

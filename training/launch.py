@@ -1,0 +1,250 @@
+"""Launches a training run on Ray: files and a recipe in, an adapter and its figures out.
+
+    python -m training.launch --recipe tiny_cpu --data train.jsonl --out adapter
+
+The caller has initialised Ray. A run that is launched again under the same id and
+storage goes on from its last checkpoint.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import logging
+import os
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import ray
+from ray.train import CheckpointConfig, FailureConfig, RunConfig, ScalingConfig, TrainingFailedError
+from ray.train.torch import TorchConfig, TorchTrainer
+
+from training.config import Recipe, load_recipe
+from training.encoding import read_examples
+from training.errors import RunFailedError
+from training.job import Job, WorkerOutcome, work
+from training.progress import Listener, Progress
+from training.transport import ADAPTER_NAME, Packed, pack, place
+
+logger = logging.getLogger(__name__)
+
+_HEALTH_CHECK_S = "0.2"
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainingOutcome:
+    """What a finished run made and took."""
+
+    adapter_dir: Path
+    """A PEFT adapter that names its base by id."""
+    num_steps: int
+    losses: list[float]
+    """Of every step, in nats per learned token."""
+    num_tokens: int
+    """Learned tokens seen, over all workers."""
+    num_truncated: int
+    """Examples whose prompt lost its beginning."""
+    num_dropped: int
+    """Examples left out, their answers being too long."""
+    validation_loss: float | None
+    """Nats per learned token; None without a validation file."""
+    num_failures: int | None
+    """How often workers were lost and replaced; None when the count was lost too."""
+    seconds: float
+    """The whole run, as the launcher saw it."""
+    prepare_s: float
+    """Of it, loading and encoding in the workers."""
+    train_s: float
+    """Of it, the loop in the last group of workers, checkpoints included."""
+
+
+def train(
+    *,
+    run_id: str,
+    train_file: Path,
+    validation_file: Path | None,
+    recipe: Recipe,
+    base_model: str,
+    parent_adapter: Path | None,
+    output_dir: Path,
+    storage_path: str,
+    on_progress: Callable[[Progress], None] | None = None,
+) -> TrainingOutcome:
+    """Trains an adapter on Ray and puts it in `output_dir`, replacing what was there.
+
+    `storage_path` is a folder or URL that all machines of the cluster see; checkpoints go
+    to `storage_path/run_id`. `on_progress` is called in a thread of this process; what it
+    raises is raised here once the run has ended. Raises a TrainingError.
+    """
+    started = time.perf_counter()
+    train_examples = read_examples(train_file)
+    validation = None if validation_file is None else read_examples(validation_file)
+    parent = None if parent_adapter is None else pack(parent_adapter)
+    with Listener(on_progress) as listener:
+        train_ref = ray.put(train_examples)
+        validation_ref = None if validation is None else ray.put(validation)
+        job = Job(
+            recipe=recipe,
+            base_model=base_model,
+            train=train_ref,
+            validation=validation_ref,
+            parent=parent,
+            run_digest=_run_digest(recipe, base_model, [train_file], parent),
+            board=listener.board,
+        )
+        outcome, adapter = _fit(job, run_id=run_id, storage_path=storage_path)
+        with adapter.as_directory() as folder:
+            place(Path(folder) / ADAPTER_NAME, output_dir)
+        num_failures = listener.num_failures()
+    return TrainingOutcome(
+        adapter_dir=output_dir,
+        num_steps=len(outcome.losses),
+        losses=list(outcome.losses),
+        num_tokens=outcome.num_tokens,
+        num_truncated=outcome.num_truncated,
+        num_dropped=outcome.num_dropped,
+        validation_loss=outcome.validation_loss,
+        num_failures=num_failures,
+        seconds=time.perf_counter() - started,
+        prepare_s=outcome.prepare_s,
+        train_s=outcome.train_s,
+    )
+
+
+def _fit(job: Job, *, run_id: str, storage_path: str) -> tuple[WorkerOutcome, ray.train.Checkpoint]:
+    workers = job.recipe.workers
+    use_gpu = workers.gpus_per_worker > 0
+    resources = {"CPU": workers.cpus_per_worker, "GPU": float(workers.gpus_per_worker)}
+    # Ray's declarations are those of Train V1; what runs is V2, which returns a value.
+    trainer: Any = TorchTrainer(
+        work,  # type: ignore[arg-type]
+        # By reference: Ray Train's controller unpacks this too, and needs none of it.
+        train_loop_config={"job": ray.put(job)},
+        torch_config=TorchConfig(backend="nccl" if use_gpu else "gloo"),
+        scaling_config=ScalingConfig(
+            num_workers=workers.num_workers, use_gpu=use_gpu, resources_per_worker=resources
+        ),
+        run_config=RunConfig(
+            name=run_id,
+            storage_path=_absolute(storage_path),
+            checkpoint_config=CheckpointConfig(num_to_keep=2),
+            failure_config=FailureConfig(  # type: ignore[call-arg]
+                max_failures=workers.max_failures,
+                # Without a limit a run that Ray cannot place waits for ever.
+                controller_failure_limit=workers.max_failures,
+            ),
+        ),
+    )
+    variables = {
+        # On a single node the watcher for nodes about to go has nobody left to tell.
+        "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": _flag(_num_nodes() > 1),
+        "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": _HEALTH_CHECK_S,
+        "RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S": str(workers.start_timeout_s),
+    }
+    try:
+        with _environment(variables), _own_interrupt_handler():
+            result = trainer.fit()
+    except TrainingFailedError as error:
+        raise RunFailedError(f"Run {run_id}: {_reason(error)}") from error
+    outcome = result.return_value
+    assert isinstance(outcome, WorkerOutcome)
+    if outcome.error is not None:
+        raise outcome.error
+    assert result.checkpoint is not None
+    return outcome, result.checkpoint
+
+
+def _num_nodes() -> int:
+    nodes: list[dict[str, Any]] = ray.nodes()  # type: ignore[no-untyped-call]
+    return sum(bool(node["Alive"]) for node in nodes)
+
+
+def _flag(value: bool) -> str:
+    return "1" if value else "0"
+
+
+def _reason(error: TrainingFailedError) -> str:
+    """The last line that says something: Ray's text holds the workers' whole tracebacks."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return f"{lines[0]} {lines[-1]}" if len(lines) > 1 else lines[0]
+
+
+def _run_digest(recipe: Recipe, base_model: str, files: list[Path], parent: Packed | None) -> str:
+    digest = hashlib.sha256(f"{recipe.digest()}\0{base_model}".encode())
+    for content in [*(file.read_bytes() for file in files), *(parent or {}).values()]:
+        digest.update(hashlib.sha256(content).digest())
+    return f"sha256:{digest.hexdigest()}"
+
+
+def _absolute(storage_path: str) -> str:
+    return storage_path if "://" in storage_path else str(Path(storage_path).resolve())
+
+
+@contextmanager
+def _environment(variables: dict[str, str]) -> Iterator[None]:
+    """Ray Train reads its settings from the launcher's environment; the user's own win."""
+    added = {name: value for name, value in variables.items() if name not in os.environ}
+    os.environ.update(added)
+    try:
+        yield
+    finally:
+        for name in added:
+            del os.environ[name]
+
+
+@contextmanager
+def _own_interrupt_handler() -> Iterator[None]:
+    """Ray Train replaces the handler of Ctrl-C and leaves its own behind."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    handler = signal.getsignal(signal.SIGINT)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, handler)
+
+
+def _main() -> None:
+    parser = argparse.ArgumentParser(description="Train an adapter from a JSONL file.")
+    parser.add_argument("--recipe", default="tiny_cpu", help="name of a recipe, or a path")
+    parser.add_argument("--base", default="embedded", help="base model: embedded, an id or a path")
+    parser.add_argument("--data", type=Path, required=True, help="training examples, JSONL")
+    parser.add_argument("--validation", type=Path, help="held-out examples, JSONL")
+    parser.add_argument("--parent", type=Path, help="adapter to continue from")
+    parser.add_argument("--out", type=Path, required=True, help="folder for the adapter")
+    arguments = parser.parse_args()
+    logging.basicConfig(level=logging.INFO, format="%(message)s")
+    ray.init(include_dashboard=False, log_to_driver=False)
+    outcome = train(
+        run_id=f"{arguments.out.name}-{time.strftime('%Y%m%d-%H%M%S')}",
+        train_file=arguments.data,
+        validation_file=arguments.validation,
+        recipe=load_recipe(arguments.recipe),
+        base_model=arguments.base,
+        parent_adapter=arguments.parent,
+        output_dir=arguments.out,
+        storage_path=str(arguments.out.with_name(f"{arguments.out.name}-runs")),
+        on_progress=lambda progress: logger.info(
+            "step %d/%d  loss %.3f", progress.step, progress.num_steps, progress.loss
+        ),
+    )
+    logger.info(
+        "%s: loss %.3f → %.3f in %.1f s (%.1f s loading, %.1f s training)",
+        outcome.adapter_dir,
+        outcome.losses[0],
+        outcome.losses[-1],
+        outcome.seconds,
+        outcome.prepare_s,
+        outcome.train_s,
+    )
+
+
+if __name__ == "__main__":
+    _main()

@@ -1,0 +1,194 @@
+"""What every Ray Train worker runs: loads, resumes, trains, reports checkpoints."""
+
+from __future__ import annotations
+
+import tempfile
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+import ray
+import ray.train
+import torch
+from peft import PeftModel
+from ray.train.torch import get_device
+
+from training.base import load_base, load_tokenizer
+from training.checkpoint import load_checkpoint, save_checkpoint
+from training.encoding import EncodedDataset, Example, encode_all
+from training.errors import TrainingError
+from training.job import Job, WorkerOutcome
+from training.loop import StepReport, TrainingLoop, mean_loss, padded_loss_sum
+from training.lora import continue_adapter, new_adapter
+from training.parallel import Alone, Collective, ProcessGroup
+from training.progress import Progress
+from training.transport import unpack
+
+_TELL_EVERY_S = 0.1
+_DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Prepared:
+    model: PeftModel
+    loop: TrainingLoop
+    data: EncodedDataset
+    validation: EncodedDataset | None
+
+
+def train_worker(job: Job) -> WorkerOutcome:
+    """One worker's part of a run.
+
+    Errors that would come again are returned, so that Ray does not retry them; whatever
+    else goes wrong is raised, and Ray restarts the workers from the last checkpoint.
+    """
+    started = time.perf_counter()
+    torch.set_num_threads(job.recipe.workers.threads)
+    collective: Collective = Alone() if _world() == 1 else ProcessGroup()
+    if collective.rank == 0:
+        job.board.started.remote()
+    prepared, error = _try_to_prepare(job, collective)
+    if prepared is None:
+        return WorkerOutcome(error=error)
+    ready = time.perf_counter()
+    try:
+        prepared.loop.run(_on_step(job, prepared, collective))
+    except TrainingError as diverged:
+        return WorkerOutcome(error=diverged)
+    trained = time.perf_counter()
+    return WorkerOutcome(
+        losses=tuple(prepared.loop.losses),
+        num_tokens=prepared.loop.num_tokens,
+        num_truncated=prepared.data.num_truncated,
+        num_dropped=prepared.data.num_dropped,
+        validation_loss=_validation_loss(job, prepared, collective),
+        prepare_s=ready - started,
+        train_s=trained - ready,
+    )
+
+
+def _world() -> int:
+    return int(ray.train.get_context().get_world_size())
+
+
+def _try_to_prepare(
+    job: Job, collective: Collective
+) -> tuple[_Prepared | None, TrainingError | None]:
+    """Prepares this worker and waits for the others; none goes on unless all can."""
+    prepared = error = None
+    try:
+        prepared = _prepare(job, collective)
+    except TrainingError as caught:
+        error = caught
+    num_failed = torch.tensor([0.0 if error is None else 1.0], device=get_device())
+    collective.add(num_failed)
+    if not float(num_failed):
+        # Only now, since sharing the weights needs every worker.
+        assert prepared is not None
+        prepared.loop.share()
+        return prepared, None
+    return None, error or TrainingError("A worker on another machine could not prepare.")
+
+
+def _prepare(job: Job, collective: Collective) -> _Prepared:
+    recipe = job.recipe
+    device = get_device()
+    tokenizer = load_tokenizer(job.base_model)
+    examples: list[Example] = ray.get(job.train)
+    data = encode_all(examples, tokenizer, max_tokens=recipe.data.max_tokens)
+    validation = None
+    if job.validation is not None:
+        held_out: list[Example] = ray.get(job.validation)
+        validation = encode_all(held_out, tokenizer, max_tokens=recipe.data.max_tokens)
+    model = _adapted_base(job, device)
+    loop = TrainingLoop(
+        model=model,
+        dataset=data.examples,
+        settings=recipe.loop_settings(),
+        collective=collective,
+        loss_sum=padded_loss_sum(pad_id=tokenizer.pad_token_id, device=device),
+    )
+    checkpoint = ray.train.get_checkpoint()
+    if checkpoint is not None:
+        with checkpoint.as_directory() as folder:
+            state = load_checkpoint(Path(folder), model=model, run_digest=job.run_digest)
+        loop.load_state_dict(state)
+    return _Prepared(model=model, loop=loop, data=data, validation=validation)
+
+
+def _adapted_base(job: Job, device: torch.device) -> PeftModel:
+    recipe = job.recipe
+    base = load_base(job.base_model, dtype=_DTYPES[recipe.workers.precision], device=device)
+    if job.parent is not None:
+        with tempfile.TemporaryDirectory() as folder:
+            parent = unpack(job.parent, Path(folder))
+            return continue_adapter(base, parent, base_id=job.base_model)
+    return new_adapter(
+        base,
+        rank=recipe.lora.rank,
+        alpha=recipe.lora.alpha,
+        dropout=recipe.lora.dropout,
+        target_modules=recipe.lora.target_modules,
+        seed=recipe.seed,
+    )
+
+
+def _on_step(job: Job, prepared: _Prepared, collective: Collective) -> Callable[[StepReport], None]:
+    untold: list[Progress] = []
+    told_at = time.perf_counter()
+
+    def on_step(report: StepReport) -> None:
+        nonlocal told_at
+        last = report.step == report.num_steps
+        if collective.rank == 0:
+            untold.append(_progress(report))
+            if last or time.perf_counter() - told_at >= _TELL_EVERY_S:
+                job.board.tell.remote(list(untold))
+                untold.clear()
+                told_at = time.perf_counter()
+        if last or report.step % job.recipe.workers.checkpoint_every == 0:
+            _report_checkpoint(job, prepared, report)
+
+    return on_step
+
+
+def _progress(report: StepReport) -> Progress:
+    return Progress(
+        step=report.step,
+        num_steps=report.num_steps,
+        loss=report.loss,
+        tokens_per_s=report.num_tokens / report.seconds,
+        ts=datetime.now(UTC),
+    )
+
+
+def _report_checkpoint(job: Job, prepared: _Prepared, report: StepReport) -> None:
+    """Every worker must call this; rank 0 brings the checkpoint."""
+    metrics = {"step": report.step, "loss": report.loss}
+    if ray.train.get_context().get_world_rank() != 0:
+        ray.train.report(metrics)
+        return
+    with tempfile.TemporaryDirectory() as parent:
+        folder = Path(parent) / "checkpoint"
+        save_checkpoint(
+            folder,
+            model=prepared.model,
+            state=prepared.loop.state_dict(),
+            base_id=job.base_model,
+            run_digest=job.run_digest,
+        )
+        ray.train.report(metrics, checkpoint=ray.train.Checkpoint.from_directory(folder))
+
+
+def _validation_loss(job: Job, prepared: _Prepared, collective: Collective) -> float | None:
+    if prepared.validation is None:
+        return None
+    return mean_loss(
+        prepared.model,
+        prepared.validation.examples,
+        micro_batch=job.recipe.data.micro_batch,
+        collective=collective,
+        loss_sum=prepared.loop.loss_sum,
+    )
