@@ -154,16 +154,29 @@ def history(
     user_id: str,
     limit: int = 50,
     before: datetime | None = None,
+    before_id: str | None = None,
+    failed: bool = True,
 ) -> Sequence[UserInteraction]:
-    """The interactions of one user (by pseudonym), newest first."""
+    """The interactions of one user (by pseudonym), newest first.
+
+    The next page is what lies before the last row's `created_at` and id; without
+    `before_id`, rows of the moment `before` itself are left out. `failed=False` leaves out
+    requests that got no answer.
+    """
     query = (
         select(UserInteraction)
         .where(UserInteraction.user_id == user_id)
         .order_by(col(UserInteraction.created_at).desc(), col(UserInteraction.id).desc())
         .limit(limit)
     )
+    created_at, row_id = col(UserInteraction.created_at), col(UserInteraction.id)
     if before is not None:
-        query = query.where(col(UserInteraction.created_at) < before)
+        earlier = created_at < before
+        if before_id is not None:
+            earlier = earlier | ((created_at == before) & (row_id < before_id))
+        query = query.where(earlier)
+    if not failed:
+        query = query.where(col(UserInteraction.error).is_(None))
     return session.exec(query).all()
 
 

@@ -82,7 +82,7 @@ class TorchEngine:
     ) -> None:
         """`base` is whatever `from_pretrained` takes; `rng` seeds the unseeded requests."""
         self._tokenizer = AutoTokenizer.from_pretrained(base)
-        model = AutoModelForCausalLM.from_pretrained(base, dtype=dtype, use_safetensors=True)
+        model: Any = AutoModelForCausalLM.from_pretrained(base, dtype=dtype, use_safetensors=True)
         self._model = model.to(device).eval().requires_grad_(False)
         self._device = torch.device(device)
         self._rng = rng or random.Random()
@@ -177,9 +177,7 @@ class TorchEngine:
                 self._lora.keep(kept)
             mask = torch.cat([mask, mask.new_ones(len(rows), 1)], dim=1)
 
-    def _advance(
-        self, row: _Row, token: int, sane: bool, on_done: OnDone, started: float
-    ) -> bool:
+    def _advance(self, row: _Row, token: int, sane: bool, on_done: OnDone, started: float) -> bool:
         """Add a token to a row; whether that ended it."""
         if not sane:
             on_done(row.index, EngineError("the model's output is not a number"))
@@ -187,7 +185,7 @@ class TorchEngine:
         row.written.append(token)
         if token not in self._ends and len(row.written) < row.limit:
             return False
-        text = self._tokenizer.decode(row.written, skip_special_tokens=True)
+        text = str(self._tokenizer.decode(row.written, skip_special_tokens=True))
         on_done(
             row.index,
             Generation(

@@ -118,9 +118,7 @@ def _is_pending(version: LiveVersion, reports: Sequence[Report]) -> bool:
 
 
 def _is_loaded(version: LiveVersion, reports: Sequence[Report]) -> bool:
-    return all(
-        report.versions.get(version.version) == version.adapter_digest for report in reports
-    )
+    return all(report.versions.get(version.version) == version.adapter_digest for report in reports)
 
 
 def _if_loaded(version: LiveVersion | None, reports: Sequence[Report]) -> LiveVersion | None:

@@ -21,10 +21,14 @@ MAX_SEED = 2**63 - 1
 MAX_TEMPERATURE = 2.0
 
 
-def _without_nul(value: str) -> str:
-    # PostgreSQL refuses it, and no text means anything by it.
+def _storable(value: str) -> str:
+    # PostgreSQL refuses NUL, and half a surrogate pair is no text in any encoding.
     if "\0" in value:
         raise ValueError("must not hold a NUL character")
+    try:
+        value.encode()
+    except UnicodeEncodeError as error:
+        raise ValueError("must not hold half a surrogate pair") from error
     return value
 
 
@@ -34,7 +38,7 @@ def _not_blank(value: str) -> str:
     return value
 
 
-Storable = Annotated[str, AfterValidator(_without_nul)]
+Storable = Annotated[str, AfterValidator(_storable)]
 Text = Annotated[Storable, AfterValidator(_not_blank)]
 Id = Annotated[Storable, Field(min_length=1, max_length=MAX_ID_CHARS)]
 Name = Annotated[Storable, Field(max_length=MAX_NAME_CHARS)]

@@ -1,0 +1,33 @@
+"""The HTTP application of one router; whoever runs it gives it its parts."""
+
+from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from importlib.metadata import version
+
+from fastapi import FastAPI
+
+from serving import problems
+from serving.api import feedback, generate, health, history
+from serving.api.service import Service
+
+
+def create_api(service: Service) -> FastAPI:
+    """All routes on `service`. Its state and recorder start and stop with the application."""
+    app = FastAPI(title="Kalimtak", version=version("kalimtak"), lifespan=_lifespan(service))
+    app.state.service = service
+    problems.install(app)
+    for module in (generate, feedback, history, health):
+        app.include_router(module.router)
+    return app
+
+
+def _lifespan(
+    service: Service,
+) -> Callable[[FastAPI], AbstractAsyncContextManager[None]]:
+    @asynccontextmanager
+    async def lifespan(_app: FastAPI) -> AsyncIterator[None]:
+        service.start()
+        yield
+        await service.stop()
+
+    return lifespan

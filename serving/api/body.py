@@ -1,0 +1,49 @@
+"""Reads a JSON body: bounded, in UTF-8, checked against a model; whatever is wrong is a 4xx."""
+
+import json
+from typing import NoReturn, TypeVar
+
+from pydantic import ValidationError
+from starlette.requests import ClientDisconnect, Request
+
+from serving.problems import ProblemError, from_validation
+from serving.schemas import Body, Limits
+
+OVERHEAD_BYTES = 64 * 1024
+BYTES_PER_CHAR = 24
+"""Two texts of the longest length, each character escaped as a surrogate pair."""
+
+Model = TypeVar("Model", bound=Body)
+
+
+async def read_body(request: Request, model: type[Model], limits: Limits) -> Model:
+    """The body as `model`. Raises `ProblemError`: 400, 413 or 422."""
+    raw = await _read(request, OVERHEAD_BYTES + BYTES_PER_CHAR * limits.max_text_chars)
+    try:
+        value = json.loads(raw.decode("utf-8"), parse_constant=_refuse_constant)
+    except (ValueError, RecursionError) as error:
+        raise ProblemError(400, "the body is not JSON in UTF-8", field="body") from error
+    if not isinstance(value, dict):
+        raise ProblemError(422, "the body must be a JSON object", field="body")
+    try:
+        return model.model_validate(value, context=limits)
+    except ValidationError as error:
+        raise from_validation(error) from error
+
+
+async def _read(request: Request, limit: int) -> bytes:
+    chunks: list[bytes] = []
+    size = 0
+    try:
+        async for chunk in request.stream():
+            size += len(chunk)
+            if size > limit:
+                raise ProblemError(413, f"the body exceeds {limit} bytes", field="body")
+            chunks.append(chunk)
+    except ClientDisconnect as error:
+        raise ProblemError(400, "the body was cut short", field="body") from error
+    return b"".join(chunks)
+
+
+def _refuse_constant(name: str) -> NoReturn:
+    raise ValueError(f"{name} is not JSON")

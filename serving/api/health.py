@@ -1,0 +1,57 @@
+"""GET /healthz: the process runs. GET /readyz: it can answer, and what it serves."""
+
+import asyncio
+from typing import Any
+
+from fastapi import APIRouter
+from sqlalchemy.exc import SQLAlchemyError
+from sqlmodel import select
+
+from registry.deployment import DesiredState
+from serving.api.service import Service, ServiceDep
+from serving.problems import ProblemError
+
+router = APIRouter()
+
+
+@router.get("/healthz")
+async def healthz() -> dict[str, str]:
+    """Whether the router runs at all."""
+    return {"status": "ok"}
+
+
+@router.get("/readyz")
+async def readyz(service: ServiceDep) -> dict[str, Any]:
+    """Whether an answer can be given and written down; the state that is served."""
+    view = service.state.current()
+    if view is None or not service.state.reports:
+        raise ProblemError(503, "no model replica has reported yet", headers={"Retry-After": "1"})
+    try:
+        await asyncio.to_thread(_touch, service)
+    except SQLAlchemyError as error:
+        raise ProblemError(503, "the database is out of reach") from error
+    return {
+        "status": "ready",
+        "state": state_name(view),
+        "generation": view.generation,
+        "champion": view.champion.version if view.champion else None,
+        "challenger": view.challenger.version if view.challenger else None,
+        "share": view.share,
+        "refused": {
+            version: reason
+            for report in service.state.reports
+            for version, reason in report.refused.items()
+        },
+    }
+
+
+def state_name(view: DesiredState) -> str:
+    """NoChampion, Champion or Testing."""
+    if view.challenger is not None:
+        return "Testing"
+    return "NoChampion" if view.champion is None else "Champion"
+
+
+def _touch(service: Service) -> None:
+    with service.database.read() as session:
+        session.exec(select(1)).one()

@@ -1,0 +1,93 @@
+"""GET /api/history/{user_id}."""
+
+import asyncio
+import base64
+import binascii
+from collections.abc import Sequence
+from datetime import datetime
+from typing import Annotated
+
+from fastapi import APIRouter, Query
+
+from registry import interactions
+from registry.models import UserInteraction
+from serving.api.service import Service, ServiceDep
+from serving.problems import ProblemError
+from serving.schemas import MAX_ID_CHARS, HistoryItem, HistoryResponse
+
+MAX_LIMIT = 100
+DEFAULT_LIMIT = 50
+
+router = APIRouter()
+
+
+# Of type "path", since an id may hold slashes.
+@router.get("/api/history/{user_id:path}")
+async def history(
+    user_id: str,
+    service: ServiceDep,
+    limit: Annotated[int, Query(ge=1)] = DEFAULT_LIMIT,
+    cursor: str | None = None,
+) -> HistoryResponse:
+    """A user's answers, newest first; at most 100 a page, whatever `limit` asks for."""
+    if not user_id or len(user_id) > MAX_ID_CHARS:
+        raise ProblemError(
+            422, f"user_id: must have 1 to {MAX_ID_CHARS} characters", field="user_id"
+        )
+    limit = min(limit, MAX_LIMIT)
+    before = _decode(cursor) if cursor is not None else None
+    rows = await asyncio.to_thread(_read, service, user_id, limit + 1, before)
+    page = rows[:limit]
+    return HistoryResponse(
+        user_id=user_id,
+        interactions=[_item(row) for row in page],
+        next=_encode(page[-1]) if len(rows) > limit else None,
+    )
+
+
+def _read(
+    service: Service, user_id: str, limit: int, before: tuple[datetime, str] | None
+) -> Sequence[UserInteraction]:
+    with service.database.read() as session:
+        return interactions.history(
+            session,
+            user_id=service.keyring.pseudonym(user_id),
+            limit=limit,
+            before=before[0] if before else None,
+            before_id=before[1] if before else None,
+            failed=False,
+        )
+
+
+def _item(row: UserInteraction) -> HistoryItem:
+    return HistoryItem(
+        interaction_id=row.id,
+        created_at=row.created_at,
+        text=row.input_text,
+        language=row.language,
+        target_tool=row.target_tool,
+        structured_prompt=row.structured_prompt,
+        model_output=row.model_output,
+        model_version=row.model_version,
+        feedback_score=row.feedback_score,
+        user_feedback=row.user_feedback,
+        feedback_text=row.feedback_text,
+        corrected_output=row.corrected_output,
+    )
+
+
+def _encode(row: UserInteraction) -> str:
+    return base64.urlsafe_b64encode(f"{row.created_at.isoformat()}|{row.id}".encode()).decode()
+
+
+def _decode(cursor: str) -> tuple[datetime, str]:
+    try:
+        moment, _, row_id = base64.urlsafe_b64decode(cursor).decode().partition("|")
+        created_at = datetime.fromisoformat(moment)
+        if created_at.tzinfo is None or "\0" in row_id:
+            raise ValueError("no cursor of ours")
+    except (ValueError, binascii.Error) as error:
+        raise ProblemError(
+            422, "cursor: pass back what 'next' of the page before said", field="cursor"
+        ) from error
+    return created_at, row_id

@@ -1,0 +1,89 @@
+"""What the routes need of the router behind them."""
+
+import asyncio
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Annotated, cast
+
+from fastapi import Depends, Request
+
+from registry.clock import Clock, utc_now
+from registry.crypto import Keyring, load_keyring
+from registry.db import Database
+from registry.settings import Settings
+from serving.answering import Answerer
+from serving.jobs import Models
+from serving.recorder import Recorder
+from serving.schemas import Limits
+from serving.state import ROUTER, Poller, Reporter, RouterState
+
+
+@dataclass(frozen=True)
+class Service:
+    """One router's parts, and their beginning and end."""
+
+    settings: Settings
+    database: Database
+    keyring: Keyring
+    recorder: Recorder
+    state: RouterState
+    answerer: Answerer
+    reporter: Reporter
+    poller: Poller
+
+    def start(self) -> None:
+        """Begin to follow the state and to write, on the running event loop."""
+        self.poller.start()
+        self.recorder.start()
+
+    async def stop(self) -> None:
+        """Write down what waits, and sign off."""
+        await self.poller.stop()
+        await self.answerer.finish()
+        await self.recorder.stop()
+        await asyncio.to_thread(self.reporter.forget)
+        self.database.close()
+
+    @property
+    def limits(self) -> Limits:
+        """Limits on bodies."""
+        serving = self.settings.serving
+        return Limits(max_text_chars=serving.max_text_chars, max_new_tokens=serving.max_new_tokens)
+
+
+def make_service(
+    settings: Settings,
+    make_models: Callable[[RouterState], Models],
+    *,
+    replica_id: str,
+    clock: Clock = utc_now,
+) -> Service:
+    """A router on the settings' registry; `make_models` reaches its model replicas."""
+    database = Database(settings.resolved_database_url)
+    keyring = load_keyring(settings.home)
+    recorder = Recorder(database, keyring, clock=clock)
+    reporter = Reporter(database, replica_id=replica_id, kind=ROUTER)
+    state = RouterState(database, reporter)
+    return Service(
+        settings=settings,
+        database=database,
+        keyring=keyring,
+        recorder=recorder,
+        state=state,
+        answerer=Answerer(
+            models=make_models(state),
+            recorder=recorder,
+            state=state,
+            settings=settings,
+            clock=clock,
+        ),
+        reporter=reporter,
+        poller=Poller(state.refresh, interval_s=settings.serving.poll_interval_s),
+    )
+
+
+def _service(request: Request) -> Service:
+    return cast(Service, request.app.state.service)
+
+
+ServiceDep = Annotated[Service, Depends(_service)]

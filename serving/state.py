@@ -1,0 +1,220 @@
+"""Follows the desired state by polling it, and reports what was made of it.
+
+Reports carry the machine's time, not an injected one: whether a process lives is a fact
+of the machine.
+"""
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable, Mapping
+from datetime import datetime, timedelta
+from typing import Protocol
+
+from registry import deployment
+from registry.clock import Clock, utc_now
+from registry.db import Database
+from registry.deployment import DesiredState
+from registry.models import DEFAULT_WORKLOAD, ReplicaStatus
+from serving.routing import Report, settle
+
+HEARTBEAT_S = 2.0
+"""How often a process reports when nothing has changed."""
+LIVE_FOR_S = 6.0
+"""A process whose last report is older is taken for dead."""
+ROUTER = "router"
+
+logger = logging.getLogger(__name__)
+
+
+class Keeper(Protocol):
+    """Who loads adapters (`serving.adapters.AdapterKeeper`)."""
+
+    @property
+    def loaded(self) -> Mapping[str, str]:
+        """Loaded live versions and their digests."""
+        ...
+
+    @property
+    def refused(self) -> Mapping[str, str]:
+        """Versions that cannot be loaded, and why."""
+        ...
+
+    def follow(self, live: Mapping[str, str]) -> None:
+        """Load what is live, let go of the rest."""
+        ...
+
+
+class Reporter:
+    """Writes one process's row of `replica_status`, when it changes and as a heartbeat."""
+
+    def __init__(
+        self, database: Database, *, replica_id: str, kind: str, clock: Clock = utc_now
+    ) -> None:
+        self._database = database
+        self._replica_id = replica_id
+        self._kind = kind
+        self._clock = clock
+        self._last: tuple[object, ...] = ()
+        self._reported_at: datetime | None = None
+
+    def report(
+        self,
+        generations: Mapping[str, int],
+        versions: Mapping[str, str],
+        refused: Mapping[str, str],
+    ) -> None:
+        """Report, unless the same was reported a moment ago."""
+        now = self._clock()
+        facts = (dict(generations), dict(versions), dict(refused))
+        fresh = self._reported_at is not None and now - self._reported_at < timedelta(
+            seconds=HEARTBEAT_S
+        )
+        if fresh and facts == self._last:
+            return
+        with self._database.write() as session:
+            deployment.report(
+                session,
+                replica_id=self._replica_id,
+                kind=self._kind,
+                generations=generations,
+                versions=versions,
+                refused=refused,
+                now=now,
+            )
+        self._last, self._reported_at = facts, now
+
+    def forget(self) -> None:
+        """Take the report back: this process ends."""
+        with self._database.write() as session:
+            deployment.forget_replica(session, self._replica_id)
+
+
+class ReplicaState:
+    """A model replica's side: loads what is live in any workload."""
+
+    def __init__(self, database: Database, keeper: Keeper, reporter: Reporter) -> None:
+        self._database = database
+        self._keeper = keeper
+        self._reporter = reporter
+
+    def refresh(self) -> None:
+        """One look at the desired state."""
+        with self._database.read() as session:
+            states = deployment.all_desired(session)
+        live = {
+            version.version: version.adapter_digest
+            for state in states.values()
+            for version in state.live
+        }
+        self._keeper.follow(live)
+        generations = {workload: state.generation for workload, state in states.items()}
+        self._reporter.report(generations, self._keeper.loaded, self._keeper.refused)
+
+
+class RouterState:
+    """A router's side: what each workload serves now, and which model replicas live."""
+
+    def __init__(self, database: Database, reporter: Reporter, *, clock: Clock = utc_now) -> None:
+        self._database = database
+        self._reporter = reporter
+        self._clock = clock
+        self._views: dict[str, DesiredState] = {}
+        self._reports: list[Report] = []
+        self._settled = asyncio.Event()
+        self._lost_at: dict[str, datetime] = {}
+
+    @property
+    def reports(self) -> list[Report]:
+        """What the live model replicas said last."""
+        return self._reports
+
+    def current(self, workload: str = DEFAULT_WORKLOAD) -> DesiredState | None:
+        """What is served now; None before anything can be."""
+        return self._views.get(workload)
+
+    async def view(self, workload: str = DEFAULT_WORKLOAD) -> DesiredState:
+        """What is served now, waiting until something can be."""
+        while True:
+            view = self._views.get(workload)
+            if view is not None:
+                return view
+            self._settled.clear()
+            await self._settled.wait()
+
+    def lose(self, kind: str) -> None:
+        """A replica of this kind has died in the middle of a request."""
+        self._lost_at[kind] = self._clock()
+
+    def has(self, kind: str) -> bool:
+        """Whether a replica of this kind has reported since the last one was lost."""
+        return any(report.kind == kind for report in self._live())
+
+    async def refresh(self) -> None:
+        """One look at the desired state and the reports."""
+        states, reports = await asyncio.to_thread(self._read)
+        self._reports = reports
+        live = self._live()
+        for workload, desired in states.items():
+            settled = settle(desired, live, current=self._views.get(workload))
+            if settled is not None:
+                self._views[workload] = settled
+        if self._views:
+            self._settled.set()
+        generations = {workload: view.generation for workload, view in self._views.items()}
+        await asyncio.to_thread(self._reporter.report, generations, {}, {})
+
+    def _live(self) -> list[Report]:
+        """The reports, without those that a lost replica may have left behind."""
+        return [
+            report
+            for report in self._reports
+            if report.kind not in self._lost_at or report.seen_at > self._lost_at[report.kind]
+        ]
+
+    def _read(self) -> tuple[dict[str, DesiredState], list[Report]]:
+        with self._database.read() as session:
+            states = deployment.all_desired(session)
+            rows = deployment.replicas(session, now=self._clock(), max_age_s=LIVE_FOR_S)
+        return states, [_report(row) for row in rows if row.kind != ROUTER]
+
+
+class Poller:
+    """Calls `step` again and again; a failure is logged and the next call comes all the same."""
+
+    def __init__(self, step: Callable[[], Awaitable[None]], *, interval_s: float) -> None:
+        self._step = step
+        self._interval_s = interval_s
+        self._task: asyncio.Task[None] | None = None
+        self._failing = False
+
+    def start(self) -> None:
+        """Begin, on the running event loop."""
+        self._task = asyncio.get_running_loop().create_task(self._run())
+
+    async def stop(self) -> None:
+        """End."""
+        if self._task is not None:
+            self._task.cancel()
+            await asyncio.gather(self._task, return_exceptions=True)
+
+    async def _run(self) -> None:
+        while True:
+            try:
+                await self._step()
+                self._failing = False
+            except Exception:
+                # Serving goes on with the last known state, whatever the database does.
+                if not self._failing:
+                    logger.exception("the desired state cannot be followed; trying on")
+                self._failing = True
+            await asyncio.sleep(self._interval_s)
+
+
+def _report(row: ReplicaStatus) -> Report:
+    return Report(
+        replica_id=row.replica_id,
+        kind=row.kind,
+        seen_at=row.seen_at,
+        versions=row.versions,
+        refused=row.refused,
+    )

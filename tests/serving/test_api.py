@@ -1,0 +1,367 @@
+"""The HTTP endpoints: what is answered, what is kept, what is refused and how."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import AsyncIterator
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+from sqlmodel import select
+
+from registry import deployment, interactions
+from registry.models import ClientMetadata, UserInteraction
+from registry.quality import RULE_SCORER
+from tests.serving.conftest import Installation
+from tests.serving.router import Router, running_router
+
+
+@pytest.fixture
+async def router(installation: Installation) -> AsyncIterator[Router]:
+    async with running_router(installation.settings) as router:
+        yield router
+
+
+def rows(installation: Installation) -> list[UserInteraction]:
+    with installation.database.read() as session:
+        return list(session.exec(select(UserInteraction)).all())
+
+
+def assert_problem(response: httpx.Response, status: int, field: str | None = None) -> Any:
+    assert response.status_code == status, response.text
+    assert response.headers["content-type"].startswith("application/problem+json")
+    body = response.json()
+    assert body["status"] == status
+    assert body["title"]
+    if field is not None:
+        assert body["field"] == field, body
+        assert field in body["detail"] or field == "body", body
+    return body
+
+
+async def test_without_a_version_the_base_answers_and_the_answer_is_kept(
+    router: Router, installation: Installation
+) -> None:
+    response = await router.generate(
+        text="Write an email", language="en", target_tool="email", user_id="user-123"
+    )
+    assert response.status_code == 200, response.text
+    answer = response.json()
+    assert answer["model_version"] == installation.settings.training.base_model
+    assert answer["role"] == "default"
+    (row,) = rows(installation)
+    assert row.id == answer["interaction_id"]
+    assert (row.model_version, row.role, row.experiment_id) == (None, "default", None)
+    assert (row.model_output, row.structured_prompt) == (
+        answer["model_output"],
+        answer["structured_prompt"],
+    )
+    assert row.tokens_total == answer["tokens_used"]
+    assert row.user_id == installation.keyring.pseudonym("user-123")
+    assert row.processing_time_ms is not None
+    assert row.processing_time_ms > 0
+    assert row.queue_ms is not None
+    assert row.scorer_version == RULE_SCORER
+    assert (await router.client.get("/readyz")).json()["state"] == "NoChampion"
+
+
+async def test_the_model_is_asked_in_the_products_format(router: Router) -> None:
+    await router.generate(text="Plan a trip", target_tool="code generation", max_tokens=3, seed=1)
+    ((role, job),) = router.models.jobs
+    assert role == "default"
+    assert job.max_new_tokens == 3
+    (message,) = job.messages
+    assert message["content"].startswith("Convert to professional prompt: Plan a trip\nTool: code")
+
+
+async def test_unknown_tools_and_languages_are_logged_as_sent(
+    router: Router, installation: Installation
+) -> None:
+    for tool, language in [("code generation", "en-US"), ("🦜", "klingon"), ("", ""), (None, None)]:
+        assert (await router.generate(target_tool=tool, language=language)).status_code == 200
+    assert {(row.target_tool, row.language) for row in rows(installation)} == {
+        ("code generation", "en-US"),
+        ("🦜", "klingon"),
+        ("", ""),
+        (None, None),
+    }
+
+
+async def test_seeded_requests_repeat(router: Router) -> None:
+    first, second = [(await router.generate(seed=5, temperature=1)).json() for _ in range(2)]
+    assert first["model_output"] == second["model_output"]
+
+
+async def test_an_experiment_splits_people_and_a_pinned_request_is_not_counted(
+    router: Router, installation: Installation, adapters: dict[str, Path]
+) -> None:
+    champion, challenger = (installation.register(adapters[name]) for name in ("one", "two"))
+    installation.deploy(champion)
+    experiment = installation.try_out(challenger, share=0.5)
+    await router.follow()
+    answers = [(await router.generate(user_id=f"u{n}", max_tokens=1)).json() for n in range(12)]
+    again = [(await router.generate(user_id=f"u{n}", max_tokens=1)).json() for n in range(12)]
+    versions = [answer["model_version"] for answer in answers]
+    assert versions == [answer["model_version"] for answer in again]
+    assert set(versions) == {champion, challenger}
+    assert {row.experiment_id for row in rows(installation)} == {experiment.id}
+    pinned = (await router.generate(user_id="u0", model_version=challenger)).json()
+    assert pinned["model_version"] == challenger
+    row = next(row for row in rows(installation) if row.id == pinned["interaction_id"])
+    assert row.experiment_id is None
+    base = installation.settings.training.base_model
+    assert (await router.generate(model_version=base)).json()["role"] == "default"
+
+
+@pytest.mark.parametrize("hangs", [False, True])
+async def test_a_failing_challenger_is_answered_for_and_blamed(
+    installation: Installation, adapters: dict[str, Path], hangs: bool
+) -> None:
+    serving = installation.settings.serving.model_copy(update={"request_timeout_s": 3})
+    async with running_router(installation.settings.model_copy(update={"serving": serving})) as r:
+        champion = installation.register(adapters["one"])
+        challenger = installation.register(adapters["two" if hangs else "broken"])
+        installation.deploy(champion)
+        experiment = installation.try_out(challenger, share=1.0)
+        await r.follow()
+        if hangs:
+            r.models.delay_s["challenger"] = 60
+        answer = await r.generate(user_id="u")
+    assert answer.status_code == 200, answer.text
+    assert answer.json()["model_version"] == champion
+    by_role = {row.role: row for row in rows(installation)}
+    assert by_role["challenger"].error is not None
+    assert by_role["challenger"].model_output == ""
+    assert by_role["challenger"].experiment_id == experiment.id
+    assert by_role["champion"].error is None
+    assert by_role["champion"].experiment_id is None
+
+
+async def test_a_failing_champion_is_a_problem_and_counts_as_an_error(
+    router: Router, installation: Installation, adapters: dict[str, Path]
+) -> None:
+    installation.deploy(installation.register(adapters["broken"]))
+    await router.follow()
+    assert_problem(await router.generate(), 500)
+    await router.service.answerer.finish()
+    (row,) = rows(installation)
+    assert (row.role, row.model_output) == ("champion", "")
+    assert row.error is not None
+
+
+async def test_a_corrupt_adapter_is_refused_by_digest_and_the_champion_serves_on(
+    router: Router, installation: Installation, adapters: dict[str, Path]
+) -> None:
+    champion, challenger = (installation.register(adapters[name]) for name in ("one", "two"))
+    installation.deploy(champion)
+    installation.try_out(challenger, share=1.0)
+    live = installation.desired().challenger
+    assert live is not None
+    folder = Path(installation.settings.home) / "artifacts" / live.adapter_digest
+    (folder / "adapter_model.safetensors").write_bytes(b"garbage")
+    await router.follow()
+    answer = (await router.generate(user_id="u")).json()
+    assert answer["model_version"] == champion
+    refused = (await router.client.get("/readyz")).json()["refused"]
+    assert live.adapter_digest in refused[challenger]
+
+
+async def test_promotion_and_rollback_only_flip_the_route(
+    router: Router, installation: Installation, adapters: dict[str, Path]
+) -> None:
+    one, two = (installation.register(adapters[name]) for name in ("one", "two"))
+    for version in (one, two):
+        installation.deploy(version)
+        await router.follow()
+        assert (await router.generate()).json()["model_version"] == version
+    installation.roll_back()
+    # The router alone looks: what it needs is loaded already.
+    await router.service.state.refresh()
+    assert (await router.generate()).json()["model_version"] == one
+
+
+async def test_a_request_that_takes_too_long_ends_with_504(installation: Installation) -> None:
+    serving = installation.settings.serving.model_copy(update={"request_timeout_s": 0.2})
+    async with running_router(installation.settings.model_copy(update={"serving": serving})) as r:
+        r.models.delay_s["default"] = 60
+        assert_problem(await r.generate(), 504)
+    (row,) = rows(installation)
+    assert row.error is not None
+
+
+async def test_a_locked_out_database_gives_503_and_no_answer(
+    router: Router, installation: Installation, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_args: object, **_kwargs: object) -> None:
+        raise OSError("disk full")
+
+    monkeypatch.setattr(interactions, "log", refuse)
+    assert_problem(await router.generate(), 503)
+    assert rows(installation) == []
+
+
+async def test_client_details_are_kept_encrypted_and_forwarding_headers_ignored(
+    router: Router, installation: Installation
+) -> None:
+    response = await router.client.post(
+        "/api/generate",
+        json={"text": "hi"},
+        headers={"user-agent": "probe/1", "x-forwarded-for": "6.6.6.6"},
+    )
+    with installation.database.read() as session:
+        row = session.exec(select(ClientMetadata)).one()
+    assert row.interaction_id == response.json()["interaction_id"]
+    assert row.ip_address_encrypted is not None
+    context = f"client_metadata.ip_address:{row.interaction_id}"
+    address = installation.keyring.decrypt(row.ip_address_encrypted, context=context)
+    assert address == "127.0.0.1"
+
+
+async def test_feedback_reaches_the_answer(router: Router, installation: Installation) -> None:
+    interaction = (await router.generate()).json()["interaction_id"]
+    response = await router.client.post(
+        "/api/feedback",
+        json={"interaction_id": interaction, "score": 5, "feedback_text": "Perfect!"},
+    )
+    assert response.json() == {"status": "success", "message": "Feedback recorded"}
+    (row,) = rows(installation)
+    assert (row.feedback_score, row.user_feedback, row.feedback_text) == (5, 1, "Perfect!")
+    body = {"interaction_id": interaction, "thumb": -1, "corrected_output": "Role: better"}
+    assert (await router.client.post("/api/feedback", json=body)).status_code == 200
+    (row,) = rows(installation)
+    assert (row.user_feedback, row.corrected_output) == (-1, "Role: better")
+
+
+async def test_history_shows_only_ones_own_answers_page_by_page(router: Router) -> None:
+    moment = datetime(2026, 1, 1, tzinfo=UTC)
+    router.service.answerer._clock = lambda: moment  # all in one moment: ids break the tie
+    user = "a/b c?"
+    for _ in range(5):
+        assert (await router.generate(user_id=user, max_tokens=1)).status_code == 200
+    await router.generate(user_id="other", max_tokens=1)
+    found, cursor = [], None
+    while True:
+        page = (
+            await router.client.get(
+                "/api/history/a%2Fb%20c%3F",
+                params={"limit": 2} | ({"cursor": cursor} if cursor else {}),
+            )
+        ).json()
+        assert page["user_id"] == user
+        assert len(page["interactions"]) <= 2
+        found += [item["interaction_id"] for item in page["interactions"]]
+        cursor = page["next"]
+        if cursor is None:
+            break
+    assert len(found) == len(set(found)) == 5
+    assert page["interactions"][0]["text"] == "Write an email"
+    nobody = (await router.client.get("/api/history/nobody")).json()
+    assert nobody == {"user_id": "nobody", "interactions": [], "next": None}
+    assert_problem(await router.client.get("/api/history/u?cursor=nonsense"), 422, "cursor")
+    assert_problem(await router.client.get("/api/history/u?limit=0"), 422, "limit")
+    assert (await router.client.get("/api/history/u?limit=100000")).status_code == 200
+
+
+BAD_GENERATE: list[tuple[bytes, int, str]] = [
+    (b"", 400, "body"),
+    (b"not json", 400, "body"),
+    (b"\xff\xfe{}", 400, "body"),
+    (b'{"text": NaN}', 400, "body"),
+    (b'{"text": "x", "seed": ' + b"1" * 5000 + b"}", 400, "body"),
+    (b"[" * 60_000, 400, "body"),
+    (b'{"a":' * 5_000 + b"1" + b"}" * 5_000, 400, "body"),
+    (b'{"text": {"a":' + b"[" * 50 + b"]" * 50 + b"}}", 422, "text"),
+    (b"[]", 422, "body"),
+    (b"null", 422, "body"),
+    (b"{}", 422, "text"),
+    (b'{"text": ""}', 422, "text"),
+    (b'{"text": " \\n\\t "}', 422, "text"),
+    (b'{"text": 5}', 422, "text"),
+    (b'{"text": null}', 422, "text"),
+    (b'{"text": "a\\u0000b"}', 422, "text"),
+    (b'{"text": "a\\ud800b"}', 422, "text"),
+    (b'{"text": "' + b"x" * 301 + b'"}', 422, "text"),
+    (b'{"text": "x", "language": 1}', 422, "language"),
+    (b'{"text": "x", "language": "' + b"l" * 101 + b'"}', 422, "language"),
+    (b'{"text": "x", "target_tool": ["email"]}', 422, "target_tool"),
+    (b'{"text": "x", "user_id": ""}', 422, "user_id"),
+    (b'{"text": "x", "user_id": 7}', 422, "user_id"),
+    (b'{"text": "x", "user_id": "\\udfff"}', 422, "user_id"),
+    (b'{"text": "x", "session_id": "' + b"s" * 257 + b'"}', 422, "session_id"),
+    (b'{"text": "x", "max_tokens": 0}', 422, "max_tokens"),
+    (b'{"text": "x", "max_tokens": 9}', 422, "max_tokens"),
+    (b'{"text": "x", "max_tokens": true}', 422, "max_tokens"),
+    (b'{"text": "x", "temperature": -1}', 422, "temperature"),
+    (b'{"text": "x", "temperature": 1e999}', 422, "temperature"),
+    (b'{"text": "x", "seed": 1.5}', 422, "seed"),
+    (b'{"text": "x", "seed": 99999999999999999999}', 422, "seed"),
+    (b'{"text": "x", "top_p": 0}', 422, "top_p"),
+    (b'{"text": "x", "model_version": "no-such"}', 404, "model_version"),
+    (b'{"text": "x", "colour": "red"}', 422, "colour"),
+]
+
+
+async def test_a_bad_request_is_told_what_is_wrong(
+    router: Router, installation: Installation
+) -> None:
+    for raw, status, field in BAD_GENERATE:
+        response = await router.client.post("/api/generate", content=raw)
+        assert_problem(response, status, field)
+    assert rows(installation) == []
+
+
+async def test_an_unknown_field_with_half_a_surrogate_is_told_back(router: Router) -> None:
+    raw = b'{"text": "x", "\\ud800": 1}'
+    assert_problem(await router.client.post("/api/generate", content=raw), 422)
+
+
+async def test_a_huge_body_is_cut_off(router: Router) -> None:
+    async def endless() -> AsyncIterator[bytes]:
+        for _ in range(100):
+            yield b"x" * 10_000
+
+    assert_problem(await router.client.post("/api/generate", content=endless()), 413, "body")
+
+
+async def test_a_text_beyond_the_models_context_is_refused(router: Router) -> None:
+    response = await router.generate(text="é" * 290)
+    assert_problem(response, 422, "text")
+
+
+BAD_FEEDBACK: list[tuple[dict[str, Any], int, str | None]] = [
+    ({"interaction_id": "no-such", "score": 5}, 404, "interaction_id"),
+    ({"interaction_id": "x", "score": 0}, 422, "score"),
+    ({"interaction_id": "x", "score": 6}, 422, "score"),
+    ({"interaction_id": "x", "score": 4.5}, 422, "score"),
+    ({"interaction_id": "x", "score": "5"}, 422, "score"),
+    ({"interaction_id": "x", "thumb": 2}, 422, "thumb"),
+    ({"interaction_id": "x", "feedback_text": "x" * 301}, 422, "feedback_text"),
+    ({"interaction_id": "x", "feedback_text": "\0"}, 422, "feedback_text"),
+    ({"interaction_id": "x", "corrected_output": ""}, 422, "corrected_output"),
+    ({"interaction_id": "", "score": 5}, 422, "interaction_id"),
+    ({"score": 5}, 422, "interaction_id"),
+    ({"interaction_id": "x"}, 422, None),
+]
+
+
+async def test_bad_feedback_is_told_what_is_wrong(router: Router) -> None:
+    for body, status, field in BAD_FEEDBACK:
+        response = await router.client.post("/api/feedback", content=json.dumps(body).encode())
+        assert_problem(response, status, field)
+
+
+async def test_unknown_paths_and_methods_are_problems_too(router: Router) -> None:
+    assert_problem(await router.client.get("/nowhere"), 404)
+    assert_problem(await router.client.get("/api/generate"), 405)
+
+
+async def test_readiness_needs_a_model_replica(installation: Installation, router: Router) -> None:
+    assert (await router.client.get("/healthz")).json() == {"status": "ok"}
+    assert (await router.client.get("/readyz")).json()["status"] == "ready"
+    with installation.database.write() as session:
+        deployment.forget_replica(session, "model-1")
+    await router.service.state.refresh()
+    assert_problem(await router.client.get("/readyz"), 503)
