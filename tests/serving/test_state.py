@@ -1,0 +1,158 @@
+"""Replicas load what is live and say so; routers switch when that has happened."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+
+from registry import deployment
+from serving.adapters import RETRY_AFTER_S, UNLOAD_AFTER_S, AdapterKeeper
+from serving.engine import TorchEngine
+from serving.state import ReplicaState, Reporter, RouterState
+from tests.serving.conftest import Installation
+
+
+class ManualClock:
+    """A clock that moves when told to."""
+
+    def __init__(self) -> None:
+        self.seconds = 0.0
+
+    def now(self) -> datetime:
+        return datetime(2026, 1, 1, tzinfo=UTC) + timedelta(seconds=self.seconds)
+
+    def monotonic(self) -> float:
+        return self.seconds
+
+
+class FakeKeeper:
+    """Loads whatever it is told to, except what it is told to refuse."""
+
+    def __init__(self) -> None:
+        self.loaded: Mapping[str, str] = {}
+        self.refused: Mapping[str, str] = {}
+
+    def follow(self, live: Mapping[str, str]) -> None:
+        self.loaded = live
+
+
+@pytest.fixture
+def clock() -> ManualClock:
+    return ManualClock()
+
+
+def model(installation: Installation, clock: ManualClock, name: str) -> ReplicaState:
+    reporter = Reporter(installation.database, replica_id=name, kind="champion", clock=clock.now)
+    return ReplicaState(installation.database, FakeKeeper(), reporter)
+
+
+def router(installation: Installation, clock: ManualClock) -> RouterState:
+    reporter = Reporter(installation.database, replica_id="r", kind="router", clock=clock.now)
+    return RouterState(installation.database, reporter, clock=clock.now)
+
+
+async def test_a_router_switches_when_every_live_replica_has_the_version(
+    installation: Installation, adapters: dict[str, Path], clock: ManualClock
+) -> None:
+    first, second = (model(installation, clock, name) for name in ("m1", "m2"))
+    state = router(installation, clock)
+    await state.refresh()
+    assert state.current() is None
+    for replica in (first, second):
+        replica.refresh()
+    await state.refresh()
+    version = installation.register(adapters["one"])
+    installation.deploy(version)
+    first.refresh()
+    await state.refresh()
+    view = state.current()
+    assert view is not None
+    assert view.champion is None
+    second.refresh()
+    await state.refresh()
+    view = state.current()
+    assert view is not None
+    assert view.champion is not None
+    assert view.champion.version == version
+    with installation.database.read() as session:
+        assert deployment.is_observed(
+            session, workload="default", generation=view.generation, now=clock.now()
+        )
+
+
+async def test_a_replica_that_died_does_not_hold_up_a_switch(
+    installation: Installation, adapters: dict[str, Path], clock: ManualClock
+) -> None:
+    alive, dead = (model(installation, clock, name) for name in ("m1", "m2"))
+    alive.refresh()
+    dead.refresh()
+    state = router(installation, clock)
+    await state.refresh()
+    version = installation.register(adapters["one"])
+    installation.deploy(version)
+    clock.seconds += 1
+    state.lose("champion")
+    assert not state.has("champion")
+    clock.seconds += 2
+    alive.refresh()
+    await state.refresh()
+    assert state.has("champion")
+    view = state.current()
+    assert view is not None
+    assert view.champion is not None
+    assert view.champion.version == version
+
+
+def test_reports_are_written_on_change_and_as_a_heartbeat(
+    installation: Installation, clock: ManualClock
+) -> None:
+    replica = model(installation, clock, "m1")
+    seen = []
+    for seconds in (0.0, 0.5, 2.5):
+        clock.seconds = seconds
+        replica.refresh()
+        with installation.database.read() as session:
+            (row,) = deployment.replicas(session, now=clock.now())
+        seen.append(row.seen_at)
+    assert seen == [
+        datetime(2026, 1, 1, tzinfo=UTC) + timedelta(seconds=seconds) for seconds in (0, 0, 2.5)
+    ]
+
+
+def test_an_adapter_that_is_no_longer_live_stays_a_moment(
+    installation: Installation, adapters: dict[str, Path], tiny_base: Path, clock: ManualClock
+) -> None:
+    engine = TorchEngine(str(tiny_base))
+    keeper = AdapterKeeper(engine, installation.store, monotonic=clock.monotonic)
+    digest = installation.store.publish(adapters["one"])
+    keeper.follow({"v": digest})
+    assert keeper.loaded == {"v": digest}
+    keeper.follow({})
+    assert keeper.loaded == {}
+    assert digest in engine.adapters
+    clock.seconds += UNLOAD_AFTER_S
+    keeper.follow({})
+    assert digest not in engine.adapters
+
+
+def test_a_missing_adapter_is_refused_and_taken_once_it_is_there(
+    installation: Installation, adapters: dict[str, Path], tiny_base: Path, clock: ManualClock
+) -> None:
+    keeper = AdapterKeeper(
+        TorchEngine(str(tiny_base)), installation.store, monotonic=clock.monotonic
+    )
+    digest = installation.store.publish(adapters["one"])
+    published = Path(installation.settings.home) / "artifacts" / digest
+    published.rename(published.with_name("away"))
+    keeper.follow({"v": digest})
+    assert digest in keeper.refused["v"]
+    published.with_name("away").rename(published)
+    keeper.follow({"v": digest})
+    assert keeper.loaded == {}
+    clock.seconds += RETRY_AFTER_S
+    keeper.follow({"v": digest})
+    assert keeper.loaded == {"v": digest}
+    assert keeper.refused == {}
