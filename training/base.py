@@ -8,13 +8,9 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import torch
-from transformers import (
-    AutoModelForCausalLM,
-    AutoTokenizer,
-    PreTrainedModel,
-    PreTrainedTokenizerBase,
-)
+import transformers  # its parts are loaded when first used, so that names and digests are cheap
 from transformers.utils import logging as transformers_logging
+from transformers.utils.hub import cached_file
 
 from training import base_model
 from training.errors import BaseModelError
@@ -32,11 +28,13 @@ def resolve_base(name: str) -> str:
 
 
 def base_digest(path: str | Path) -> str:
-    """`sha256:…` over the names and contents of a model folder's files.
+    """`sha256:…` over a model folder's files, or `revision:…` of a model on the Hugging Face hub.
 
     Notes and manifests beside the model do not count, only what `from_pretrained` reads.
     """
     folder = Path(path)
+    if not folder.exists():
+        return f"revision:{_hub_revision(str(path))}"
     files = sorted(
         file
         for file in folder.glob("*")
@@ -55,24 +53,26 @@ def base_digest(path: str | Path) -> str:
 
 def load_base(
     name: str, *, dtype: torch.dtype = torch.float32, device: str | torch.device = "cpu"
-) -> PreTrainedModel:
+) -> transformers.PreTrainedModel:
     """The base model, in evaluation mode. Only safetensors are read, never pickles."""
     source = resolve_base(name)
     try:
         with _without_progress_bars():
-            model = AutoModelForCausalLM.from_pretrained(source, dtype=dtype, use_safetensors=True)
+            model = transformers.AutoModelForCausalLM.from_pretrained(
+                source, dtype=dtype, use_safetensors=True
+            )
     except (OSError, ValueError) as error:
         raise BaseModelError(_not_loaded(name, source, error)) from error
-    assert isinstance(model, PreTrainedModel)
+    assert isinstance(model, transformers.PreTrainedModel)
     torch.nn.Module.to(model, device)
     return model
 
 
-def load_tokenizer(name: str) -> PreTrainedTokenizerBase:
+def load_tokenizer(name: str) -> transformers.PreTrainedTokenizerBase:
     """The base's tokenizer, with a padding token (the end token where it has none)."""
     source = resolve_base(name)
     try:
-        tokenizer = AutoTokenizer.from_pretrained(source)
+        tokenizer = transformers.AutoTokenizer.from_pretrained(source)
     except (OSError, ValueError) as error:
         raise BaseModelError(_not_loaded(name, source, error)) from error
     if tokenizer.eos_token_id is None:
@@ -80,6 +80,16 @@ def load_tokenizer(name: str) -> PreTrainedTokenizerBase:
     if tokenizer.pad_token_id is None:
         tokenizer.pad_token = tokenizer.eos_token
     return tokenizer
+
+
+def _hub_revision(name: str) -> str:
+    """The commit that the hub, or this machine's cache of it, holds for `name`."""
+    try:
+        config = cached_file(name, "config.json")
+    except OSError as error:
+        raise BaseModelError(_not_loaded(name, name, error)) from error
+    assert config is not None
+    return Path(config).parent.name
 
 
 def _not_loaded(name: str, source: str, error: Exception) -> str:

@@ -6,6 +6,7 @@ for transformers and PEFT, which only the workers need.
 
 from __future__ import annotations
 
+import time
 from dataclasses import dataclass
 from typing import Any
 
@@ -44,7 +45,7 @@ class WorkerOutcome:
     num_dropped: int = 0
     validation_loss: float | None = None
     prepare_s: float = 0.0
-    """Seconds to load and encode."""
+    """Seconds to import, load and encode."""
     train_s: float = 0.0
     """Seconds in the loop, checkpoints included; of the last group of workers."""
     error: TrainingError | None = None
@@ -53,6 +54,7 @@ class WorkerOutcome:
 
 def work(config: dict[str, Any]) -> WorkerOutcome:
     """The train function: fetches the Job behind `config["job"]` and does its part of it."""
+    started = time.perf_counter()
     from training.worker import train_worker
 
-    return train_worker(ray.get(config["job"]))
+    return train_worker(ray.get(config["job"]), started=started)

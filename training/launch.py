@@ -59,7 +59,7 @@ class TrainingOutcome:
     seconds: float
     """The whole run, as the launcher saw it."""
     prepare_s: float
-    """Of it, loading and encoding in the workers."""
+    """Of it, importing, loading and encoding in the workers."""
     train_s: float
     """Of it, the loop in the last group of workers, checkpoints included."""
 

@@ -38,13 +38,12 @@ class _Prepared:
     validation: EncodedDataset | None
 
 
-def train_worker(job: Job) -> WorkerOutcome:
-    """One worker's part of a run.
+def train_worker(job: Job, *, started: float) -> WorkerOutcome:
+    """One worker's part of a run, which began at `started` on `time.perf_counter`.
 
     Errors that would come again are returned, so that Ray does not retry them; whatever
     else goes wrong is raised, and Ray restarts the workers from the last checkpoint.
     """
-    started = time.perf_counter()
     torch.set_num_threads(job.recipe.workers.threads)
     collective: Collective = Alone() if _world() == 1 else ProcessGroup()
     if collective.rank == 0:

@@ -31,6 +31,8 @@ def test_a_folder_without_a_model_is_refused(tmp_path: Path) -> None:
         load_base(str(tmp_path))
     with pytest.raises(BaseModelError, match=r"Base model '.*' cannot be loaded: "):
         load_tokenizer(str(tmp_path))
+    with pytest.raises(BaseModelError, match="'no/such-model' cannot be loaded"):
+        base_digest("no/such-model")
 
 
 def test_a_tokenizer_without_padding_pads_with_its_end_token(
