@@ -1,0 +1,85 @@
+"""Looks at the retraining triggers, and starts a retraining when one fires."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import asdict
+
+from prefect import flow
+from prefect.deployments import run_deployment
+
+from flows.context import Context, open_context
+from flows.decisions.facts import gather
+from flows.decisions.triggers import TriggerDecision, decide
+from flows.prefect_steps import PrefectSteps
+from flows.reports.tables import trigger_table
+from flows.steps import Steps
+from registry import runs
+
+RETRAIN_DEPLOYMENT = "retrain/weekly"
+
+StartRetrain = Callable[[str], object]
+"""Starts a retraining; given the trigger's name."""
+
+
+def check(context: Context, *, workload: str, force: bool = False, steps: Steps) -> TriggerDecision:
+    """Decide on what is known now, and keep the decision with its numbers."""
+    settings, now = context.settings, context.clock()
+    with context.database.write() as session:
+        dead = runs.reap(session, now=now, stale_after_s=settings.training.stale_after_s)
+        facts = gather(session, workload=workload, settings=settings, now=now)
+        decision = decide(facts, settings.triggers, force=force)
+        runs.record_check(
+            session,
+            check_id=context.new_id(),
+            workload=workload,
+            trigger=None if decision.trigger is None else decision.trigger.value,
+            reason=decision.reason,
+            facts={**asdict(facts), "checks": list(decision.checks)},
+            now=now,
+        )
+    for run in dead:
+        steps.abandoned(run)
+    steps.table("triggers", trigger_table(decision))
+    return decision
+
+
+def run_check_triggers(
+    context: Context,
+    start_retrain: StartRetrain,
+    *,
+    workload: str,
+    force: bool = False,
+    steps: Steps,
+) -> TriggerDecision:
+    """Check, and hand over to `start_retrain` when a trigger fired."""
+    decision = steps.run(
+        "check", lambda: check(context, workload=workload, force=force, steps=steps)
+    )
+    if decision.trigger is not None:
+        name = decision.trigger.value
+        steps.run("start-retrain", lambda: start_retrain(name))
+    return decision
+
+
+@flow(name="check-triggers")
+def check_triggers(workload: str = "default", force: bool = False, dry_run: bool = False) -> None:
+    """Cooldown, then the triggers in their order; the first that fires starts retrain/weekly.
+
+    `force` fires whatever the numbers; `dry_run` has the retraining only prepare its data.
+    """
+
+    def start(trigger: str) -> object:
+        return start_deployment(workload=workload, trigger=trigger, dry_run=dry_run)
+
+    run_check_triggers(open_context(), start, workload=workload, force=force, steps=PrefectSteps())
+
+
+def start_deployment(*, workload: str, trigger: str, dry_run: bool) -> object:
+    """Have Prefect run retrain/weekly, without waiting for it."""
+    return run_deployment(
+        RETRAIN_DEPLOYMENT,
+        parameters={"workload": workload, "trigger": trigger, "dry_run": dry_run},
+        timeout=0,
+        as_subflow=False,
+    )

@@ -1,0 +1,303 @@
+"""`kalimtak`: the command line beside Prefect's.
+
+Errors that the product raises on purpose end in one line and exit code 2; a training that
+is refused or rejected ends in exit code 1. What is heavy is imported by the command that
+needs it, after the environment is set.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Column, Table
+
+from flows import environment, local, status
+from flows.context import Context, open_context
+from flows.demo.settings import prepare
+from flows.learner import Learner
+from flows.steps import PlainSteps
+from registry import deployment, experiments, versions
+from registry.db import Database
+from registry.errors import ConflictError, KalimtakError
+from registry.settings import Settings, load_settings
+
+app = typer.Typer(
+    help="A language model that improves from use.", no_args_is_help=True, add_completion=False
+)
+db = typer.Typer(help="The database.", no_args_is_help=True)
+app.add_typer(db, name="db")
+console = Console()
+ACTOR = "cli"
+
+Workload = Annotated[str, typer.Option(help="The task that this is about.")]
+Force = Annotated[bool, typer.Option("--force", help="Go ahead whatever the numbers say.")]
+DryRun = Annotated[bool, typer.Option("--dry-run", "--no-train", help="Only prepare the data.")]
+Reason = Annotated[str, typer.Option(help="Why; kept in the audit log.")]
+AsJson = Annotated[bool, typer.Option("--json", help="As JSON.")]
+
+
+def main() -> None:
+    """The entry point."""
+    try:
+        app()
+    except KalimtakError as error:
+        sys.stderr.write(f"kalimtak: {error}\n")
+        sys.exit(2)
+
+
+def _settings() -> Settings:
+    """The settings, with the environment that Ray and Prefect need set accordingly."""
+    settings = load_settings()
+    environment.apply(settings)
+    return settings
+
+
+def _tell(line: str) -> None:
+    console.print(escape(line), highlight=False)
+
+
+@app.command()
+def up() -> None:
+    """Start Ray, serving, Prefect with its UI and a worker on this machine."""
+    addresses = local.up(_settings(), _tell)
+    table = Table("what", "address", box=None)
+    table.add_row("endpoint", addresses["serving"])
+    table.add_row("Prefect UI", addresses["prefect"].removesuffix("/api"))
+    table.add_row("Ray", addresses["ray"])
+    console.print(table)
+
+
+@app.command()
+def down() -> None:
+    """Stop what `up` has started, and nothing else."""
+    _tell("stopped" if local.down(_settings(), _tell) else "nothing was started here")
+
+
+@app.command("status")
+def show_status(workload: Workload = "default", as_json: AsJson = False) -> None:
+    """Usage, trainings, champion, challenger and the last decisions."""
+    settings = _settings()
+    found = status.read_status(open_context(settings), workload=workload)
+    if as_json:
+        sys.stdout.write(
+            json.dumps({**found.as_dict(), "up": local.is_up(settings)}, indent=2) + "\n"
+        )
+        return
+    table = Table(show_header=False, box=None)
+    table.add_row("workload", escape(found.workload))
+    for name, value in status.rows(found).items():
+        table.add_row(name, escape(value))
+    table.add_row("running here", "yes" if local.is_up(settings) else "no (kalimtak up)")
+    console.print(table)
+    if found.decisions:
+        decisions = Table("decided at (UTC)", "action", "reason", title="last decisions")
+        for look in found.decisions:
+            decisions.add_row(f"{look.decided_at:%Y-%m-%d %H:%M}", look.action, escape(look.reason))
+        console.print(decisions)
+
+
+@app.command()
+def curate(workload: Workload = "default", dry_run: DryRun = False) -> None:
+    """Turn what people said since the last time into training data."""
+    settings = _settings()
+    from flows.curate import run_curate
+
+    report = run_curate(
+        open_context(settings), workload=workload, dry_run=dry_run, steps=PlainSteps()
+    )
+    for step, left in report.counts.items():
+        _tell(f"{left:8} {step}")
+    _tell(f"{report.num_added} samples {'would be ' if dry_run else ''}added")
+
+
+@app.command()
+def triggers(
+    workload: Workload = "default",
+    force: Force = False,
+    dry_run: DryRun = False,
+    run_here: Annotated[
+        bool, typer.Option("--run-here", help="Retrain in this process, without Prefect.")
+    ] = False,
+) -> None:
+    """Check whether to retrain, and start it when a trigger fires."""
+    settings = _settings()
+    from flows.check_triggers import run_check_triggers, start_deployment
+    from flows.retrain import run_retrain
+
+    context = open_context(settings)
+
+    def here(trigger: str) -> object:
+        return run_retrain(
+            context, _learner(settings), workload=workload, trigger=trigger, dry_run=dry_run
+        )
+
+    def there(trigger: str) -> object:
+        return start_deployment(workload=workload, trigger=trigger, dry_run=dry_run)
+
+    decision = run_check_triggers(
+        context,
+        here if run_here else there,
+        workload=workload,
+        force=force,
+        steps=PlainSteps(),
+    )
+    for check in decision.checks:
+        _tell(f"  {check}")
+    _tell(f"{decision.trigger or 'nothing to do'}: {decision.reason}")
+
+
+@app.command()
+def retrain(workload: Workload = "default", force: Force = False, dry_run: DryRun = False) -> None:
+    """Train, evaluate, judge and register a version, in this process."""
+    settings = _settings()
+    from flows.retrain import run_retrain
+
+    result = run_retrain(
+        open_context(settings),
+        _learner(settings),
+        workload=workload,
+        trigger="manual",
+        force=force,
+        dry_run=dry_run,
+    )
+    _tell(f"{result.status}: {result.reason}")
+    if result.version is not None:
+        _tell(f"version {result.version} is {result.standing}")
+    if result.status in ("refused", "rejected"):
+        raise typer.Exit(1)
+
+
+@app.command()
+def experiment(workload: Workload = "default") -> None:
+    """Look at the running experiment, and act on what the numbers say."""
+    settings = _settings()
+    from flows.experiment import look
+
+    decision = look(open_context(settings), workload)
+    _tell(f"{decision.action}: {'; '.join(decision.reasons)}")
+
+
+@app.command()
+def evaluate(workload: Workload = "default") -> None:
+    """Evaluate the champion, the versions before it and the base; write a page."""
+    settings = _settings()
+    from flows.evaluate import run_evaluate
+
+    report = run_evaluate(
+        open_context(settings), _learner(settings), workload=workload, steps=PlainSteps()
+    )
+    for row in report.rows:
+        _tell(f"{row.evaluated.scores.accuracy:.3f}  {row.version} ({row.standing})")
+    _tell(f"report: {report.page}")
+
+
+@app.command("versions")
+def show_versions(workload: Workload = "default", as_json: AsJson = False) -> None:
+    """List the versions, newest first."""
+    with open_context(_settings()).database.read() as session:
+        found = versions.list_versions(session, workload=workload)
+    if as_json:
+        sys.stdout.write(
+            json.dumps([json.loads(row.model_dump_json()) for row in found], indent=2) + "\n"
+        )
+        return
+    table = Table(Column("version", no_wrap=True), "status", "accuracy", "created (UTC)", "reason")
+    for row in found:
+        accuracy = row.performance_metrics.get("accuracy")
+        table.add_row(
+            escape(row.version),
+            row.deployment_status,
+            "–" if accuracy is None else f"{accuracy:.3f}",
+            f"{row.created_at:%Y-%m-%d %H:%M}",
+            escape(row.status_reason or ""),
+        )
+    console.print(table)
+
+
+@app.command()
+def promote(
+    version: Annotated[str | None, typer.Argument(help="Unset: the challenger on trial.")] = None,
+    workload: Workload = "default",
+    reason: Reason = "promoted by hand",
+) -> None:
+    """Make a version champion now."""
+
+    def change(context: Context) -> None:
+        with context.database.write() as session:
+            running = experiments.running(session, workload=workload)
+            act = context.act(ACTOR, reason)
+            if running is not None and version in (None, running.challenger):
+                experiments.promote(session, act, experiment_id=running.id)
+            elif version is not None:
+                experiments.deploy(session, act, workload=workload, version=version)
+            else:
+                raise ConflictError(f"workload '{workload}' has no challenger: name a version")
+
+    _change(change, workload=workload)
+
+
+@app.command()
+def rollback(workload: Workload = "default", reason: Reason = "rolled back by hand") -> None:
+    """End the trial of a challenger; without one, return to the previous champion."""
+
+    def change(context: Context) -> None:
+        with context.database.write() as session:
+            running = experiments.running(session, workload=workload)
+            act = context.act(ACTOR, reason)
+            if running is not None:
+                experiments.stop(
+                    session, act, experiment_id=running.id, status=versions.Status.ROLLED_BACK
+                )
+            else:
+                experiments.roll_back_champion(session, act, workload=workload)
+
+    _change(change, workload=workload)
+
+
+@app.command()
+def demo(
+    seed: Annotated[int, typer.Option(help="Of the people and their requests.")] = 1,
+    rounds: Annotated[int, typer.Option(min=1, help="Turns of the loop.")] = 3,
+) -> None:
+    """The whole loop with simulated people and clock, on this machine."""
+    settings = prepare(load_settings())
+    environment.apply(settings)
+    from flows.demo.run import run_demo
+
+    raise typer.Exit(run_demo(settings, seed=seed, num_rounds=rounds, console=console))
+
+
+@app.command()
+def check() -> None:
+    """Check settings, database and keys without changing anything."""
+    settings = _settings()
+    Database(settings.resolved_database_url).check()
+    _tell("settings and database are in order")
+
+
+@db.command()
+def upgrade() -> None:
+    """Bring the database's schema to this version."""
+    open_context(_settings())
+    _tell("the database is up to date")
+
+
+def _change(change: Callable[[Context], None], *, workload: str) -> None:
+    context = open_context(_settings())
+    change(context)
+    with context.database.read() as session:
+        desired = deployment.desired(session, workload)
+    champion = "the base model" if desired.champion is None else desired.champion.version
+    _tell(f"champion: {champion} (generation {desired.generation})")
+
+
+def _learner(settings: Settings) -> Learner:
+    from flows.ray_learner import RayLearner
+
+    return RayLearner(settings)

@@ -1,0 +1,98 @@
+"""The environment of everything that runs: Ray and Prefect in one place.
+
+Values already set in the process's environment win, so that a cluster or a server of one's
+own is used. Ray reads its part once, when it is imported: `apply` comes before that.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import flows.state
+from flows.processes import is_alive
+from registry.settings import CONFIG_VARIABLE, DEFAULT_FILE, PREFIX, Settings
+from serving import runtime_env
+
+MIN_CPUS = 4
+"""Logical CPUs of a local Ray: serving holds some, and training must find the rest."""
+
+
+def prefect_url(settings: Settings) -> str:
+    """The API of the Prefect server: `PREFECT_API_URL`, else the one that `up` starts."""
+    own = f"http://{settings.prefect.host}:{settings.prefect.port}/api"
+    return os.environ.get("PREFECT_API_URL", own)
+
+
+def settings_environment(settings: Settings) -> dict[str, str]:
+    """What makes a process in another folder read the same settings."""
+    found = {f"{PREFIX}HOME": str(settings.home)}
+    file = Path.cwd() / os.environ.get(CONFIG_VARIABLE, DEFAULT_FILE)
+    return {**found, CONFIG_VARIABLE: str(file)} if file.exists() else found
+
+
+def prefect_environment(settings: Settings) -> dict[str, str]:
+    """What Prefect's server, worker and commands need; nothing is sent anywhere."""
+    return {
+        "PREFECT_HOME": str(settings.home / "prefect"),
+        "PREFECT_API_URL": prefect_url(settings),
+        "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
+        "DO_NOT_TRACK": "1",
+        "PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS": "120",
+        "PREFECT_SERVER_LOGGING_LEVEL": "WARNING",
+        "PREFECT_CLI_COLORS": "false",
+    }
+
+
+def own_ray(settings: Settings) -> str:
+    """The address of the Ray that `up` starts."""
+    return f"127.0.0.1:{settings.ray.port}"
+
+
+def foreign_ray(settings: Settings) -> str | None:
+    """The cluster of one's own that is to be used, by the setting or `RAY_ADDRESS`."""
+    address = settings.ray.address or os.environ.get("RAY_ADDRESS")
+    return None if address == own_ray(settings) else address
+
+
+def ray_address(settings: Settings) -> str | None:
+    """The cluster to use: the setting, `RAY_ADDRESS`, or the one that `up` has started."""
+    address = foreign_ray(settings) or os.environ.get("RAY_ADDRESS")
+    if address:
+        return address
+    state = flows.state.load(settings.home)
+    if state is None or not any(
+        process.name == flows.state.RAY and is_alive(process) for process in state.processes
+    ):
+        return None
+    return state.addresses.get(flows.state.RAY)
+
+
+def ray_environment(settings: Settings) -> dict[str, str]:
+    """What every process that speaks to our own Ray needs; a foreign cluster gets nothing.
+
+    It must be set before Ray is imported.
+    """
+    address = foreign_ray(settings)
+    if address is not None:
+        return {"RAY_ADDRESS": address}
+    return runtime_env.environment(settings)
+
+
+def ray_temp_dir(settings: Settings) -> Path:
+    """Ray's own folder: short, because the path of a Unix socket ends at 107 bytes.
+
+    Ray opens its folder to everybody; the one around it is closed.
+    """
+    return runtime_env.socket_folder(settings) / "ray"
+
+
+def ray_num_cpus(settings: Settings) -> int:
+    """Logical CPUs of a local Ray."""
+    return settings.ray.num_cpus or max(MIN_CPUS, os.cpu_count() or 1)
+
+
+def apply(settings: Settings) -> None:
+    """Put what is missing into this process's environment."""
+    for name, value in {**prefect_environment(settings), **ray_environment(settings)}.items():
+        os.environ.setdefault(name, value)

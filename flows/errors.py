@@ -1,0 +1,21 @@
+"""The flows' exceptions.
+
+KalimtakError
+└── FlowError
+    ├── RefusedError      what was asked for makes no sense yet, with the reason
+    └── LocalError        the local installation cannot be started, stopped or reached
+"""
+
+from registry.errors import KalimtakError
+
+
+class FlowError(KalimtakError):
+    """Base of every error that a flow raises on purpose."""
+
+
+class RefusedError(FlowError):
+    """What was asked for makes no sense yet: too little data, or nothing new to learn."""
+
+
+class LocalError(FlowError):
+    """The local installation cannot be started, stopped or reached."""

@@ -1,0 +1,58 @@
+"""The ports of the local installation: whose they are, and whether they are free."""
+
+from __future__ import annotations
+
+import socket
+
+from flows.environment import foreign_ray, prefect_url
+from flows.errors import LocalError
+from registry.settings import Settings
+
+
+def own_prefect(settings: Settings) -> bool:
+    """Whether the Prefect server is one that `up` starts, rather than `PREFECT_API_URL`'s."""
+    own = f"http://{settings.prefect.host}:{settings.prefect.port}/api"
+    return prefect_url(settings) == own
+
+
+def check(settings: Settings) -> None:
+    """Raise `LocalError` naming the first port that is taken, and the setting to change."""
+    for setting, host, port in _wanted(settings):
+        if not _is_free(host, port):
+            raise LocalError(
+                f"port {port} is in use: set {setting} to another one, or stop what uses it"
+            )
+
+
+def is_open(host: str, port: int) -> bool:
+    """Whether something listens there."""
+    with socket.socket() as probe:
+        probe.settimeout(1)
+        return probe.connect_ex((host, port)) == 0
+
+
+def _wanted(settings: Settings) -> list[tuple[str, str, int]]:
+    wanted = [("serving.port", settings.serving.host, settings.serving.port)]
+    if own_prefect(settings):
+        wanted.append(("prefect.port", settings.prefect.host, settings.prefect.port))
+    if foreign_ray(settings) is None:
+        ray = settings.ray
+        wanted += [
+            ("ray.port", "127.0.0.1", ray.port),
+            ("ray.dashboard_port", "127.0.0.1", ray.dashboard_port),
+            ("ray.client_port", "127.0.0.1", ray.client_port),
+            ("ray.haproxy_metrics_port", "", ray.haproxy_metrics_port),
+            ("ray.haproxy_stats_port", "", ray.haproxy_stats_port),
+        ]
+    return wanted
+
+
+def _is_free(host: str, port: int) -> bool:
+    with socket.socket() as probe:
+        # As servers do, so that connections that have ended do not count.
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((host, port))
+        except OSError:
+            return False
+        return True

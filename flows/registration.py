@@ -1,0 +1,144 @@
+"""Puts a trained and judged version into the registry: all of it in one transaction."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from sqlmodel import Session
+
+from flows.context import Context
+from flows.curation.dataset import BuiltDataset
+from flows.decisions.gate import GateDecision
+from flows.learner import Evaluated, Learner, Trained
+from registry import experiments, runs, versions
+from registry.deployment import LiveVersion
+from registry.versions import Status
+
+ACTOR = "flow:retrain"
+INCUMBENT, CANDIDATE = "incumbent", "candidate"
+"""The two that are evaluated: whoever serves now, and the version just trained."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class RetrainResult:
+    """How a run ended. `status`: succeeded, rejected, refused or prepared (a dry run)."""
+
+    status: str
+    reason: str
+    run_id: str | None = None
+    dataset_id: str | None = None
+    version: str | None = None
+    standing: str | None = None
+    """The version's status afterwards: challenger, champion, registered or rejected."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Candidate:
+    """A trained and judged adapter, on its way into the registry."""
+
+    parent: LiveVersion | None
+    dataset: BuiltDataset
+    trained: Trained
+    evaluated: dict[str, Evaluated]
+    verdict: GateDecision
+    digest: str
+
+
+def register(
+    context: Context, learner: Learner, run_id: str, candidate: Candidate, *, workload: str
+) -> RetrainResult:
+    """Version, standing and end of the run in one transaction.
+
+    Raises `ConflictError` where the run was closed meanwhile; nothing is registered then.
+    """
+    now, verdict = context.clock(), candidate.verdict
+    with context.database.write() as session:
+        row = versions.register(
+            session,
+            version=versions.version_name(learner.base_model, now),
+            workload=workload,
+            base_model=learner.base_model,
+            adapter_digest=candidate.digest,
+            recipe=learner.recipe,
+            now=now,
+            parent_version=None if candidate.parent is None else candidate.parent.version,
+            training_dataset_id=candidate.dataset.dataset_id,
+            performance_metrics=dict(candidate.evaluated[CANDIDATE].metrics),
+            evaluation=_evaluation(candidate),
+        )
+        standing, reason = _place(context, session, row.version, verdict, workload=workload)
+        row.status_reason = reason
+        session.add(row)
+        result = RetrainResult(
+            status="succeeded" if verdict.passed else "rejected",
+            reason=reason,
+            run_id=run_id,
+            dataset_id=candidate.dataset.dataset_id,
+            version=row.version,
+            standing=standing,
+        )
+        runs.finish(
+            session,
+            run_id,
+            status=result.status,
+            reason=reason,
+            now=now,
+            dataset_id=result.dataset_id,
+            version=result.version,
+        )
+    return result
+
+
+def _place(
+    context: Context, session: Session, version: str, verdict: GateDecision, *, workload: str
+) -> tuple[Status, str]:
+    """Give a registered version its standing; returns it with the reason."""
+    settings, judged = context.settings.experiment, "; ".join(verdict.reasons)
+    if not verdict.passed:
+        reason = f"the gate refused it: {judged}"
+        versions.transition(session, version, Status.REJECTED, reason=reason, now=context.clock())
+        return Status.REJECTED, reason
+    running = experiments.running(session, workload=workload)
+    if running is not None:
+        reason = f"it passed the gate, and waits: '{running.challenger}' is on trial ({judged})"
+        return Status.REGISTERED, reason
+    if not settings.enabled:
+        reason = f"it passed the gate, and experiments are off ({judged})"
+        experiments.deploy(session, context.act(ACTOR, reason), workload=workload, version=version)
+        return Status.CHAMPION, reason
+    share = settings.shares[0]
+    reason = f"it passed the gate, and is tried on {share:.0%} of the traffic ({judged})"
+    experiments.start(
+        session,
+        context.act(ACTOR, reason),
+        workload=workload,
+        challenger=version,
+        share=share,
+        settings=settings.model_dump(mode="json"),
+    )
+    return Status.CHALLENGER, reason
+
+
+def _evaluation(candidate: Candidate) -> dict[str, Any]:
+    """What is kept of how the version was judged."""
+
+    def told(evaluated: Evaluated) -> dict[str, Any]:
+        scores = evaluated.scores
+        by_tool: Mapping[str, Any] = {
+            tool: {"num_samples": score.num_samples, "accuracy": score.accuracy}
+            for tool, score in scores.by_tool.items()
+        }
+        return {
+            "accuracy": scores.accuracy,
+            "num_samples": scores.num_samples,
+            "by_tool": by_tool,
+            "metrics": dict(evaluated.metrics),
+        }
+
+    return {
+        **{name: told(evaluated) for name, evaluated in candidate.evaluated.items()},
+        "gate": {"passed": candidate.verdict.passed, "reasons": list(candidate.verdict.reasons)},
+        "training": dict(candidate.trained.metrics),
+    }

@@ -1,0 +1,282 @@
+"""Retraining: dataset → training → evaluation → gate → register → trial.
+
+One run at a time per workload (a database constraint). A run that ends leaves a status and
+a reason; what it made becomes visible in one transaction, or not at all.
+"""
+
+from __future__ import annotations
+
+import logging
+import shutil
+from pathlib import Path
+
+from prefect import State, flow
+from prefect.runtime import flow_run
+from prefect.states import Completed
+
+from flows.context import Context, open_context
+from flows.curation.dataset import BuiltDataset, build_dataset
+from flows.curation.pipeline import curate
+from flows.decisions import gate
+from flows.errors import RefusedError
+from flows.heartbeat import heartbeat
+from flows.learner import Learner
+from flows.manifest import write_manifest
+from flows.prefect_steps import PrefectSteps
+from flows.ray_learner import RayLearner
+from flows.registration import CANDIDATE, INCUMBENT, Candidate, RetrainResult, register
+from flows.reports.plots import data_uri, loss_plot
+from flows.reports.tables import dataset_table, retrain_table
+from flows.steps import PlainSteps, Steps
+from registry import deployment, runs, versions
+from registry.deployment import LiveVersion
+from registry.errors import ConflictError
+
+logger = logging.getLogger(__name__)
+
+
+def run_retrain(
+    context: Context,
+    learner: Learner,
+    *,
+    workload: str,
+    trigger: str = "manual",
+    force: bool = False,
+    dry_run: bool = False,
+    steps: Steps | None = None,
+    flow_run_id: str | None = None,
+) -> RetrainResult:
+    """Train a version on what was curated and put it where the gate's verdict says.
+
+    `force` trains again on a dataset that was learned already; `dry_run` only prepares the
+    data. Raises `ConflictError` while another run of the workload is under way; whatever
+    else fails marks the run failed before it is raised.
+    """
+    steps = steps or PlainSteps()
+    if dry_run:
+        return _prepare(context, workload=workload, steps=steps)
+    run_id = _open_run(context, steps, workload=workload, trigger=trigger, flow_run_id=flow_run_id)
+    folder = context.folder("runs", run_id)
+    try:
+        with heartbeat(context, run_id):
+            result = _run(
+                context, learner, run_id, folder=folder, workload=workload, force=force, steps=steps
+            )
+    except RefusedError as refusal:
+        result = RetrainResult(status="refused", reason=str(refusal), run_id=run_id)
+        _close_run(context, run_id, status="refused", reason=str(refusal))
+    except BaseException as error:
+        # A cancelled flow raises no Exception, and must not leave a run that looks alive.
+        _fail_run(context, run_id, error)
+        raise
+    shutil.rmtree(folder)
+    steps.table("retrain", retrain_table(result))
+    return result
+
+
+def _open_run(
+    context: Context, steps: Steps, *, workload: str, trigger: str, flow_run_id: str | None
+) -> str:
+    run_id, now = context.new_id(), context.clock()
+    with context.database.write() as session:
+        dead = runs.reap(session, now=now, stale_after_s=context.settings.training.stale_after_s)
+    for run in dead:
+        steps.abandoned(run)
+    with context.database.write() as session:
+        runs.start(
+            session,
+            run_id=run_id,
+            workload=workload,
+            trigger=trigger,
+            now=now,
+            flow_run_id=flow_run_id,
+        )
+    return run_id
+
+
+def _close_run(context: Context, run_id: str, *, status: str, reason: str) -> None:
+    with context.database.write() as session:
+        runs.finish(session, run_id, status=status, reason=reason, now=context.clock())
+
+
+def _fail_run(context: Context, run_id: str, error: BaseException) -> None:
+    text = str(error) or type(error).__name__
+    try:
+        _close_run(context, run_id, status="failed", reason=text)
+    except ConflictError as closed:
+        # It was reaped while it hung: the reason stored then stands.
+        logger.warning("%s", closed)
+
+
+def _prepare(context: Context, *, workload: str, steps: Steps) -> RetrainResult:
+    folder = context.folder("runs", f"dry-{context.new_id()}")
+    try:
+        dataset = _dataset(context, folder, workload=workload, steps=steps)
+    finally:
+        shutil.rmtree(folder)
+    return RetrainResult(
+        status="prepared",
+        reason=f"{dataset.num_train} training and {dataset.num_validation} validation samples; "
+        "nothing was trained",
+        dataset_id=dataset.dataset_id,
+    )
+
+
+def _run(
+    context: Context,
+    learner: Learner,
+    run_id: str,
+    *,
+    folder: Path,
+    workload: str,
+    force: bool,
+    steps: Steps,
+) -> RetrainResult:
+    dataset = _dataset(context, folder, workload=workload, steps=steps)
+    _refuse_what_cannot_teach(context, dataset, workload=workload, force=force)
+    parent = _parent(context, learner, workload=workload)
+    start = None if parent is None else context.store.fetch(parent.adapter_digest)
+    trained = steps.run(
+        "train",
+        lambda: learner.train(
+            run_id=run_id,
+            train_file=dataset.train_file,
+            validation_file=dataset.validation_file,
+            parent=start,
+            folder=folder / "training",
+            progress=steps.progress,
+        ),
+    )
+    if trained.losses:
+        steps.image("training-loss", data_uri(loss_plot(trained.losses)), "Training loss by step")
+    evaluated = steps.run(
+        "evaluate",
+        lambda: learner.evaluate(
+            {INCUMBENT: start, CANDIDATE: trained.adapter}, data=dataset.validation_file
+        ),
+        retries=1,
+    )
+    verdict = gate.decide(
+        evaluated[INCUMBENT].scores, evaluated[CANDIDATE].scores, context.settings.gate
+    )
+    write_manifest(
+        trained.adapter,
+        base_model=learner.base_model,
+        base_digest=trained.base_digest,
+        recipe=learner.recipe,
+        dataset_digest=dataset.digest,
+        metrics=dict(evaluated[CANDIDATE].metrics),
+        created_at=context.clock(),
+    )
+    digest = steps.run("publish", lambda: context.store.publish(trained.adapter), retries=2)
+    candidate = Candidate(
+        parent=parent,
+        dataset=dataset,
+        trained=trained,
+        evaluated=evaluated,
+        verdict=verdict,
+        digest=digest,
+    )
+    return steps.run(
+        "register", lambda: register(context, learner, run_id, candidate, workload=workload)
+    )
+
+
+def _dataset(context: Context, folder: Path, *, workload: str, steps: Steps) -> BuiltDataset:
+    """Curate what is new, then build. Both change nothing where there is nothing new."""
+    settings = context.settings.curation
+    steps.run(
+        "curate",
+        lambda: curate(
+            context.database,
+            workload=workload,
+            settings=settings,
+            clock=context.clock,
+            new_id=context.new_id,
+        ),
+        retries=2,
+    )
+
+    def build() -> BuiltDataset:
+        target = folder / "dataset"
+        shutil.rmtree(target, ignore_errors=True)
+        return build_dataset(
+            context.database,
+            context.store,
+            workload=workload,
+            settings=settings,
+            folder=target,
+            clock=context.clock,
+            new_id=context.new_id,
+        )
+
+    dataset = steps.run("build-dataset", build, retries=2)
+    steps.table("dataset", dataset_table(dataset))
+    return dataset
+
+
+def _refuse_what_cannot_teach(
+    context: Context, dataset: BuiltDataset, *, workload: str, force: bool
+) -> None:
+    needed = context.settings.training.min_samples
+    if dataset.num_samples < needed:
+        raise RefusedError(
+            f"too little data: {dataset.num_samples} samples, at least {needed} are needed "
+            "(setting training.min_samples)"
+        )
+    if not dataset.num_train or not dataset.num_validation:
+        raise RefusedError(
+            f"{dataset.num_train} samples to train on and {dataset.num_validation} to validate "
+            "with: both are needed (setting curation.validation_share)"
+        )
+    with context.database.read() as session:
+        last = runs.last(session, workload=workload)
+    if last is not None and last.dataset_id == dataset.dataset_id and not force:
+        raise RefusedError(
+            f"nothing new to learn: run {last.id} has already trained on dataset "
+            f"{dataset.dataset_id} (--force trains again)"
+        )
+
+
+def _parent(context: Context, learner: Learner, *, workload: str) -> LiveVersion | None:
+    """The champion, whose adapter training goes on from; None where the base serves."""
+    with context.database.read() as session:
+        champion = deployment.desired(session, workload).champion
+        if champion is None:
+            return None
+        base = versions.get(session, champion.version).base_model
+    if base != learner.base_model:
+        logger.warning(
+            "champion %s is of base %s, not %s: training starts from the new base",
+            champion.version,
+            base,
+            learner.base_model,
+        )
+        return None
+    return champion
+
+
+@flow(name="retrain")
+def retrain(
+    workload: str = "default",
+    trigger: str = "manual",
+    force: bool = False,
+    dry_run: bool = False,
+) -> State[None]:
+    """Dataset → Ray Train → evaluation → gate → register → trial.
+
+    `force` trains again on data that was learned already; `dry_run` only prepares the data.
+    """
+    context = open_context()
+    result = run_retrain(
+        context,
+        RayLearner(context.settings),
+        workload=workload,
+        trigger=trigger,
+        force=force,
+        dry_run=dry_run,
+        steps=PrefectSteps(),
+        flow_run_id=flow_run.get_id(),
+    )
+    # Refused and rejected are ends as good as any: the state's name tells them apart.
+    return Completed(name=result.status.capitalize(), message=result.reason)
