@@ -93,6 +93,21 @@ class Installation:
                 settings={},
             )
 
+    def retire(self, experiment_id: str) -> None:
+        """End an experiment without a promotion."""
+        with self.database.write() as session:
+            experiments.stop(
+                session,
+                self.act(),
+                experiment_id=experiment_id,
+                status=versions.Status.RETIRED,
+            )
+
+    def digest(self, version: str) -> str:
+        """The digest of a version's adapter."""
+        with self.database.read() as session:
+            return versions.get(session, version).adapter_digest
+
     def desired(self) -> deployment.DesiredState:
         """What should serve."""
         with self.database.read() as session:

@@ -1,0 +1,242 @@
+"""The whole of it on a real Ray cluster behind HAProxy, under traffic, while things change."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import httpx
+import pytest
+from sqlmodel import func, select
+
+from registry import deployment
+from registry.artifacts import ArtifactStore
+from registry.clock import utc_now
+from registry.crypto import load_keyring
+from registry.db import Database, open_database
+from registry.models import UserInteraction
+from registry.settings import RaySettings, ServingSettings, Settings, TrainingSettings
+from serving.runtime_env import environment, stop_orphans
+from tests.serving.conftest import WORKLOAD, Installation
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
+
+ROOT = Path(__file__).parents[2]
+CONNECTIONS = 4
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def served_settings(home: Path, base: Path) -> Settings:
+    return Settings(
+        home=home,
+        serving=ServingSettings(port=free_port(), max_new_tokens=4, request_timeout_s=60),
+        training=TrainingSettings(base_model=str(base)),
+        ray=RaySettings(haproxy_metrics_port=free_port(), haproxy_stats_port=free_port()),
+    )
+
+
+@pytest.fixture(scope="module")
+def served(tmp_path_factory: pytest.TempPathFactory, tiny_base: Path) -> Iterator[Installation]:
+    """A running cluster, and its registry."""
+    home = tmp_path_factory.mktemp("home")
+    settings = served_settings(home, tiny_base)
+    (home / "settings.json").write_text(settings.model_dump_json())
+    # A socket's path must be short.
+    ray_folder = tempfile.mkdtemp(prefix="kr", dir="/tmp")
+    process = subprocess.Popen(
+        [sys.executable, "-m", "tests.serving.serve_process", home / "settings.json", ray_folder],
+        env={**os.environ, **environment(settings), "PYTHONPATH": str(ROOT)},
+        cwd=home,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    assert process.stdin is not None
+    assert process.stdout is not None
+    assert process.stdout.readline() == "ready\n"
+    database = open_database(settings.resolved_database_url)
+    yield Installation(
+        settings=settings,
+        database=database,
+        store=ArtifactStore(settings.resolved_artifacts_url, cache=home / "cache"),
+        keyring=load_keyring(home),
+    )
+    database.close()
+    process.stdin.close()
+    assert process.wait(120) == 0
+    process.stdout.close()
+    assert stop_orphans(settings) == []
+    shutil.rmtree(ray_folder)
+
+
+@dataclass
+class Traffic:
+    """What steady traffic saw."""
+
+    failures: list[str] = field(default_factory=list)
+    answers: list[tuple[float, str]] = field(default_factory=list)
+    """When, by the monotonic clock, and which version."""
+
+    def first_after(self, moment: float, version: str) -> float:
+        return next(at for at, found in self.answers if at >= moment and found == version)
+
+
+def client(served: Installation) -> httpx.AsyncClient:
+    port = served.settings.serving.port
+    return httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}", timeout=90)
+
+
+@asynccontextmanager
+async def steady_traffic(served: Installation) -> AsyncIterator[Traffic]:
+    traffic, running = Traffic(), True
+
+    async def ask(number: int) -> None:
+        async with client(served) as connection:
+            while running:
+                body = {"text": "Write an email", "user_id": f"u{number}", "max_tokens": 2}
+                try:
+                    response = await connection.post("/api/generate", json=body)
+                except httpx.HTTPError as error:
+                    traffic.failures.append(repr(error))
+                    continue
+                if response.status_code != 200:
+                    traffic.failures.append(response.text)
+                else:
+                    version = response.json()["model_version"]
+                    traffic.answers.append((time.monotonic(), version))
+
+    tasks = [asyncio.create_task(ask(number)) for number in range(CONNECTIONS)]
+    try:
+        yield traffic
+    finally:
+        running = False
+        await asyncio.gather(*tasks)
+
+
+async def until_answered_by(traffic: Traffic, version: str, moment: float) -> float:
+    """Seconds from `moment` to the first answer of `version`."""
+    while not any(at >= moment and found == version for at, found in traffic.answers):
+        await asyncio.sleep(0.02)
+        assert time.monotonic() - moment < 60, traffic.failures[:3]
+    return traffic.first_after(moment, version) - moment
+
+
+async def test_without_a_version_the_base_answers_and_feedback_is_kept(
+    served: Installation,
+) -> None:
+    async with client(served) as connection:
+        ready = await connection.get("/readyz")
+        assert ready.json()["state"] == "NoChampion"
+        answer = (
+            await connection.post(
+                "/api/generate", json={"text": "Write an email", "user_id": "user-123"}
+            )
+        ).json()
+        assert answer["role"] == "default"
+        feedback = {"interaction_id": answer["interaction_id"], "score": 5}
+        assert (await connection.post("/api/feedback", json=feedback)).status_code == 200
+        history = (await connection.get("/api/history/user-123")).json()
+        assert history["interactions"][0]["feedback_score"] == 5
+        refused = await connection.post("/api/generate", content=b"[" * 50_000)
+        assert refused.status_code == 400
+        assert refused.headers["content-type"] == "application/problem+json"
+
+
+async def test_promotion_and_rollback_lose_no_request_and_take_a_second(
+    served: Installation, adapters: dict[str, Path]
+) -> None:
+    one, two = (served.register(adapters[name]) for name in ("one", "two"))
+    delays = []
+    async with steady_traffic(served) as traffic:
+        served.deploy(one)
+        await until_answered_by(traffic, one, time.monotonic())
+        served.deploy(two)
+        await until_answered_by(traffic, two, time.monotonic())
+        for _ in range(3):
+            served.roll_back()
+            delays.append(await until_answered_by(traffic, one, time.monotonic()))
+            served.deploy(two)
+            delays.append(await until_answered_by(traffic, two, time.monotonic()))
+    assert traffic.failures == []
+    # The best of six: on a machine with other work, single ones say little.
+    assert min(delays) < 1.0, delays
+    with served.database.read() as session:
+        kept = session.exec(select(func.count()).select_from(UserInteraction)).one()
+        failed = session.exec(
+            select(func.count()).select_from(UserInteraction).where(UserInteraction.error != None)  # noqa: E711
+        ).one()
+    assert kept >= len(traffic.answers)
+    assert failed == 0
+
+
+async def test_a_corrupt_adapter_is_refused_while_the_champion_serves(
+    served: Installation, adapters: dict[str, Path]
+) -> None:
+    champion = served.desired().champion
+    assert champion is not None
+    challenger = served.register(adapters["broken"])
+    digest = served.digest(challenger)
+    folder = Path(served.settings.home) / "artifacts" / digest
+    (folder / "adapter_model.safetensors").write_bytes(b"garbage")
+    async with steady_traffic(served) as traffic:
+        experiment = served.try_out(challenger, share=1.0)
+        generation = served.desired().generation
+        while not observed(served.database, generation):
+            await asyncio.sleep(0.05)
+        await asyncio.sleep(0.5)
+    assert traffic.failures == []
+    assert {version for _, version in traffic.answers} == {champion.version}
+    with served.database.read() as session:
+        reports = deployment.replicas(session, now=utc_now())
+    refusals = [row.refused[challenger] for row in reports if row.refused]
+    assert len(refusals) == 2
+    assert all(digest in reason for reason in refusals)
+    served.retire(experiment.id)
+
+
+async def test_a_killed_model_replica_costs_no_request(served: Installation) -> None:
+    async with steady_traffic(served) as traffic:
+        await asyncio.sleep(1)
+        os.kill(replica_process(served, "Champion"), signal.SIGKILL)
+        killed_at = time.monotonic()
+        while sum(at > killed_at for at, _ in traffic.answers) < 20:
+            await asyncio.sleep(0.1)
+    assert traffic.failures == []
+
+
+def observed(database: Database, generation: int) -> bool:
+    with database.read() as session:
+        return deployment.is_observed(
+            session, workload=WORKLOAD, generation=generation, now=utc_now()
+        )
+
+
+def replica_process(served: Installation, name: str) -> int:
+    """The process of a deployment's replica in this cluster, among all on the machine."""
+    token = environment(served.settings)["RAY_AUTH_TOKEN_PATH"].encode()
+    for folder in Path("/proc").glob("[0-9]*"):
+        try:
+            title = (folder / "cmdline").read_bytes()
+            if f"ServeReplica:kalimtak:{name}".encode() in title and token in (
+                (folder / "environ").read_bytes()
+            ):
+                return int(folder.name)
+        except OSError:  # it has ended meanwhile
+            continue
+    raise AssertionError(f"no replica of {name} runs")
