@@ -5,6 +5,7 @@ that listens is bound to loopback where Ray lets us.
 """
 
 import hashlib
+import math
 import os
 import secrets
 import shlex
@@ -24,6 +25,7 @@ TOKEN_BYTES = 32
 DIRECT_INGRESS_HTTP_OFFSET = 4_000
 DIRECT_INGRESS_NUM_PORTS = 1_000
 STOP_WAIT_S = 3.0
+HARD_STOP_MARGIN_S = 60
 
 # Ray writes HAProxy's configuration with its statistics and metrics on all interfaces and
 # offers no setting for their address; it does let us name the program that is started.
@@ -66,6 +68,12 @@ def environment(settings: Settings) -> dict[str, str]:
         "RAY_SERVE_FALLBACK_PROXY_HTTP_PORT": str(first_port - 2),
         "RAY_SERVE_FALLBACK_PROXY_GRPC_PORT": str(first_port - 1),
         "RAY_SERVE_HAPROXY_NBTHREAD": "2",
+        # A HAProxy that was replaced must outlive the longest request it holds.
+        "RAY_SERVE_HAPROXY_HARD_STOP_AFTER_S": str(
+            math.ceil(settings.serving.request_timeout_s) + HARD_STOP_MARGIN_S
+        ),
+        # Ray waits 30 s before it lets a router go; HAProxy learns of it within one.
+        "RAY_SERVE_DIRECT_INGRESS_MIN_DRAINING_PERIOD_S": "3",
         "RAY_SERVE_DIRECT_INGRESS_MIN_HTTP_PORT": str(first_port),
         "RAY_SERVE_DIRECT_INGRESS_MAX_HTTP_PORT": str(first_port + DIRECT_INGRESS_NUM_PORTS),
         "OMP_NUM_THREADS": str(settings.serving.torch_threads),

@@ -117,3 +117,23 @@ def test_statistics_count_what_people_saw(
     assert (found.total, found.rated, found.positive, found.errors) == (3, 1, 1, 1)
     assert found.avg_quality == pytest.approx(0.6)
     assert found.error_rate == pytest.approx(1 / 3)
+
+
+def test_history_goes_on_page_by_page_within_one_moment(
+    database: Database, keyring: Keyring
+) -> None:
+    rows = [interaction(number, created_at=NOW) for number in (0, 1, 3)]
+    log(database, keyring, *rows, interaction(2, created_at=NOW, error="broken"))
+    with database.read() as session:
+        pages = [
+            interactions.history(
+                session,
+                user_id=keyring.pseudonym("user-123"),
+                limit=2,
+                before=NOW if before_id else None,
+                before_id=before_id,
+                failed=False,
+            )
+            for before_id in (None, "i1")
+        ]
+    assert [[row.id for row in page] for page in pages] == [["i3", "i1"], ["i0"]]
