@@ -1,0 +1,53 @@
+"""Plots: PNG of a sensible size, from any number of versions and tools."""
+
+from __future__ import annotations
+
+import base64
+import struct
+from datetime import UTC, datetime, timedelta
+
+import pytest
+
+from flows.decisions.gate import Scores, ToolScore
+from flows.learner import Evaluated
+from flows.reports import plots
+
+PNG = b"\x89PNG\r\n\x1a\n"
+
+
+def size_of(png: bytes) -> tuple[int, int]:
+    assert png.startswith(PNG)
+    width, height = struct.unpack(">II", png[16:24])
+    return width, height
+
+
+def evaluated(*tools: str) -> Evaluated:
+    return Evaluated(scores=Scores(0.5, 10, {tool: ToolScore(10, 0.5) for tool in tools}))
+
+
+@pytest.mark.parametrize("number", [1, 5])
+def test_versions_and_tools_are_drawn(number: int) -> None:
+    results = {
+        f"Qwen/Qwen2-7B-ft-17000000{index:02}": evaluated("email", "code")
+        for index in range(number)
+    }
+    for png in (plots.versions_plot(results), plots.tools_plot(results)):
+        width, height = size_of(png)
+        assert width >= 800
+        assert height >= 150
+
+
+def test_a_version_without_any_tool_is_drawn_too() -> None:
+    assert size_of(plots.tools_plot({"base": evaluated()}))
+
+
+def test_losses_and_looks_are_drawn() -> None:
+    assert size_of(plots.loss_plot([(1, 2.0), (2, 1.0)]))
+    start = datetime(2026, 1, 1, tzinfo=UTC)
+    looks = [(start + timedelta(hours=hour), 0.1, -0.1, 0.3) for hour in range(3)]
+    assert size_of(plots.experiment_plot(looks))
+
+
+def test_a_data_uri_holds_the_image_itself() -> None:
+    uri = plots.data_uri(PNG)
+    assert base64.b64decode(uri.removeprefix("data:image/png;base64,")) == PNG

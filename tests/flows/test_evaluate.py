@@ -1,0 +1,53 @@
+"""Evaluation of the champion, the versions before it and the base."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from flows.context import Context
+from flows.errors import RefusedError
+from flows.evaluate import EvaluationReport, run_evaluate
+from flows.retrain import run_retrain
+from flows.steps import PlainSteps
+from tests.flows.conftest import FakeClock
+from tests.support.fake_learner import FakeLearner
+from tests.support.usage import log_liked
+
+
+@pytest.fixture
+def without_trials(context: Context) -> Context:
+    """Every version that passes becomes champion at once."""
+    off = context.settings.experiment.model_copy(update={"enabled": False})
+    return replace(context, settings=context.settings.model_copy(update={"experiment": off}))
+
+
+def evaluate(context: Context, learner: FakeLearner) -> EvaluationReport:
+    return run_evaluate(context, learner, workload="default", steps=PlainSteps())
+
+
+def test_without_held_out_samples_it_refuses(context: Context) -> None:
+    with pytest.raises(RefusedError, match="no held-out sample"):
+        evaluate(context, FakeLearner([]))
+    assert list(context.folder("runs").iterdir()) == []
+
+
+def test_the_report_shows_base_previous_versions_and_champion_in_their_order(
+    without_trials: Context, clock: FakeClock
+) -> None:
+    learner = FakeLearner([0.6, 0.65, 0.7, 0.75, 0.8])
+    names = []
+    for generation in range(5):
+        log_liked(without_trials, 60, at=clock.move(hours=1), start=60 * generation)
+        names.append(run_retrain(without_trials, learner, workload="default").version)
+        clock.move(hours=30)
+    report = evaluate(without_trials, learner)
+    assert [row.version for row in report.rows] == ["base", *names[1:]]
+    assert [row.standing for row in report.rows] == ["base", *["retired"] * 3, "champion"]
+    assert [row.parent for row in report.rows[1:]] == names[:4]
+    assert [row.evaluated.scores.accuracy for row in report.rows] == [0.5, 0.65, 0.7, 0.75, 0.8]
+    page = report.page.read_text(encoding="utf-8")
+    assert all(name in page for name in names[1:] if name)
+    assert page.count("data:image/png;base64,") == 2
+    assert "http://" not in page.replace("http://www.w3.org", "")
