@@ -1,13 +1,16 @@
 """[ray] The Ray Serve application: Router (ingress), Champion, Challenger.
 
-    serve run serving.app:build
-    serve run serving.app:build home=/srv/kalimtak serving.num_routers=4
+    eval "$(python -m serving.runtime_env)"
+    python -m serving.app > serve.yaml && serve run serve.yaml
 
-Set the variables of `serving.runtime_env` before Ray starts.
+`serve run serving.app:build [home=… serving.num_routers=4]` works too, but listens where Ray
+does by default: port 8000, and the routers' own ports on all interfaces.
 """
 
 from __future__ import annotations
 
+import json
+import sys
 from collections.abc import Mapping
 from typing import Any
 
@@ -176,3 +179,8 @@ def _override(values: dict[str, Any], path: list[str], value: Any) -> None:
     for key in path[:-1]:
         values = values.setdefault(key, {})
     values[path[-1]] = value
+
+
+if __name__ == "__main__":
+    # JSON is YAML.
+    sys.stdout.write(json.dumps(serve_config(load_settings()), indent=2) + "\n")

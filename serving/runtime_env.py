@@ -1,5 +1,7 @@
 """The environment that Ray and Ray Serve need before they start: HAProxy, ports, token, threads.
 
+    eval "$(python -m serving.runtime_env)"
+
 Without Ray: whoever starts a cluster, or a shell, sets these variables first. Everything
 that listens is bound to loopback where Ray lets us.
 """
@@ -11,6 +13,7 @@ import secrets
 import shlex
 import signal
 import stat
+import sys
 import time
 from collections.abc import Mapping
 from importlib.resources import files
@@ -18,7 +21,7 @@ from itertools import pairwise
 from pathlib import Path
 
 from registry.errors import SettingsError
-from registry.settings import Settings
+from registry.settings import Settings, load_settings
 
 LOOPBACK = "127.0.0.1"
 TOKEN_BYTES = 32
@@ -27,14 +30,17 @@ DIRECT_INGRESS_NUM_PORTS = 1_000
 STOP_WAIT_S = 3.0
 HARD_STOP_MARGIN_S = 60
 
-# Ray writes HAProxy's configuration with its statistics and metrics on all interfaces and
-# offers no setting for their address; it does let us name the program that is started.
+# Ray writes HAProxy's configuration with its statistics and metrics on all interfaces, and
+# under `serve run` the endpoint too. It offers no setting for their address, but lets us
+# name the program that is started.
 _WRAPPER = """#!/bin/sh
-# Starts HAProxy with its statistics and metrics on loopback.
+# Starts HAProxy with its statistics and metrics on loopback, and its endpoint on {host}.
 previous=
 for argument in "$@"; do
     if [ "$previous" = -f ]; then
-        sed -i -E 's/^( *bind )\\*?:({metrics}|{stats})$/\\1{loopback}:\\2/' "$argument"
+        sed -i -E \\
+            -e 's/^( *bind )\\*?:({metrics}|{stats})$/\\1{loopback}:\\2/' \\
+            -e 's/^( *bind )\\*?:([0-9]+)$/\\1{host}:\\2/' "$argument"
     fi
     previous=$argument
 done
@@ -68,6 +74,8 @@ def environment(settings: Settings) -> dict[str, str]:
         "RAY_SERVE_FALLBACK_PROXY_HTTP_PORT": str(first_port - 2),
         "RAY_SERVE_FALLBACK_PROXY_GRPC_PORT": str(first_port - 1),
         "RAY_SERVE_HAPROXY_NBTHREAD": "2",
+        # Five seconds, three times, are too few on a machine that is busy.
+        "RAY_SERVE_PROXY_READY_CHECK_TIMEOUT_S": "60",
         # A HAProxy that was replaced must outlive the longest request it holds.
         "RAY_SERVE_HAPROXY_HARD_STOP_AFTER_S": str(
             math.ceil(settings.serving.request_timeout_s) + HARD_STOP_MARGIN_S
@@ -148,6 +156,7 @@ def _wrapper(folder: Path, settings: Settings) -> Path:
         metrics=settings.ray.haproxy_metrics_port,
         stats=settings.ray.haproxy_stats_port,
         loopback=LOOPBACK,
+        host=settings.serving.host,
         binary=shlex.quote(_haproxy_binary()),
     )
     temporary = path.with_name(f"{path.name}.{os.getpid()}")
@@ -180,3 +189,7 @@ def _signal(process: int, number: int) -> None:
         os.kill(process, number)
     except ProcessLookupError:
         return
+
+
+if __name__ == "__main__":
+    sys.stdout.write(shell_exports(environment(load_settings())) + "\n")

@@ -42,7 +42,7 @@ def test_a_cluster_of_our_own_stays_on_this_machine(tmp_path: Path) -> None:
     assert variable not in environment(joined)
 
 
-def test_haproxy_is_started_with_its_side_doors_on_loopback(tmp_path: Path) -> None:
+def test_haproxy_is_started_on_loopback(tmp_path: Path) -> None:
     settings = Settings(
         home=tmp_path, ray=RaySettings(haproxy_metrics_port=29101, haproxy_stats_port=28404)
     )
@@ -55,7 +55,7 @@ def test_haproxy_is_started_with_its_side_doors_on_loopback(tmp_path: Path) -> N
     )
     subprocess.run([wrapper, "-c", "-f", config], check=True, capture_output=True)
     binds = [line.strip() for line in config.read_text().splitlines() if "bind" in line]
-    assert binds == ["bind 127.0.0.1:29101", "bind *:8000", "bind 127.0.0.1:28404"]
+    assert binds == ["bind 127.0.0.1:29101", "bind 127.0.0.1:8000", "bind 127.0.0.1:28404"]
 
 
 def test_a_haproxy_that_outlived_its_cluster_is_stopped(tmp_path: Path) -> None:
