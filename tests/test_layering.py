@@ -58,11 +58,6 @@ def test_an_import_inside_a_function_is_seen(tmp_path: Path) -> None:
 @pytest.mark.parametrize("name", HOT_FILES)
 def test_hot_code_needs_only_the_numeric_libraries(name: str) -> None:
 
-
     allowed = HOT_IMPORTS | set(sys.stdlib_module_names)
-    foreign = [
-        module
-        for _, module in imported(ROOT / name)
-        if module.split(".")[0] not in allowed
-    ]
+    foreign = [module for _, module in imported(ROOT / name) if module.split(".")[0] not in allowed]
     assert foreign == []

@@ -8,6 +8,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from flows.steps import T
+from registry.models import RetrainRun
 
 
 def _bar(console: Console) -> Progress:
@@ -45,6 +46,10 @@ class RichSteps:
             self._bar = bar
             bar.add_task("training on Ray Train", total=100, note="starting workers")
             return step()
+
+    def abandoned(self, run: RetrainRun) -> None:
+        """Say so."""
+        self._console.print(f"  training run {run.id}: {run.reason}")
 
     def progress(self, percent: float, note: str) -> None:
         """Move the training's bar."""

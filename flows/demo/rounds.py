@@ -16,14 +16,15 @@ from flows.demo.progress import Phases, RichSteps, counting
 from flows.demo.results import Round, score
 from flows.experiment import look
 from flows.learner import Learner
-from flows.retrain import RetrainResult, run_retrain
+from flows.registration import RetrainResult
+from flows.retrain import run_retrain
 from registry import deployment
 from registry.clock import utc_now
 from registry.models import DEFAULT_WORKLOAD, Dataset
 from registry.versions import Status
 from training.base_model.requests import Request
 
-HOURS_PER_VISIT = 6.0
+HOURS_PER_VISIT = 8.0
 """Simulated time between two looks at an experiment."""
 OBSERVED_TIMEOUT_S = 30.0
 
@@ -34,7 +35,7 @@ class Plan:
 
     num_rounds: int = 3
     requests_before_training: int = 240
-    requests_per_visit: int = 150
+    requests_per_visit: int = 160
     num_held_out: int = 150
     correction_rate: float = 0.15
 

@@ -1,6 +1,5 @@
 """`kalimtak demo`: the whole loop on local Ray and Serve, in a few minutes on two cores."""
 
-import shutil
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -8,7 +7,6 @@ from contextlib import contextmanager
 import httpx
 from ray import serve
 from rich.console import Console
-from serving.app import build_app
 
 from flows.context import Context, open_context
 from flows.demo.clock import SimulatedClock
@@ -23,6 +21,7 @@ from registry import deployment
 from registry.clock import Clock, utc_now
 from registry.models import DEFAULT_WORKLOAD
 from registry.settings import Settings
+from serving.app import start as start_serving
 from training.base_model.requests import Request
 
 READY_TIMEOUT_S = 120.0
@@ -36,31 +35,16 @@ FREE_REQUESTS = (
 """Typed by hand; those of the simulated people come from the grammar."""
 
 
-def demo_settings(settings: Settings) -> Settings:
-    """`settings` for a demo: a folder of its own, and thresholds for hundreds of requests.
+def run_demo(settings: Settings, *, seed: int, num_rounds: int, console: Console) -> int:
+    """Run the loop and tell what came of it. 0: the model got better; 1: it did not.
 
-    Everything else is as in production.
+    `settings` are those of `prepare`.
     """
-    changes: dict[str, object] = {
-        "home": settings.home / "demo",
-        "database_url": None,
-        "artifacts_url": None,
-        "training": settings.training.model_copy(update={"min_samples": 40}),
-        "triggers": settings.triggers.model_copy(update={"min_new_samples": 40}),
-        "experiment": settings.experiment.model_copy(update={"max_hours": 96.0}),
-    }
-    return settings.model_copy(update=changes)
-
-
-def run_demo(settings: Settings, *, seed: int, plan: Plan, console: Console) -> int:
-    """Run the loop and tell what came of it. 0: the model got better; 1: it did not."""
-    settings = demo_settings(settings)
-    shutil.rmtree(settings.home, ignore_errors=True)
-    settings.home.mkdir(parents=True)
     console.print(
         f"[bold]Kalimtak demo[/], seed {seed}. Serving, training and decisions are real; "
         "the people and the clock are simulated.\n"
     )
+    plan = Plan(num_rounds=num_rounds)
     phases = Phases()
     clock = SimulatedClock(settings.home / "clock")
     context = open_context(settings, clock=clock)
@@ -110,13 +94,12 @@ def _stage(settings: Settings, clock: Clock, console: Console, phases: Phases) -
     with ray_session(settings):
         try:
             with phases.phase("start"), console.status("starting Ray and Serve"):
-                serve.start(http_options={"host": serving.host, "port": serving.port})
-                serve.run(build_app(settings, clock=clock), name="kalimtak", route_prefix="/")
+                start_serving(settings, clock=clock)
                 _wait_until_ready(url)
             yield url
         finally:
             with phases.phase("stop"):
-                serve.shutdown()
+                serve.shutdown()  # type: ignore[no-untyped-call]
 
 
 def _wait_until_ready(url: str) -> None:

@@ -1,0 +1,27 @@
+"""The settings of a demo."""
+
+import shutil
+
+from registry.settings import Settings
+
+MIN_SAMPLES = 40
+MAX_HOURS = 96.0
+
+
+def prepare(settings: Settings) -> Settings:
+    """`settings` for a demo: an empty folder of its own, thresholds for hundreds of requests.
+
+    Everything else is as in production. What an earlier demo left is removed.
+    """
+    changes: dict[str, object] = {
+        "home": settings.home / "demo",
+        "database_url": None,
+        "artifacts_url": None,
+        "training": settings.training.model_copy(update={"min_samples": MIN_SAMPLES}),
+        "triggers": settings.triggers.model_copy(update={"min_new_samples": MIN_SAMPLES}),
+        "experiment": settings.experiment.model_copy(update={"max_hours": MAX_HOURS}),
+    }
+    prepared = settings.model_copy(update=changes)
+    shutil.rmtree(prepared.home, ignore_errors=True)
+    prepared.home.mkdir(parents=True)
+    return prepared
