@@ -275,7 +275,7 @@ def demo(
 
 @app.command()
 def check() -> None:
-    """Check settings, database and keys without changing anything."""
+    """Check the settings and the database's schema."""
     settings = _settings()
     Database(settings.resolved_database_url).check()
     _tell("settings and database are in order")

@@ -11,7 +11,7 @@ import os
 import sys
 import time
 import uuid
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -100,9 +100,9 @@ class _Launch:
         self._folder = project_folder()
         self.state = LocalState(marker=uuid.uuid4().hex)
         self._environment = {
-            **os.environ,
             **prefect_environment(settings),
             **ray_environment(settings),
+            **os.environ,
             **settings_environment(settings),
             MARKER: self.state.marker,
         }
@@ -118,8 +118,9 @@ class _Launch:
             self._start_ray()
         else:
             self._address(RAY, foreign)
-        self._start_serving()
+        serving = self._start(SERVING, "flows.local_serve", "start", lasting=False)
         self._start_worker()
+        self._wait_for_serving(serving)
         self._save(replace(self.state, complete=True))
 
     def _start_ray(self) -> None:
@@ -138,9 +139,8 @@ class _Launch:
         self._address(RAY, own_ray(self._settings))
         self._environment["RAY_ADDRESS"] = self.state.addresses[RAY]
 
-    def _start_serving(self) -> None:
+    def _wait_for_serving(self, process: Started) -> None:
         serving = self._settings.serving
-        process = self._start(SERVING, "flows.local_serve", "start", lasting=False)
         address = f"http://{serving.host}:{serving.port}"
         self._finish(process)
         self._wait(process, lambda: _answers(address + READY), lasting=False)
@@ -234,8 +234,8 @@ def _stop(settings: Settings, found: LocalState, tell: Tell) -> None:
 def _stop_serving(settings: Settings, found: LocalState) -> None:
     """Let the replicas end what they have begun; where that fails, Ray's end is theirs."""
     environment = {
-        **os.environ,
         **ray_environment(settings),
+        **os.environ,
         **settings_environment(settings),
         MARKER: found.marker,
     }
@@ -251,9 +251,9 @@ def _stop_serving(settings: Settings, found: LocalState) -> None:
     processes.wait(process, timeout_s=2 * STOP_TIMEOUT_S)
 
 
-def _answers(url: str, headers: Mapping[str, str] | None = None) -> bool:
+def _answers(url: str) -> bool:
     try:
-        return httpx.get(url, headers=headers, timeout=5).status_code == httpx.codes.OK
+        return httpx.get(url, timeout=5).status_code == httpx.codes.OK
     except httpx.HTTPError:
         return False
 

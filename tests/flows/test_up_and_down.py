@@ -38,6 +38,8 @@ class Installation:
         self.environment = {
             **os.environ,
             **ports,
+            # Serve takes a thousand ports that begin 4,000 above this one.
+            "KALIMTAK_RAY__HAPROXY_STATS_PORT": str(free_port() - 10_000),
             "KALIMTAK_HOME": str(home),
             "KALIMTAK_TRAINING__BASE_MODEL": str(base),
             "KALIMTAK_SERVING__NUM_ROUTERS": "1",
