@@ -82,7 +82,7 @@ _DECORATION = " \t>#*_-•`"
 # A header: optional list number, a short name, a colon, the rest. Bounded, so linear.
 _HEADER = re.compile(r"(?:\d{1,2}[.)]\s+)?([^\W\d_][\w ]{0,23}?)\s*[*_`]*\s*[:：](.*)")  # noqa: RUF001
 _WORDS = re.compile(r"[^\W_]+")
-_CLAUSE = re.compile(r"[;,.\n]+")
+_CLAUSE = re.compile(r"[;,.]+(?:\s+|$)")
 
 
 @dataclass(frozen=True)

@@ -120,6 +120,10 @@ def test_each_departure_is_reported_by_its_code(change, code: str) -> None:  # t
     assert code in codes(change(prompts.render(EMAIL)))
 
 
+def test_a_number_with_separators_does_not_repeat_itself() -> None:
+    assert codes(prompts.render({**EMAIL, "Task": "sell 1,000,000 shares"})) == set()
+
+
 section_text = (
     st.text(st.characters(categories=("L", "N", "Zs")), min_size=1, max_size=40)
     .map(lambda text: " ".join(text.split()))
