@@ -91,10 +91,10 @@ class Traffic:
 
     failures: list[str] = field(default_factory=list)
     answers: list[tuple[float, str]] = field(default_factory=list)
-    """When, by the monotonic clock, and which version."""
+    """When it was asked, by the monotonic clock, and which version answered."""
 
-    def first_after(self, moment: float, version: str) -> float:
-        return next(at for at, found in self.answers if at >= moment and found == version)
+    def versions_since(self, moment: float) -> set[str]:
+        return {version for at, version in self.answers if at >= moment}
 
 
 def client(served: Installation) -> httpx.AsyncClient:
@@ -110,6 +110,7 @@ async def steady_traffic(served: Installation) -> AsyncIterator[Traffic]:
         async with client(served) as connection:
             while running:
                 body = {"text": "Write an email", "user_id": f"u{number}", "max_tokens": 2}
+                asked_at = time.monotonic()
                 try:
                     response = await connection.post("/api/generate", json=body)
                 except httpx.HTTPError as error:
@@ -119,7 +120,7 @@ async def steady_traffic(served: Installation) -> AsyncIterator[Traffic]:
                     traffic.failures.append(response.text)
                 else:
                     version = response.json()["model_version"]
-                    traffic.answers.append((time.monotonic(), version))
+                    traffic.answers.append((asked_at, version))
 
     tasks = [asyncio.create_task(ask(number)) for number in range(CONNECTIONS)]
     try:
@@ -129,12 +130,22 @@ async def steady_traffic(served: Installation) -> AsyncIterator[Traffic]:
         await asyncio.gather(*tasks)
 
 
-async def until_answered_by(traffic: Traffic, version: str, moment: float) -> float:
-    """Seconds from `moment` to the first answer of `version`."""
-    while not any(at >= moment and found == version for at, found in traffic.answers):
+async def until_followed(served: Installation) -> float:
+    """Seconds until every router and replica has reported the present generation."""
+    started, generation = time.monotonic(), served.desired().generation
+    while not observed(served.database, generation):
         await asyncio.sleep(0.02)
-        assert time.monotonic() - moment < 60, traffic.failures[:3]
-    return traffic.first_after(moment, version) - moment
+        assert time.monotonic() - started < 60
+    return time.monotonic() - started
+
+
+async def until_asked(traffic: Traffic, count: int) -> set[str]:
+    """The versions that answer what is asked from now on."""
+    started = time.monotonic()
+    while sum(at >= started for at, _ in traffic.answers) < count:
+        await asyncio.sleep(0.02)
+        assert time.monotonic() - started < 60, traffic.failures[:3]
+    return traffic.versions_since(started)
 
 
 async def test_without_a_version_the_base_answers_and_feedback_is_kept(
@@ -164,15 +175,17 @@ async def test_promotion_and_rollback_lose_no_request_and_take_a_second(
     one, two = (served.register(adapters[name]) for name in ("one", "two"))
     delays = []
     async with steady_traffic(served) as traffic:
-        served.deploy(one)
-        await until_answered_by(traffic, one, time.monotonic())
-        served.deploy(two)
-        await until_answered_by(traffic, two, time.monotonic())
+        for version in (one, two):
+            served.deploy(version)
+            await until_followed(served)
+            assert await until_asked(traffic, 8) == {version}
         for _ in range(3):
             served.roll_back()
-            delays.append(await until_answered_by(traffic, one, time.monotonic()))
+            delays.append(await until_followed(served))
+            assert await until_asked(traffic, 8) == {one}
             served.deploy(two)
-            delays.append(await until_answered_by(traffic, two, time.monotonic()))
+            delays.append(await until_followed(served))
+            assert await until_asked(traffic, 8) == {two}
     assert traffic.failures == []
     # The best of six: on a machine with other work, single ones say little.
     assert min(delays) < 1.0, delays
@@ -196,10 +209,8 @@ async def test_a_corrupt_adapter_is_refused_while_the_champion_serves(
     (folder / "adapter_model.safetensors").write_bytes(b"garbage")
     async with steady_traffic(served) as traffic:
         experiment = served.try_out(challenger, share=1.0)
-        generation = served.desired().generation
-        while not observed(served.database, generation):
-            await asyncio.sleep(0.05)
-        await asyncio.sleep(0.5)
+        await until_followed(served)
+        await until_asked(traffic, 8)
     assert traffic.failures == []
     assert {version for _, version in traffic.answers} == {champion.version}
     with served.database.read() as session:
@@ -212,11 +223,9 @@ async def test_a_corrupt_adapter_is_refused_while_the_champion_serves(
 
 async def test_a_killed_model_replica_costs_no_request(served: Installation) -> None:
     async with steady_traffic(served) as traffic:
-        await asyncio.sleep(1)
+        await until_asked(traffic, 8)
         os.kill(replica_process(served, "Champion"), signal.SIGKILL)
-        killed_at = time.monotonic()
-        while sum(at > killed_at for at, _ in traffic.answers) < 20:
-            await asyncio.sleep(0.1)
+        await until_asked(traffic, 20)
     assert traffic.failures == []
 
 
