@@ -107,8 +107,9 @@ def socket_folder(settings: Settings) -> Path:
     folder = Path(f"/tmp/kalimtak-{name}")
     folder.mkdir(mode=0o700, exist_ok=True)
     status = folder.stat(follow_symlinks=False)
-    if status.st_uid != os.getuid() or stat.S_IMODE(status.st_mode) != 0o700:
+    if not stat.S_ISDIR(status.st_mode) or status.st_uid != os.getuid():
         raise SettingsError(f"{folder} belongs to somebody else: remove it")
+    folder.chmod(0o700)
     return folder
 
 

@@ -1,0 +1,43 @@
+"""What an installation contains, and that it imports from anywhere."""
+
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+
+ROOT = Path(__file__).parent.parent
+SETUPTOOLS = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]
+TOP = ("registry", "training", "serving", "flows")
+
+
+def test_every_package_of_the_tree_is_listed() -> None:
+    found = {
+        ".".join(path.parent.relative_to(ROOT).parts)
+        for top in TOP
+        for path in (ROOT / top).rglob("*.py")
+    }
+    assert found == set(SETUPTOOLS["packages"])
+    assert set(TOP) <= found
+
+
+def test_every_file_that_is_no_code_is_listed() -> None:
+    listed = {
+        path
+        for top, patterns in SETUPTOOLS["package-data"].items()
+        for pattern in patterns
+        for path in (ROOT / top).glob(pattern)
+    }
+    found = {
+        path
+        for top in TOP
+        for path in (ROOT / top).rglob("*")
+        if path.is_file() and path.suffix != ".py" and "__pycache__" not in path.parts
+    }
+    assert found - listed == set()
+    assert any(path.suffix == ".safetensors" for path in found)
+
+
+def test_the_packages_import_from_another_folder(tmp_path: Path) -> None:
+    """As Ray's and Prefect's workers do."""
+    code = "import registry.db, training.config, serving.routing, flows.curation.steps"
+    subprocess.run([sys.executable, "-c", code], cwd=tmp_path, check=True)
