@@ -41,6 +41,8 @@ Tell = Callable[[str], None]
 """Shows one line to whoever waits."""
 
 DEPLOYING, SERVER, WORKER = "deploy", "prefect-server", "prefect-worker"
+WORK_POOL = "kalimtak"
+"""As prefect.yaml names it."""
 START_TIMEOUT_S = 240.0
 """For each part; a first start on a busy machine is slow."""
 STOP_TIMEOUT_S = 20.0
@@ -157,7 +159,7 @@ class _Launch:
     def _start_worker(self) -> None:
         server = next((item for item in self.state.processes if item.name == SERVER), None)
         self._wait(server, lambda: _answers(prefect_url(self._settings) + "/health"))
-        pool = self._settings.prefect.work_pool
+        pool = WORK_POOL
         create = ("prefect", "work-pool", "create", pool, "--type", "process", "--overwrite")
         self._finish(self._start(DEPLOYING, *create, lasting=False))
         deploy = ("prefect", "deploy", "--all", "--no-prompt")

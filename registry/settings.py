@@ -166,7 +166,6 @@ class PrefectSettings(Part):
 
     host: str = "127.0.0.1"
     port: Port = 4200
-    work_pool: str = "kalimtak"
 
 
 class Settings(Part):

@@ -112,8 +112,9 @@ def _log_e(hits: Counts, nums: Counts, *, line: float, concentration: float) -> 
     if not 0 < line < 1:
         raise ValueError(f"line {line} must lie between 0 and 1")
     a, b = concentration * line, concentration * (1 - line)
-    mixture: Values = betaln(a + hits, b + nums - hits) - betaln(a, b)
-    return mixture - hits * math.log(line) - (nums - hits) * math.log1p(-line)
+    mixture = betaln(a + hits, b + nums - hits) - betaln(a, b)
+    log_e: Values = mixture - hits * math.log(line) - (nums - hits) * math.log1p(-line)
+    return log_e
 
 
 def _state(hits: int, num: int, log_e: float, *, line: float, alpha: float) -> RateAlarm:
