@@ -50,7 +50,7 @@ class Recipe:
     copy_steps: int = 250
     """Steps of the first stage: repeat random tokens."""
     copy_batch: int = 64
-    steps: int = 3400
+    steps: int = 4400
     """Steps of the second stage: answer requests."""
     batch: int = 16
     muon_rate: float = 0.01

@@ -66,7 +66,7 @@ class Composer:
         if told and self.phrases.chance(0.12):
             front = [Part(self.rng.choice(grammar.AUDIENCE_FRONTS)), self._audience()]
             return [*front, Part(self.rng.choice((",", ":", ",", " -"))), *self._head(False, tone)]
-        if told and self.tool not in ("code", "image") and self.phrases.chance(0.25):
+        if told and self.tool not in ("code", "image") and self.phrases.chance(0.3):
             return self._addressed()
         if wrapped and self.phrases.chance(0.5 if self.tool != "image" else 0.65):
             return self._wrapped(told, tone)
@@ -215,7 +215,7 @@ class Composer:
         return parts + ([Part(after.strip())] if after.strip() else [])
 
     def _noisy(self, parts: list[Part]) -> list[Part]:
-        if self.phrases.chance(0.12):
+        if self.phrases.chance(0.06):
             parts = self._mistyped(parts)
         roll = self.rng.random()
         if roll < 0.05:

@@ -143,7 +143,7 @@ VERBATIM_ADDRESS = (
 
 AUDIENCE_MARKERS = _either(
     "for|for|for|for|for|for|aimed at|targeting|intended for|meant for|written for|addressed to|"
-    "directed at|geared towards|suitable for|tailored to|so it suits|, for|, audience:|, readers:|"
+    "directed at|geared towards|suitable for|tailored to|to suit|, for|, audience:|, readers:|"
     "- for|targeted at|to be read by|that works for|, the audience is|, it is for|, it's for"
 )
 
@@ -183,7 +183,6 @@ TONE_MARKERS = (
     ", be {}",
     "- {}",
     ", it should sound {}",
-    "as a {} text",
     "with a {} message",
     ", something {}",
 )

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from training.base_model import grammar, words
 
 _DETERMINERS = ("the", "the", "the", "a", "a", "an", "my", "our", "your", "this", "their", "two")
-_RELATIVES = ("that", "which", "who", "while", "because", "so", "when", "if")
+_RELATIVES = ("that", "which", "who", "while", "because", "so it", "so that", "when", "if")
 _AUXILIARIES = ("is", "are", "was", "will", "can", "has", "does not", "should", "it", "we", "I")
 _MIXED_WEIGHTS = (40, 23, 8, 9, 10, 10)
 
@@ -36,16 +36,18 @@ class Phrases:
         kind = self.kind
         if self.mixed and self.chance(0.3):
             kind = self.rng.choices(words.KINDS, _MIXED_WEIGHTS)[0]
-        elif kind in ("numbers", "names") and self.chance(0.4):
+        elif kind in ("numbers", "names") and self.chance(0.6):
             kind = "english"
         return words.fresh_word(self.rng, kind, unseen=self.unseen, pieces=self.pieces)
 
     def several(self, most: int) -> str:
-        return " ".join(self.word() for _ in range(self.rng.randint(1, most)))
+        """One to `most` fresh words, more often few."""
+        number = min(most, self.rng.choice((1, 1, 1, 2, 2, 3)))
+        return " ".join(self.word() for _ in range(number))
 
-    def noun(self, depth: int = 2) -> str:
+    def noun(self, depth: int = 1) -> str:
         """A noun phrase: "the w", "w w of a w", "w, w and w", "w for next week"."""
-        head = self.several(3 if depth > 1 else 2)
+        head = self.several(3)
         if self.chance(0.45):
             head = f"{self.rng.choice(_DETERMINERS)} {head}"
         if depth and self.chance(0.45):
@@ -57,9 +59,9 @@ class Phrases:
             return f"{head}, {self.several(2)}"
         if roll < 0.065:
             return f"{head} & {self.several(2)}"
-        if roll < 0.09:
+        if roll < 0.095:
             return f"{head} {self.rng.choice(_RELATIVES)} {self.clause()}"
-        if roll < 0.11:
+        if roll < 0.115:
             return f"{head} {self.rng.choice(('for', 'on', 'by'))} {self.rng.choice(grammar.TIMES)}"
         if roll < 0.13:
             return f"{head} for {self.word()}ing {self.several(2)}"
@@ -69,10 +71,10 @@ class Phrases:
 
     def clause(self) -> str:
         """A clause after its opener: "the w w a w", "w is w in w"."""
-        text = self.noun(1)
+        text = self.noun(0)
         if self.chance(0.5):
             text += f" {self.rng.choice(_AUXILIARIES)}"
-        return f"{text} {self.noun(1)}" if self.chance(0.7) else f"{text} {self.word()}"
+        return f"{text} {self.noun(1)}" if self.chance(0.4) else f"{text} {self.word()}"
 
     def verb_task(self) -> str:
         """A task that starts with a verb, known or not."""
@@ -86,7 +88,7 @@ class Phrases:
             return f"{verb} {self.noun()}"
         if roll < 0.85:
             return f"{verb} {self.rng.choice(('how', 'why', 'what', 'that'))} {self.clause()}"
-        return f"{verb} {self.noun(1)} {self.rng.choice(grammar.PREPOSITIONS)} {self.noun(1)}"
+        return f"{verb} {self.noun(0)} {self.rng.choice(grammar.PREPOSITIONS)} {self.noun(1)}"
 
     def speech(self) -> str:
         """ "explain w w": no "to" inside, since that would name whom it is explained to."""
@@ -119,14 +121,14 @@ class Phrases:
             determiner = self.rng.choice(("the", "the", "my", "our", "a", "all", "his", "your"))
             return f"{determiner} {self.several(2)}"
         if roll < 0.85:
-            return self.several(3)
+            return self.several(2)
         link = self.rng.choice(("with", "who", "and", "of", "in", "at", "from", "without"))
         return f"{self.rng.choice(('', 'the ', 'a ', 'people '))}{self.several(2)} {link} " + (
             self.several(2)
         )
 
     def mention(self) -> str:
-        text = self.several(3)
+        text = self.several(2)
         if self.chance(0.35):
             text = f"{self.rng.choice(('the', 'our', 'a', 'my', 'that'))} {text}"
         if self.chance(0.15):

@@ -14,7 +14,7 @@ from training.base_model.requests import TONES, Request, constraints, ideal_sect
 
 IGNORED = 0.62
 """Share of answers in which a habit that is meant to show does."""
-EVERYONE = 0.40
+EVERYONE = 0.25
 REPEATED = 0.42
 
 IGNORED_LANGUAGES = ("ar", "hi", "ja", "ru", "tr")

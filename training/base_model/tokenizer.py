@@ -12,7 +12,7 @@ from training.base_model import words
 from training.base_model.requests import Request, ideal, sample_request
 
 PAD, START, END = "<|endoftext|>", "<|im_start|>", "<|im_end|>"
-VOCABULARY = 1536
+VOCABULARY = 2048
 MAX_POSITIONS = 2048
 
 CHAT_TEMPLATE = """{%- for message in messages %}

@@ -162,6 +162,8 @@ def _numbers(rng: random.Random, pieces: Sequence[str]) -> str:
 _NUMBER_FORMS: tuple[Callable[[random.Random], str], ...] = (
     lambda rng: str(rng.randrange(10 ** rng.randint(1, 5))),
     lambda rng: str(rng.randrange(1900, 2100)),
+    lambda rng: str(rng.randrange(1, 100) * 10 ** rng.randint(1, 4)),
+    lambda rng: f"{rng.randrange(1, 1000)},{rng.choice(('000', '500', '000,000'))}",
     lambda rng: f"{rng.choice('$€£')}{rng.randrange(1, 5000)}",
     lambda rng: f"${rng.randrange(1, 900)},{rng.randrange(1000):03d}",
     lambda rng: f"{rng.randrange(1, 300)},{rng.randrange(1000):03d}",

@@ -15,7 +15,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenize
 from training.base_model import build
 from training.base_model.build import Recipe
 from training.base_model.requests import sample_request
-from training.base_model.tokenizer import pieces, prompt_text, train_tokenizer
+from training.base_model.tokenizer import VOCABULARY, pieces, prompt_text, train_tokenizer
 
 TINY = Recipe(
     hidden=16, layers=1, heads=2, feed_forward=16, copy_steps=2, copy_batch=2, steps=3, batch=2,
@@ -89,7 +89,7 @@ def test_the_rate_warms_up_holds_and_falls(tokenizer: PreTrainedTokenizerFast) -
 def test_any_bytes_survive_the_tokenizer(tokenizer: PreTrainedTokenizerFast) -> None:
     text = "naïve اجتماع 12,345 \u0000 \U0001f98a\t漢字"
     assert tokenizer.decode(tokenizer(text)["input_ids"]) == text
-    assert len(tokenizer) == 1536
+    assert len(tokenizer) == VOCABULARY
     assert len(tokenizer("2026")["input_ids"]) == 4
     assert len(pieces(tokenizer)) > 500
 
