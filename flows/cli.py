@@ -17,10 +17,11 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Column, Table
 
-from flows import environment, local, status
+from flows import environment, status
 from flows.context import Context, open_context
 from flows.demo.settings import prepare
 from flows.learner import Learner
+from flows.local import launch
 from flows.steps import PlainSteps
 from registry import deployment, experiments, versions
 from registry.db import Database
@@ -65,7 +66,7 @@ def _tell(line: str) -> None:
 @app.command()
 def up() -> None:
     """Start Ray, serving, Prefect with its UI and a worker on this machine."""
-    addresses = local.up(_settings(), _tell)
+    addresses = launch.up(_settings(), _tell)
     table = Table("what", "address", box=None)
     table.add_row("endpoint", addresses["serving"])
     table.add_row("Prefect UI", addresses["prefect"].removesuffix("/api"))
@@ -76,7 +77,7 @@ def up() -> None:
 @app.command()
 def down() -> None:
     """Stop what `up` has started, and nothing else."""
-    _tell("stopped" if local.down(_settings(), _tell) else "nothing was started here")
+    _tell("stopped" if launch.down(_settings(), _tell) else "nothing was started here")
 
 
 @app.command("status")
@@ -86,14 +87,14 @@ def show_status(workload: Workload = "default", as_json: AsJson = False) -> None
     found = status.read_status(open_context(settings), workload=workload)
     if as_json:
         sys.stdout.write(
-            json.dumps({**found.as_dict(), "up": local.is_up(settings)}, indent=2) + "\n"
+            json.dumps({**found.as_dict(), "up": launch.is_up(settings)}, indent=2) + "\n"
         )
         return
     table = Table(show_header=False, box=None)
     table.add_row("workload", escape(found.workload))
     for name, value in status.rows(found).items():
         table.add_row(name, escape(value))
-    table.add_row("running here", "yes" if local.is_up(settings) else "no (kalimtak up)")
+    table.add_row("running here", "yes" if launch.is_up(settings) else "no (kalimtak up)")
     console.print(table)
     if found.decisions:
         decisions = Table("decided at (UTC)", "action", "reason", title="last decisions")

@@ -9,8 +9,8 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-import flows.state
-from flows.processes import is_alive
+import flows.local.state
+from flows.local.processes import is_alive
 from registry.settings import CONFIG_VARIABLE, DEFAULT_FILE, PREFIX, Settings
 from serving import runtime_env
 
@@ -60,12 +60,12 @@ def ray_address(settings: Settings) -> str | None:
     address = foreign_ray(settings) or os.environ.get("RAY_ADDRESS")
     if address:
         return address
-    state = flows.state.load(settings.home)
+    state = flows.local.state.load(settings.home)
     if state is None or not any(
-        process.name == flows.state.RAY and is_alive(process) for process in state.processes
+        process.name == flows.local.state.RAY and is_alive(process) for process in state.processes
     ):
         return None
-    return state.addresses.get(flows.state.RAY)
+    return state.addresses.get(flows.local.state.RAY)
 
 
 def ray_environment(settings: Settings) -> dict[str, str]:

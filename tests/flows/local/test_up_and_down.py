@@ -12,11 +12,11 @@ from pathlib import Path
 import httpx
 import pytest
 
-from flows import processes, state
+from flows.local import processes, state
 from tests.support.network import free_port
 from tests.support.tiny_model import make_tiny_model
 
-PROJECT = Path(__file__).parents[2]
+PROJECT = Path(__file__).parents[3]
 PORTS = (
     "SERVING__PORT",
     "PREFECT__PORT",

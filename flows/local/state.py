@@ -7,7 +7,7 @@ import os
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
-from flows.processes import Started
+from flows.local.processes import Started
 
 FILE = Path("run") / "state.json"
 RAY, SERVING, PREFECT = "ray", "serving", "prefect"

@@ -19,7 +19,6 @@ from pathlib import Path
 import httpx
 
 import flows
-from flows import ports, processes, state
 from flows.context import open_context
 from flows.environment import (
     foreign_ray,
@@ -32,8 +31,9 @@ from flows.environment import (
     settings_environment,
 )
 from flows.errors import LocalError
-from flows.processes import MARKER, Started
-from flows.state import PREFECT, RAY, SERVING, LocalState
+from flows.local import ports, processes, state
+from flows.local.processes import MARKER, Started
+from flows.local.state import PREFECT, RAY, SERVING, LocalState
 from registry.settings import Settings
 from serving import runtime_env
 
@@ -120,7 +120,7 @@ class _Launch:
             self._start_ray()
         else:
             self._address(RAY, foreign)
-        serving = self._start(SERVING, "flows.local_serve", "start", lasting=False)
+        serving = self._start(SERVING, "flows.local.serve", "start", lasting=False)
         self._start_worker()
         self._wait_for_serving(serving)
         self._save(replace(self.state, complete=True))
@@ -245,7 +245,7 @@ def _stop_serving(settings: Settings, found: LocalState) -> None:
         environment["RAY_ADDRESS"] = found.addresses[RAY]
     process = processes.start(
         SERVING,
-        [sys.executable, "-m", "flows.local_serve", "stop"],
+        [sys.executable, "-m", "flows.local.serve", "stop"],
         environment=environment,
         log=settings.home / "logs" / f"{SERVING}.log",
         folder=project_folder(),

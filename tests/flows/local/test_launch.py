@@ -10,10 +10,10 @@ from pathlib import Path
 
 import pytest
 
-from flows import local, ports, processes, state
 from flows.errors import LocalError
-from flows.processes import MARKER, Started
-from flows.state import LocalState
+from flows.local import launch, ports, processes, state
+from flows.local.processes import MARKER, Started
+from flows.local.state import LocalState
 from registry.settings import Settings
 
 
@@ -53,32 +53,32 @@ def test_what_was_started_is_read_back(settings: Settings, running: Started) -> 
     found = state.load(settings.home)
     assert found is not None
     assert found.processes == (running,)
-    assert local.is_up(settings)
+    assert launch.is_up(settings)
 
 
 def test_up_twice_changes_nothing(settings: Settings, running: Started, said: list[str]) -> None:
     remember(settings, running)
-    assert local.up(settings, said.append) == {"serving": "http://127.0.0.1:8000"}
+    assert launch.up(settings, said.append) == {"serving": "http://127.0.0.1:8000"}
     assert said == ["already up"]
     assert processes.is_alive(running)
 
 
 def test_down_without_up_stops_nothing(settings: Settings, said: list[str]) -> None:
-    assert local.down(settings, said.append) is False
+    assert launch.down(settings, said.append) is False
 
 
 def test_down_stops_what_was_started_and_forgets_it(
     settings: Settings, running: Started, said: list[str]
 ) -> None:
     remember(settings, running)
-    assert local.down(settings, said.append) is True
+    assert launch.down(settings, said.append) is True
     assert not processes.is_alive(running)
     assert state.load(settings.home) is None
 
 
 def test_after_a_reboot_nothing_counts_as_up(settings: Settings, running: Started) -> None:
     remember(settings, Started(name="ray", pid=running.pid, started="other-boot:1", log=""))
-    assert not local.is_up(settings)
+    assert not launch.is_up(settings)
 
 
 def test_a_state_file_of_another_version_is_ignored(settings: Settings) -> None:
@@ -98,5 +98,5 @@ def test_a_taken_port_is_named_with_its_setting(settings: Settings) -> None:
 
 
 def test_two_at_once_do_not_meet(settings: Settings, said: list[str]) -> None:
-    with local._lock(settings.home), pytest.raises(LocalError, match="at work here"):
-        local.down(settings, said.append)
+    with launch._lock(settings.home), pytest.raises(LocalError, match="at work here"):
+        launch.down(settings, said.append)

@@ -1,6 +1,6 @@
 """Puts the serving application on the Ray that the environment names, or takes it off.
 
-    python -m flows.local_serve start|stop
+    python -m flows.local.serve start|stop
 
 A process of its own, so that what it leaves behind is only what runs in Ray.
 """

@@ -12,8 +12,8 @@ from uuid import uuid4
 
 import pytest
 
-from flows import processes
-from flows.processes import MARKER, Started
+from flows.local import processes
+from flows.local.processes import MARKER, Started
 
 CHILD = "import time; time.sleep(60)"
 PARENT = f"import subprocess, sys; subprocess.run([sys.executable, '-c', {CHILD!r}])"

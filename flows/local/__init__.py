@@ -1,0 +1,1 @@
+"""The installation on this machine: what `kalimtak up` starts, and `kalimtak down` stops."""
