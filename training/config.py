@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 import tomllib
 from pathlib import Path
 from typing import Literal, Self
@@ -37,7 +38,11 @@ class OptimizerRecipe(_Section):
     """AdamW on the adapter's weights."""
 
     num_steps: int = Field(ge=1)
-    """Optimizer steps of the whole run."""
+    """Most optimizer steps of a run, and what it takes where num_epochs is unset."""
+    num_epochs: float | None = Field(default=None, gt=0)
+    """Passes over the examples, as far as min_steps and num_steps allow."""
+    min_steps: int = Field(default=1, ge=1)
+    """Least optimizer steps of a run; at most num_steps."""
     learning_rate: float = Field(gt=0, le=1)
     """At its peak, after the warm-up."""
     warmup_steps: int = Field(default=0, ge=0)
@@ -114,6 +119,11 @@ class Recipe(_Section):
                 f"optimizer.warmup_steps ({optimizer.warmup_steps}) exceeds "
                 f"optimizer.num_steps ({optimizer.num_steps})"
             )
+        if optimizer.min_steps > optimizer.num_steps:
+            raise ValueError(
+                f"optimizer.min_steps ({optimizer.min_steps}) exceeds "
+                f"optimizer.num_steps ({optimizer.num_steps})"
+            )
         if workers.num_workers > data.global_batch:
             raise ValueError(
                 f"workers.num_workers ({workers.num_workers}) exceeds data.global_batch "
@@ -132,20 +142,29 @@ class Recipe(_Section):
         """Where workers compute."""
         return "cuda" if self.workers.gpus_per_worker else "cpu"
 
-    def loop_settings(self) -> LoopSettings:
-        """The part that the training loop reads."""
+    def loop_settings(self, num_examples: int) -> LoopSettings:
+        """The part that the training loop reads, for a run on `num_examples`."""
+        num_steps = self.num_steps(num_examples)
         return LoopSettings(
-            num_steps=self.optimizer.num_steps,
+            num_steps=num_steps,
             global_batch=self.data.global_batch,
             micro_batch=self.data.micro_batch,
             learning_rate=self.optimizer.learning_rate,
-            warmup_steps=self.optimizer.warmup_steps,
+            warmup_steps=min(self.optimizer.warmup_steps, num_steps),
             schedule=self.optimizer.schedule,
             weight_decay=self.optimizer.weight_decay,
             max_grad_norm=self.optimizer.max_grad_norm,
             balance_by_tool=self.data.balance_by_tool,
             seed=self.seed,
         )
+
+    def num_steps(self, num_examples: int) -> int:
+        """Optimizer steps of a run on `num_examples`."""
+        optimizer = self.optimizer
+        if optimizer.num_epochs is None:
+            return optimizer.num_steps
+        wanted = math.ceil(optimizer.num_epochs * num_examples / self.data.global_batch)
+        return min(max(wanted, optimizer.min_steps), optimizer.num_steps)
 
     def digest(self) -> str:
         """`sha256:…` of the recipe's values, whatever the file's layout and comments."""

@@ -105,7 +105,7 @@ def _prepare(job: Job, collective: Collective) -> _Prepared:
     loop = TrainingLoop(
         model=model,
         dataset=data.examples,
-        settings=recipe.loop_settings(),
+        settings=recipe.loop_settings(len(data.examples)),
         collective=collective,
         loss_sum=padded_loss_sum(pad_id=tokenizer.pad_token_id, device=device),
     )

@@ -1,10 +1,14 @@
 """Guardrails: a challenger that is slow, fails or displeases is stopped at once.
 
-Each is an e-process against a line frozen on the champion's first answers of the experiment.
+Each is an e-process. Errors and negative feedback are held against a line frozen on the
+champion's first answers. Latency moves with the machine's load, so each answer is held
+against the champion's answers just before it: a line that only the past gives keeps the
+e-process valid (docs/decisions/0004-latency-line-follows-the-champion.md).
 """
 
 import math
-from collections.abc import Sequence
+from bisect import bisect_left
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 from flows.decisions.sequential import RateAlarm, first_alarm, wilson_upper
@@ -53,20 +57,31 @@ def _latency(
     challenger: Sequence[Observation],
     settings: ExperimentSettings,
 ) -> Guardrail | None:
-    reference = [item.latency_ms for item in champion if item.latency_ms is not None]
-    reference = reference[: settings.guardrail_min_reference]
-    if len(reference) < settings.guardrail_min_reference:
+    num_reference = settings.guardrail_min_reference
+    reference = [item for item in champion if item.latency_ms is not None]
+    if len(reference) < num_reference:
         return None
-    p95 = sorted(reference)[math.ceil(0.95 * len(reference)) - 1]
-    line_ms = p95 * settings.latency_tolerance
-    slow = [item.latency_ms > line_ms for item in challenger if item.latency_ms is not None]
+    times = [item.created_at for item in reference]
+    slow: list[bool] = []
+    for item in challenger:
+        if item.latency_ms is None:
+            continue
+        # The first answers of a challenger are held against the champion's first ones.
+        end = max(bisect_left(times, item.created_at), num_reference)
+        recent = [other.latency_ms or 0.0 for other in reference[end - num_reference : end]]
+        slow.append(item.latency_ms > settings.latency_tolerance * _p95(recent))
     evidence = first_alarm(slow, line=SLOW_RATE, alpha=settings.guardrail_alpha)
     return Guardrail(
         "latency",
         evidence,
-        f"latency: {evidence.hits} of {evidence.num} answers took over {line_ms:.0f} ms "
-        f"({settings.latency_tolerance:g} times the champion's p95)",
+        f"latency: {evidence.hits} of {evidence.num} answers took over "
+        f"{settings.latency_tolerance:g} times the p95 of the champion's {num_reference} before",
     )
+
+
+def _p95(latencies: Collection[float]) -> float:
+    """The value that 95 % do not exceed (nearest rank)."""
+    return sorted(latencies)[math.ceil(0.95 * len(latencies)) - 1]
 
 
 def _rate(

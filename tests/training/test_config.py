@@ -35,7 +35,8 @@ def test_unknown_recipe_is_answered_with_the_known_ones() -> None:
         ("rank = 8", "rank = 8\nrankk = 9", r"unknown key lora\.rankk\."),
         ("rank = 8", "rank = 0", r"lora\.rank: .*greater than or equal to 1 \(got 0\)\."),
         ('schedule = "linear"', 'schedule = "magic"', r"optimizer\.schedule: .*'magic'"),
-        ("warmup_steps = 4", "warmup_steps = 41", r"warmup_steps \(41\) exceeds .*\(40\)"),
+        ("warmup_steps = 4", "warmup_steps = 101", r"warmup_steps \(101\) exceeds .*\(100\)"),
+        ("min_steps = 15", "min_steps = 101", r"min_steps \(101\) exceeds .*\(100\)"),
         ("num_workers = 2", "num_workers = 17", r"num_workers \(17\) exceeds .*\(16\)"),
         ("num_workers = 2", "num_workers = 3", r"data\.micro_batch \(8\) exceeds .*\(6\)"),
         ("rank = 8", "rank = ", "is not TOML"),
@@ -65,3 +66,14 @@ def test_a_recipe_cannot_be_changed() -> None:
     recipe: Recipe = load_recipe("tiny_cpu")
     with pytest.raises(ValueError, match="frozen"):
         recipe.seed = 3  # type: ignore[misc]
+
+
+@pytest.mark.parametrize(
+    ("num_examples", "num_steps"), [(1, 15), (240, 15), (241, 16), (800, 50), (5000, 100)]
+)
+def test_a_run_takes_its_epochs_within_its_bounds(num_examples: int, num_steps: int) -> None:
+    assert load_recipe("tiny_cpu").num_steps(num_examples) == num_steps
+
+
+def test_without_epochs_a_run_always_takes_its_steps() -> None:
+    assert load_recipe("lora_1gpu").num_steps(1) == load_recipe("lora_1gpu").optimizer.num_steps

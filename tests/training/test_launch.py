@@ -88,10 +88,11 @@ def _losses_without_ray(recipe: Recipe, base: str, examples: list[Example]) -> l
         target_modules=lora.target_modules,
         seed=recipe.seed,
     )
+    dataset = encode_all(examples, tokenizer, max_tokens=recipe.data.max_tokens).examples
     loop = TrainingLoop(
         model=model,
-        dataset=encode_all(examples, tokenizer, max_tokens=recipe.data.max_tokens).examples,
-        settings=recipe.loop_settings(),
+        dataset=dataset,
+        settings=recipe.loop_settings(len(dataset)),
         collective=Alone(),
         loss_sum=padded_loss_sum(pad_id=tokenizer.pad_token_id, device=torch.device("cpu")),
     )
@@ -108,6 +109,7 @@ def test_two_ray_workers_train_as_one_process_does_and_tell_as_they_go(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     recipe = load_recipe("tiny_cpu")
+    num_steps = recipe.num_steps(len(examples))
     heard: list[tuple[Progress, datetime]] = []
     monkeypatch.chdir(tmp_path)
     before = signal.getsignal(signal.SIGINT)
@@ -118,12 +120,12 @@ def test_two_ray_workers_train_as_one_process_does_and_tell_as_they_go(
     assert outcome.losses == pytest.approx(
         _losses_without_ray(recipe, tiny_base, examples), rel=1e-4
     )
-    assert [progress.step for progress, _ in heard] == list(range(1, 41))
+    assert [progress.step for progress, _ in heard] == list(range(1, num_steps + 1))
     assert [progress.loss for progress, _ in heard] == outcome.losses
     assert heard[0][1] < ended
     assert outcome.validation_loss is not None
     assert outcome.validation_loss < outcome.losses[0]
-    assert (outcome.num_steps, outcome.num_failures, outcome.num_dropped) == (40, 0, 0)
+    assert (outcome.num_steps, outcome.num_failures, outcome.num_dropped) == (num_steps, 0, 0)
     config = read_adapter_config(outcome.adapter_dir)
     assert config["base_model_name_or_path"] == tiny_base
     assert signal.getsignal(signal.SIGINT) is before
@@ -136,7 +138,12 @@ def test_a_killed_worker_is_replaced_and_the_loss_curve_goes_on(
 ) -> None:
     # So slow a rate that rounding, which differs between one and two workers, does not grow.
     recipe = _recipe(
-        tmp_path, num_steps=150, learning_rate=1e-4, checkpoint_every=10, max_failures=1
+        tmp_path,
+        num_steps=150,
+        min_steps=150,
+        learning_rate=1e-4,
+        checkpoint_every=10,
+        max_failures=1,
     )
     killed: list[int] = []
     steps: list[int] = []

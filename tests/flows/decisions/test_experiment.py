@@ -1,5 +1,6 @@
 """48 hours of experiment, in a millisecond each."""
 
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 import numpy as np
@@ -140,3 +141,15 @@ def test_nothing_was_answered_yet() -> None:
 
 def test_the_same_answers_give_the_same_decision() -> None:
     assert look(CHAMPION, BETTER) == look(CHAMPION, BETTER)
+
+
+def test_a_load_that_grows_for_both_arms_is_not_held_against_the_challenger() -> None:
+    def slower_by_the_hour(items: list[Observation]) -> list[Observation]:
+        return [
+            replace(item, latency_ms=(item.latency_ms or 0) * (1 + index / 50))
+            for index, item in enumerate(items)
+        ]
+
+    both = [observe(role, 300, good=0.5) for role in ("champion", "challenger")]
+    decision = look(*(slower_by_the_hour(arm) for arm in both), hours=1)
+    assert decision.action is not Action.ROLL_BACK
