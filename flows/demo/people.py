@@ -23,7 +23,8 @@ NUM_PEOPLE = 500
 RATING_NOISE = 0.10
 RATING_RATE = 0.90
 CONCURRENCY = 24
-TIMEOUT_S = 60.0
+TIMEOUT_S = 90.0
+"""Longer than the endpoint takes to give up, so that its own reason is seen."""
 
 
 @dataclass(frozen=True)
@@ -46,7 +47,7 @@ class People:
         self._correction_rate = correction_rate
 
     def use(self, num_requests: int, *, on_answer: Callable[[], None]) -> list[Answer]:
-        """Ask `num_requests` times and rate what comes back. Raises on any failed request."""
+        """Ask `num_requests` times and rate what comes back. Raises `httpx.HTTPError`."""
         asks = [
             (self._rng.randrange(NUM_PEOPLE), sample_request(self._rng), self._rng.random())
             for _ in range(num_requests)

@@ -1,5 +1,6 @@
 """`kalimtak demo`: the whole loop on local Ray and Serve, in a few minutes on two cores."""
 
+import logging
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -15,6 +16,7 @@ from flows.demo.progress import Phases
 from flows.demo.report import print_story, write_reports
 from flows.demo.results import Story, score
 from flows.demo.rounds import Loop, Plan, run_round
+from flows.errors import LocalError
 from flows.ray_learner import RayLearner
 from flows.runtime import ray_session
 from registry import deployment
@@ -48,7 +50,12 @@ def run_demo(settings: Settings, *, seed: int, num_rounds: int, console: Console
     phases = Phases()
     clock = SimulatedClock(settings.home / "clock")
     context = open_context(settings, clock=clock)
-    story = _run(context, clock, seed=seed, plan=plan, console=console, phases=phases)
+    try:
+        story = _run(context, clock, seed=seed, plan=plan, console=console, phases=phases)
+    except httpx.HTTPError as error:
+        raise LocalError(
+            f"a request of the demo failed: {error or type(error).__name__}"
+        ) from error
     story.phases, story.seconds = phases.seconds, phases.total
     write_reports(story, settings.home, now=utc_now())
     _tell(story, context, console)
@@ -91,6 +98,7 @@ def _stage(settings: Settings, clock: Clock, console: Console, phases: Phases) -
     """Ray and the serving application for the time of the block; yields its address."""
     serving = settings.serving
     url = f"http://{serving.host}:{serving.port}"
+    logging.getLogger("ray.serve").setLevel(logging.WARNING)
     with ray_session(settings):
         try:
             with phases.phase("start"), console.status("starting Ray and Serve"):
