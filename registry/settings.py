@@ -142,7 +142,8 @@ class GateSettings(Part):
     """What a trained version must show on held-out data before people see it."""
 
     max_accuracy_loss: Share = 0.05
-    """Accuracy it may lose against the champion, overall and on any target tool."""
+    """Accuracy it may lose against the champion, overall and on any target tool, beyond one
+    standard error of the comparison."""
     min_samples_per_tool: Count = 10
     """Tools with fewer held-out samples are reported, not judged."""
 

@@ -22,7 +22,7 @@ Item = TypeVar("Item")
 NUM_PEOPLE = 500
 RATING_NOISE = 0.10
 RATING_RATE = 0.90
-CONCURRENCY = 24
+CONCURRENCY = 32
 TIMEOUT_S = 90.0
 """Longer than the endpoint takes to give up, so that its own reason is seen."""
 

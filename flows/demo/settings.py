@@ -6,6 +6,8 @@ from registry.settings import Settings
 
 MIN_SAMPLES = 40
 MAX_HOURS = 96.0
+LATENCY_TOLERANCE = 2.0
+"""An adapter adds a visible share to the work of so tiny a base model."""
 
 
 def prepare(settings: Settings) -> Settings:
@@ -19,7 +21,9 @@ def prepare(settings: Settings) -> Settings:
         "artifacts_url": None,
         "training": settings.training.model_copy(update={"min_samples": MIN_SAMPLES}),
         "triggers": settings.triggers.model_copy(update={"min_new_samples": MIN_SAMPLES}),
-        "experiment": settings.experiment.model_copy(update={"max_hours": MAX_HOURS}),
+        "experiment": settings.experiment.model_copy(
+            update={"max_hours": MAX_HOURS, "latency_tolerance": LATENCY_TOLERANCE}
+        ),
     }
     prepared = settings.model_copy(update=changes)
     shutil.rmtree(prepared.home, ignore_errors=True)

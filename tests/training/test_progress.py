@@ -50,4 +50,14 @@ def test_a_lost_board_ends_the_listening_and_nothing_else() -> None:
     with Listener(lambda progress: heard.append(progress.step)) as listener:
         ray.get(listener.board.tell.remote([_progress(1)]))
         ray.kill(listener.board)
+        _wait_until_dead(listener.board)
         assert listener.num_failures() is None
+
+
+def _wait_until_dead(actor: ray.actor.ActorHandle) -> None:
+    """A kill takes a moment to arrive."""
+    try:
+        while True:
+            ray.get(actor.tell.remote([]))
+    except ray.exceptions.RayActorError:
+        return

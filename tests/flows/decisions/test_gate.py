@@ -17,16 +17,25 @@ def test_an_equal_version_passes() -> None:
 def test_a_tool_that_got_worse_is_named_even_when_the_whole_is_better() -> None:
     decision = decide(
         scores(0.5, email=(50, 0.5), code=(50, 0.5)),
-        scores(0.7, email=(50, 1.0), code=(50, 0.4)),
+        scores(0.7, email=(50, 1.0), code=(50, 0.3)),
         SETTINGS,
     )
     assert not decision.passed
-    assert decision.reasons[0].startswith("code: accuracy 0.500 → 0.400")
+    assert decision.reasons[0].startswith("code: accuracy 0.500 → 0.300")
 
 
 def test_a_worse_whole_is_refused() -> None:
-    assert not decide(scores(0.5), scores(0.44), SETTINGS).passed
-    assert decide(scores(0.5), scores(0.46), SETTINGS).passed
+    assert not decide(scores(0.5), scores(0.37), SETTINGS).passed
+    assert decide(scores(0.5), scores(0.39), SETTINGS).passed
+
+
+def test_one_answer_of_few_is_no_loss_and_one_in_ten_of_many_is() -> None:
+    def loses_a_tenth_on(num: int) -> bool:
+        before, after = (Scores(0.9, 500, {"code": ToolScore(num, x)}) for x in (0.6, 0.5))
+        return not decide(before, after, SETTINGS).passed
+
+    assert not loses_a_tenth_on(20)
+    assert loses_a_tenth_on(500)
 
 
 @pytest.mark.parametrize("before", [{}, {"code": (9, 0.9)}])
