@@ -24,7 +24,7 @@ from registry.models import DEFAULT_WORKLOAD, Dataset
 from registry.versions import Status
 from training.base_model.requests import Request
 
-HOURS_PER_VISIT = 8.0
+HOURS_PER_VISIT = 12.0
 """Simulated time between two looks at an experiment."""
 OBSERVED_TIMEOUT_S = 30.0
 

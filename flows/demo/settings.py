@@ -6,6 +6,7 @@ from registry.settings import Settings
 
 MIN_SAMPLES = 40
 MAX_HOURS = 96.0
+RAMP_MIN_RATED = 15
 LATENCY_TOLERANCE = 2.0
 """An adapter adds a visible share to the work of so tiny a base model."""
 
@@ -22,7 +23,11 @@ def prepare(settings: Settings) -> Settings:
         "training": settings.training.model_copy(update={"min_samples": MIN_SAMPLES}),
         "triggers": settings.triggers.model_copy(update={"min_new_samples": MIN_SAMPLES}),
         "experiment": settings.experiment.model_copy(
-            update={"max_hours": MAX_HOURS, "latency_tolerance": LATENCY_TOLERANCE}
+            update={
+                "max_hours": MAX_HOURS,
+                "latency_tolerance": LATENCY_TOLERANCE,
+                "ramp_min_rated": RAMP_MIN_RATED,
+            }
         ),
     }
     prepared = settings.model_copy(update=changes)
