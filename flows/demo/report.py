@@ -117,8 +117,8 @@ def trial_plot(turn: Round) -> bytes:
         axes.fill_between(hours, lowers, uppers, color=COLOURS[0], alpha=0.18, linewidth=0)
         axes.plot(hours, differences, color=COLOURS[0], linewidth=2, marker="o", markersize=3)
         axes.axhline(0, color=INK, linewidth=1)
-        for share_from, (hour, share) in _steps(turn.shares):
-            label = f"{share_from:.0%} → {share:.0%}"
+        for hour, share in _steps(turn.shares):
+            label = f"share {share:.0%}"
             axes.axvline(hour, color=COLOURS[1], linewidth=1, linestyle=":")
             axes.annotate(label, (hour, axes.get_ylim()[1]), fontsize=9, color=COLOURS[1])
         axes.set_xlabel("simulated hours")
@@ -127,11 +127,9 @@ def trial_plot(turn: Round) -> bytes:
         return png(figure)
 
 
-def _steps(
-    shares: Sequence[tuple[float, float]],
-) -> list[tuple[float, tuple[float, float]]]:
-    """The looks at which the share had grown, each with the share before it."""
-    return [(before[1], after) for before, after in pairwise(shares) if after[1] > before[1]]
+def _steps(shares: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:
+    """The looks at which the share had grown."""
+    return [after for before, after in pairwise(shares) if after[1] > before[1]]
 
 
 def _annotate(axes: Axes, xs: Sequence[float], ys: Sequence[float], colour: str) -> None:
