@@ -60,7 +60,7 @@ def environment(settings: Settings) -> dict[str, str]:
         "RAY_AUTH_MODE": "token",
         "RAY_AUTH_TOKEN_PATH": str(token_file(run)),
         "RAY_USAGE_STATS_ENABLED": "0",
-        **_loopback_cluster(settings),
+        **_own_cluster(settings),
         "RAY_SERVE_ENABLE_HA_PROXY": "1",
         "RAY_SERVE_THROUGHPUT_OPTIMIZED": "1",
         "RAY_SERVE_HAPROXY_BINARY_PATH": str(_wrapper(run, settings)),
@@ -89,9 +89,16 @@ def environment(settings: Settings) -> dict[str, str]:
     }
 
 
-def _loopback_cluster(settings: Settings) -> dict[str, str]:
-    """A cluster of our own stays on this machine: Ray's switch for that has an odd name."""
-    return {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0"} if settings.ray.address is None else {}
+def _own_cluster(settings: Settings) -> dict[str, str]:
+    """What a cluster of our own is told; somebody else's keeps its ways."""
+    if settings.ray.address is not None:
+        return {}
+    return {
+        # Ray's switch for staying on this machine has an odd name.
+        "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",
+        # Serving and training start more processes at once than Ray expects of few cores.
+        "RAY_worker_maximum_startup_concurrency": "8",
+    }
 
 
 def run_folder(settings: Settings) -> Path:
