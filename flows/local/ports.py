@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import socket
+from collections.abc import Sequence
 
 from flows.environment import foreign_ray, prefect_url
 from flows.errors import LocalError
 from registry.settings import Settings
+
+ENDPOINT = ("serving.port", "ray.haproxy_metrics_port", "ray.haproxy_stats_port")
 
 
 def own_prefect(settings: Settings) -> bool:
@@ -17,7 +20,16 @@ def own_prefect(settings: Settings) -> bool:
 
 def check(settings: Settings) -> None:
     """Raise `LocalError` naming the first port that is taken, and the setting to change."""
-    for setting, host, port in _wanted(settings):
+    _check(_wanted(settings))
+
+
+def check_endpoint(settings: Settings) -> None:
+    """The same for the ports of the endpoint alone."""
+    _check([wanted for wanted in _wanted(settings) if wanted[0] in ENDPOINT])
+
+
+def _check(wanted: Sequence[tuple[str, str, int]]) -> None:
+    for setting, host, port in wanted:
         if not _is_free(host, port):
             raise LocalError(
                 f"port {port} is in use: set {setting} to another one, or stop what uses it"

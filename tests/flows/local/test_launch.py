@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import socket
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -87,14 +87,17 @@ def test_a_state_file_of_another_version_is_ignored(settings: Settings) -> None:
     assert state.load(settings.home) is None
 
 
-def test_a_taken_port_is_named_with_its_setting(settings: Settings) -> None:
+@pytest.mark.parametrize("check", [ports.check, ports.check_endpoint])
+def test_a_taken_port_is_named_with_its_setting(
+    settings: Settings, check: Callable[[Settings], None]
+) -> None:
     with socket.socket() as other:
         other.bind(("127.0.0.1", 0))
         other.listen()
         port = other.getsockname()[1]
         serving = settings.serving.model_copy(update={"port": port})
         with pytest.raises(LocalError, match=rf"port {port} is in use: set serving\.port"):
-            ports.check(settings.model_copy(update={"serving": serving}))
+            check(settings.model_copy(update={"serving": serving}))
 
 
 def test_two_at_once_do_not_meet(settings: Settings, said: list[str]) -> None:
