@@ -62,7 +62,7 @@ def test_the_published_adapter_carries_its_manifest(context: Context) -> None:
 
 def test_a_worse_version_is_rejected_and_never_served(context: Context) -> None:
     log_liked(context, 100, at=context.clock())
-    result = retrain(context, FakeLearner([0.3]))
+    result = retrain(context, FakeLearner([0.1]))
     assert (result.status, result.standing) == ("rejected", "rejected")
     assert "a loss of more than 0.05" in result.reason
     with context.database.read() as session:
@@ -81,7 +81,7 @@ def test_the_same_data_is_not_learned_twice_unless_forced(
     context: Context, clock: FakeClock
 ) -> None:
     log_liked(context, 100, at=context.clock())
-    learner = FakeLearner([0.3, 0.3])
+    learner = FakeLearner([0.1, 0.1])
     retrain(context, learner)
     clock.move(hours=1)
     again = retrain(context, learner)
