@@ -64,7 +64,7 @@ def test_a_worse_version_is_rejected_and_never_served(context: Context) -> None:
     log_liked(context, 100, at=context.clock())
     result = retrain(context, FakeLearner([0.1]))
     assert (result.status, result.standing) == ("rejected", "rejected")
-    assert "a loss of more than 0.05" in result.reason
+    assert "accuracy 0.500 → 0.100" in result.reason
     with context.database.read() as session:
         assert deployment.desired(session).live == ()
 
