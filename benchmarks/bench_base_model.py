@@ -54,6 +54,16 @@ class Bench:
         total = evaluate.slots_right(everything)
         return [*figures, at_least("slots right, all kinds", total, "share", 0.95)]
 
+    def tangled(self) -> list[Figure]:
+        """Slots right in requests like those of training, which no one could always parse."""
+        shares = []
+        for seed in self.seeds:
+            rng = evaluate.evaluation_rng(seed, "tangled")
+            asked = [sample_request(rng, tangled=True) for _ in range(self.requests)]
+            judged = self._judged(asked, temperature=0.0, seed=seed)
+            shares.append(evaluate.slots_right(judged))
+        return [Figure("slots right, tangled requests", mean(shares), _spread(shares))]
+
     def free(self) -> list[Figure]:
         """Free-typed requests whose task and audience are right."""
         asked = evaluate.free_requests()
@@ -122,7 +132,14 @@ def main(arguments: list[str] | None = None) -> None:
     torch.set_num_threads(1)
     seeds, requests = (1, 30) if options.quick else (5, 200)
     bench = Bench(options.model, seeds=seeds, requests=requests)
-    figures = [*bench.slots(), *bench.free(), *bench.good(0.0), *bench.good(0.8), *bench.speed()]
+    figures = [
+        *bench.slots(),
+        *bench.tangled(),
+        *bench.free(),
+        *bench.good(0.0),
+        *bench.good(0.8),
+        *bench.speed(),
+    ]
     Console().print(_table(figures))
     sizes = {
         "seeds": seeds,

@@ -50,7 +50,7 @@ class Recipe:
     copy_steps: int = 250
     """Steps of the first stage: repeat random tokens."""
     copy_batch: int = 64
-    steps: int = 4400
+    steps: int = 5400
     """Steps of the second stage: answer requests."""
     batch: int = 16
     muon_rate: float = 0.01
@@ -116,7 +116,7 @@ def request_batches(
     while True:
         asked, answered = [], []
         for _ in range(recipe.batch * recipe.pool):
-            request = sample_request(rng, unseen=False, pieces=fragments)
+            request = sample_request(rng, unseen=False, tangled=True, pieces=fragments)
             asked.append(prompt_text(request))
             answered.append(mediocre(request, rng) + END)
         rows = list(
@@ -140,7 +140,7 @@ def _padded(rows: list[tuple[list[int], list[int]]]) -> Batch:
 
 
 class Trainer:
-    """Two optimizers under one schedule: warm-up, flat to half of the way, down to 5 %."""
+    """Two optimizers under one schedule: warm-up, flat to a third of the way, down to 2 %."""
 
     def __init__(self, model: Qwen3ForCausalLM, recipe: Recipe) -> None:
         self.model = model
@@ -156,8 +156,8 @@ class Trainer:
 
     def rate(self, step: int, steps: int) -> float:
         """The share of the peak learning rate at `step` of `steps`."""
-        down = min(1.0, 2 * (1 - step / steps))
-        return min((step + 1) / self.recipe.warmup, 0.05 + 0.95 * down)
+        down = min(1.0, 1.5 * (1 - step / steps))
+        return min((step + 1) / self.recipe.warmup, 0.02 + 0.98 * down)
 
     def step(self, batch: Batch, share: float) -> float:
         """One update; the batch's mean loss per answer token, in nats."""

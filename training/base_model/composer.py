@@ -103,7 +103,7 @@ class Composer:
             clause = self.phrases.chance(0.5)
             task = self.phrases.clause() if clause else self.phrases.verb_task()
             return [Part(self.rng.choice(("that", "that", "which"))), Part(task, ("task",))]
-        if roll < 0.55:
+        if roll < 0.55 and not self.phrases.plain:
             return [Part(f"{self.phrases.word()}ing {self.phrases.noun(1)}", ("task",))]
         link = self.rng.choice(grammar.LINKS.get(self.tool, ("about", "on", "regarding")))
         return [Part(link), self._noun_task()]
@@ -215,12 +215,12 @@ class Composer:
         return parts + ([Part(after.strip())] if after.strip() else [])
 
     def _noisy(self, parts: list[Part]) -> list[Part]:
-        if self.phrases.chance(0.06):
+        if self.phrases.chance(0.06) and not self.phrases.plain:
             parts = self._mistyped(parts)
         roll = self.rng.random()
         if roll < 0.05:
             parts = [Part(part.text.lower(), part.slots) for part in parts]
-        elif roll < 0.09:
+        elif roll < 0.065 and not self.phrases.plain:
             parts = [Part(part.text.upper(), part.slots) for part in parts]
         elif roll < 0.6:
             first = parts[0]

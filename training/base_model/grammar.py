@@ -5,7 +5,9 @@ Everything else in a request is a slot, filled with fresh words.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import re
+from collections.abc import Iterator, Mapping
+from functools import cache
 
 
 def _either(text: str) -> tuple[str, ...]:
@@ -261,3 +263,22 @@ ARABIC_HEADS = _either(
 ARABIC_PREPOSITIONS = ("في", "من", "عن", "على", "مع", "بعد", "قبل", "حول", "بين", "تحت")
 ARABIC_AUDIENCE_MARKERS = ("موجه إلى", "إلى", "من أجل", "للجمهور:", "موجهة إلى")
 ARABIC_OPENINGS = ("من فضلك", "لو سمحت", "رجاء", "هل يمكنك أن", "أرجو أن")
+
+
+@cache
+def vocabulary() -> frozenset[str]:
+    """Every word of this module's lists, in lower case: no word that training never saw."""
+    words = (word for text in _texts(globals()) for word in re.findall(r"[\w'-]+", text.lower()))
+    return frozenset(words)
+
+
+def _texts(value: object) -> Iterator[str]:
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, Mapping):
+        for name, entry in value.items():
+            if name != "__doc__" and isinstance(entry, tuple | Mapping):
+                yield from _texts(entry)
+    elif isinstance(value, tuple):
+        for entry in value:
+            yield from _texts(entry)

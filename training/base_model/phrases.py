@@ -10,7 +10,9 @@ from training.base_model import grammar, words
 _DETERMINERS = ("the", "the", "the", "a", "a", "an", "my", "our", "your", "this", "their", "two")
 _RELATIVES = ("that", "which", "who", "while", "because", "so it", "so that", "when", "if")
 _AUXILIARIES = ("is", "are", "was", "will", "can", "has", "does not", "should", "it", "we", "I")
-_MIXED_WEIGHTS = (40, 23, 8, 9, 10, 10)
+_PLAIN_PREPOSITIONS = ("of", "of", "in", "with", "on", "at", "from", "and", "without", "about")
+_PLAIN_AUXILIARIES = ("is", "are", "was", "has", "does not need", "should be")
+_MIXED_WEIGHTS = (26, 38, 8, 9, 10, 9)
 
 
 class Phrases:
@@ -18,6 +20,9 @@ class Phrases:
 
     `kind` is one of `words.KINDS`, or "mixed": then every request leans to one kind.
     """
+
+    plain = False
+    """Whether requests are to be free of slips and capitals too."""
 
     def __init__(
         self, rng: random.Random, kind: str, *, unseen: bool, pieces: Sequence[str] = ()
@@ -134,3 +139,41 @@ class Phrases:
         if self.chance(0.15):
             text += f" {self.rng.choice(('of', 'and', 'in', 'on', 'with'))} {self.word()}"
         return text
+
+
+class PlainPhrases(Phrases):
+    """Phrases that a person could take apart whatever the words mean.
+
+    Nouns have articles, verbs are known ones, and readers are marked as such by an article,
+    a title or their trade.
+    """
+
+    plain = True
+
+    def noun(self, depth: int = 1) -> str:
+        head = self.several(2)
+        if self.chance(0.85):
+            head = f"{self.rng.choice(_DETERMINERS)} {head}"
+        if depth and self.chance(0.45):
+            head += f" {self.rng.choice(_PLAIN_PREPOSITIONS)} {self.noun(depth - 1)}"
+        if self.chance(0.03):
+            head += f" on {self.rng.choice(grammar.TIMES)}"
+        return head
+
+    def clause(self) -> str:
+        return f"{self.noun(0)} {self.rng.choice(_PLAIN_AUXILIARIES)} {self.noun(0)}"
+
+    def verb_task(self) -> str:
+        verb = self.rng.choice(grammar.VERBS)
+        if verb in grammar.SPEAKING_VERBS:
+            return self.speech()
+        if self.chance(0.15):
+            return f"{verb} {self.rng.choice(('how', 'why'))} {self.clause()}"
+        return f"{verb} {self.noun()}"
+
+    def audience(self) -> str:
+        if self.kind == "names" or (self.mixed and self.chance(0.15)):
+            return words.name(self.rng, unseen=self.unseen)
+        if self.mixed and self.chance(0.25):
+            return self.rng.choice(grammar.PEOPLE)
+        return f"{self.rng.choice(('the', 'the', 'my', 'our', 'your'))} {self.several(2)}"

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from registry import prompts
 from training.base_model.composer import Composer, compose_arabic, join, slots_of
-from training.base_model.phrases import Phrases
+from training.base_model.phrases import Phrases, PlainPhrases
 
 NO_AUDIENCE = "general readers"
 """Whom a prompt is for when the request does not say."""
@@ -57,14 +57,17 @@ def sample_request(
     words: str = "mixed",
     tool: str | None = None,
     unseen: bool = True,
+    tangled: bool = False,
     pieces: Sequence[str] = (),
 ) -> Request:
     """A request of the grammar whose slots hold fresh words.
 
     `words`: english, invented, arabic, accented, names, numbers or mixed. `unseen` draws
-    them from the fifth that training never saw. `pieces`: see `words.fresh_word`.
+    them from the fifth that training never saw. `tangled` requests, those of training, may
+    be such that only luck finds the slots (word salad, unmarked readers, slips, capitals).
+    `pieces`: see `words.fresh_word`.
     """
-    phrases = Phrases(rng, words, unseen=unseen, pieces=pieces)
+    phrases = (Phrases if tangled else PlainPhrases)(rng, words, unseen=unseen, pieces=pieces)
     target = tool or rng.choice(tuple(prompts.TOOLS))
     language = _language(rng)
     if phrases.kind == "arabic" and phrases.chance(0.6):

@@ -86,6 +86,6 @@ def _corpus(seed: int) -> list[str]:
     rng = random.Random(f"tokenizer {seed}")
     texts = [f" {word} {word}" for word in words.english_words() if not words.is_held_out(word)]
     for _ in range(_CORPUS_REQUESTS):
-        request = sample_request(rng, unseen=False)
+        request = sample_request(rng, unseen=False, tangled=True)
         texts += [prompt_text(request), ideal(request)]
     return texts

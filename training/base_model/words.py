@@ -13,6 +13,8 @@ from collections.abc import Callable, Sequence
 from functools import cache
 from pathlib import Path
 
+from training.base_model import grammar
+
 KINDS = ("english", "invented", "arabic", "accented", "names", "numbers")
 """What a fresh word may be."""
 
@@ -78,7 +80,8 @@ def fresh_word(rng: random.Random, kind: str, *, unseen: bool, pieces: Sequence[
     make = _MAKERS[kind]
     for _ in range(_TRIES):
         word = make(rng, pieces)
-        if is_held_out(word) == unseen:
+        # The words of the grammar itself are seen whatever their hash.
+        if is_held_out(word) == unseen and not (unseen and word.lower() in grammar.vocabulary()):
             return word
     raise RuntimeError(f"No {kind} word on the wanted side of the split in {_TRIES} draws.")
 
@@ -102,12 +105,12 @@ def _english(rng: random.Random, pieces: Sequence[str]) -> str:
 
 def _invented(rng: random.Random, pieces: Sequence[str]) -> str:
     roll = rng.random()
-    if pieces and roll < 0.55:
+    if pieces and roll < 0.45:
         return "".join(rng.choice(pieces) for _ in range(rng.choice((1, 1, 2, 2, 3))))
-    if roll < 0.8:
+    if roll < 0.65:
         return _dressed(rng, _syllables(rng))
     if roll < 0.9:
-        return _fragments(rng)
+        return _dressed(rng, _fragments(rng))
     letters = "abcdefghijklmnopqrstuvwxyz"
     return _dressed(rng, "".join(rng.choice(letters) for _ in range(rng.randint(3, 8))))
 

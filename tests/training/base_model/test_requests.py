@@ -19,9 +19,16 @@ def squeezed(text: str) -> str:
     return "".join(text.split())
 
 
-@given(st.integers(0, 2**32), st.sampled_from(KINDS), st.sampled_from(list(prompts.TOOLS)))
-def test_every_slot_stands_in_the_text_as_typed(seed: int, kind: str, tool: str) -> None:
-    request = sample_request(random.Random(seed), words=kind, tool=tool)
+@given(
+    st.integers(0, 2**32),
+    st.sampled_from(KINDS),
+    st.sampled_from(list(prompts.TOOLS)),
+    st.booleans(),
+)
+def test_every_slot_stands_in_the_text_as_typed(
+    seed: int, kind: str, tool: str, tangled: bool
+) -> None:
+    request = sample_request(random.Random(seed), words=kind, tool=tool, tangled=tangled)
     assert request.target_tool == tool
     assert request.language in prompts.LANGUAGES
     assert request.slots["task"]
@@ -34,7 +41,7 @@ def test_every_slot_stands_in_the_text_as_typed(seed: int, kind: str, tool: str)
 
 @given(st.integers(0, 2**32), st.sampled_from(KINDS))
 def test_the_ideal_answer_is_a_valid_prompt(seed: int, kind: str) -> None:
-    request = sample_request(random.Random(seed), words=kind, unseen=False)
+    request = sample_request(random.Random(seed), words=kind, unseen=False, tangled=True)
     assert prompts.normalise(ideal(request), target_tool=request.target_tool) == ideal(request)
     violations = prompts.validate(ideal(request), target_tool=request.target_tool)
     assert {violation.code for violation in violations} <= {"repeated"}

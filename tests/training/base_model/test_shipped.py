@@ -15,6 +15,7 @@ from transformers import (
 
 from training.base_model import PATH, evaluate
 from training.base_model.requests import Request, sample_request
+from training.base_model.tokenizer import train_tokenizer
 
 Loaded = tuple[PreTrainedModel, PreTrainedTokenizerBase]
 
@@ -35,6 +36,13 @@ def test_the_files_are_those_of_the_manifest_and_small() -> None:
     assert sum(facts["bytes"] for facts in manifest["files"].values()) < 10_000_000
 
 
+def test_the_script_still_makes_the_shipped_tokenizer() -> None:
+    manifest = json.loads((PATH / "manifest.json").read_text("utf-8"))
+    made = json.loads(train_tokenizer(manifest["seed"]).backend_tokenizer.to_str())
+    shipped = json.loads((PATH / "tokenizer.json").read_text("utf-8"))
+    assert made["model"] == shipped["model"]
+
+
 def test_it_is_a_small_qwen3(loaded: Loaded) -> None:
     model, tokenizer = loaded
     assert model.config.model_type == "qwen3"
@@ -51,7 +59,7 @@ def test_unseen_words_are_copied(loaded: Loaded) -> None:
         for number in range(24)
     ]
     judged = evaluate.verdicts(asked, evaluate.answers(*loaded, asked))
-    assert evaluate.slots_right(judged) >= 0.85
+    assert evaluate.slots_right(judged) >= 0.9
 
 
 def test_free_typed_requests_are_understood(loaded: Loaded) -> None:
@@ -62,7 +70,7 @@ def test_free_typed_requests_are_understood(loaded: Loaded) -> None:
     }  # fmt: skip
     outputs = evaluate.answers(*loaded, asked)
     understood = [evaluate.understood(*pair) for pair in zip(asked, outputs, strict=True)]
-    assert sum(understood) >= 0.75 * len(asked)
+    assert sum(understood) >= 0.8 * len(asked)
 
 
 def test_the_policy_is_mediocre(loaded: Loaded) -> None:

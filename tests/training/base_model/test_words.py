@@ -6,7 +6,7 @@ import random
 
 import pytest
 
-from training.base_model import words
+from training.base_model import grammar, words
 
 
 @pytest.mark.parametrize("kind", words.KINDS)
@@ -39,3 +39,10 @@ def test_pieces_reach_invented_words() -> None:
 def test_names_have_several_parts_now_and_then() -> None:
     rng = random.Random(3)
     assert {len(words.name(rng, unseen=True).split()) for _ in range(200)} >= {1, 2, 3}
+
+
+def test_the_words_of_the_grammar_are_never_unseen() -> None:
+    rng = random.Random(4)
+    drawn = {words.fresh_word(rng, "english", unseen=True).lower() for _ in range(3000)}
+    assert {"warm", "accept", "friendly", "investors"} <= grammar.vocabulary()
+    assert not drawn & grammar.vocabulary()
