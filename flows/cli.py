@@ -302,3 +302,7 @@ def _learner(settings: Settings) -> Learner:
     from flows.ray_learner import RayLearner
 
     return RayLearner(settings)
+
+
+if __name__ == "__main__":
+    main()

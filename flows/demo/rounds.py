@@ -35,7 +35,7 @@ class Plan:
 
     num_rounds: int = 3
     requests_before_training: int = 160
-    requests_per_visit: int = 120
+    requests_per_visit: int = 100
     num_held_out: int = 120
     correction_rate: float = 0.15
 
