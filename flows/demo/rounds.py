@@ -34,7 +34,7 @@ class Plan:
     """How much the people of a demo do."""
 
     num_rounds: int = 3
-    requests_before_training: int = 160
+    requests_before_training: int = 240
     requests_per_visit: int = 100
     num_held_out: int = 120
     correction_rate: float = 0.15
