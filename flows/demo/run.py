@@ -1,9 +1,10 @@
 """`kalimtak demo`: the whole loop on local Ray and Serve, in a few minutes on two cores."""
 
+import io
 import logging
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager, redirect_stdout
 
 import httpx
 from ray import serve
@@ -101,15 +102,18 @@ def _stage(settings: Settings, clock: Clock, console: Console, phases: Phases) -
     serving = settings.serving
     url = f"http://{serving.host}:{serving.port}"
     logging.getLogger("ray.serve").setLevel(logging.WARNING)
-    with ray_session(settings):
+    with ExitStack() as ray:
+        ray.enter_context(ray_session(settings))
         try:
             with phases.phase("start"), console.status("starting Ray and Serve"):
                 start_serving(settings, clock=clock)
                 _wait_until_ready(url)
             yield url
         finally:
-            with phases.phase("stop"):
+            # Ray prints that its controller has died, which is what it was told to do.
+            with phases.phase("stop"), redirect_stdout(io.StringIO()):
                 serve.shutdown()  # type: ignore[no-untyped-call]
+                ray.close()
 
 
 def _wait_until_ready(url: str) -> None:
