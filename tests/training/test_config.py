@@ -36,7 +36,7 @@ def test_unknown_recipe_is_answered_with_the_known_ones() -> None:
         ("rank = 8", "rank = 0", r"lora\.rank: .*greater than or equal to 1 \(got 0\)\."),
         ('schedule = "linear"', 'schedule = "magic"', r"optimizer\.schedule: .*'magic'"),
         ("warmup_steps = 4", "warmup_steps = 101", r"warmup_steps \(101\) exceeds .*\(100\)"),
-        ("min_steps = 25", "min_steps = 101", r"min_steps \(101\) exceeds .*\(100\)"),
+        ("min_steps = 20", "min_steps = 101", r"min_steps \(101\) exceeds .*\(100\)"),
         ("num_workers = 2", "num_workers = 17", r"num_workers \(17\) exceeds .*\(16\)"),
         ("num_workers = 2", "num_workers = 3", r"data\.micro_batch \(8\) exceeds .*\(6\)"),
         ("rank = 8", "rank = ", "is not TOML"),
