@@ -12,6 +12,7 @@ from registry.crypto import Keyring, load_keyring
 from registry.db import Database
 from registry.settings import Settings
 from serving.answering import Answerer
+from serving.auth import Authenticator
 from serving.jobs import Models
 from serving.recorder import Recorder
 from serving.schemas import Limits
@@ -28,6 +29,7 @@ class Service:
     recorder: Recorder
     state: RouterState
     answerer: Answerer
+    authenticator: Authenticator
     reporter: Reporter
     poller: Poller
 
@@ -40,6 +42,7 @@ class Service:
         """Write down what waits, and sign off."""
         await self.poller.stop()
         await self.answerer.finish()
+        await self.authenticator.finish()
         await self.recorder.stop()
         await asyncio.to_thread(self.reporter.forget)
         self.database.close()
@@ -77,6 +80,7 @@ def make_service(
             settings=settings,
             clock=clock,
         ),
+        authenticator=Authenticator(settings.auth, database=database, keyring=keyring),
         reporter=reporter,
         poller=Poller(state.refresh, interval_s=settings.serving.poll_interval_s),
     )
