@@ -65,6 +65,8 @@ class ServingSettings(Part):
     """Longest answer, in tokens."""
     max_text_chars: Count = 8_000
     """Longest `text` that /api/generate takes."""
+    max_chat_chars: Count = 32_000
+    """Longest conversation that /v1/chat/completions takes, all messages together."""
     temperature: Annotated[float, Field(ge=0)] = 0.8
     """Sampling temperature; 0 is greedy."""
     request_timeout_s: Positive = 60

@@ -187,6 +187,15 @@ def _override(values: dict[str, Any], path: list[str], value: Any) -> None:
     values[path[-1]] = value
 
 
+def main() -> None:
+    """Print the Serve configuration. JSON is YAML."""
+    try:
+        config = serve_config(load_settings())
+    except SettingsError as error:
+        sys.stderr.write(f"serving: {error}\n")
+        sys.exit(2)
+    sys.stdout.write(json.dumps(config, indent=2) + "\n")
+
+
 if __name__ == "__main__":
-    # JSON is YAML.
-    sys.stdout.write(json.dumps(serve_config(load_settings()), indent=2) + "\n")
+    main()

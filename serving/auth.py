@@ -142,3 +142,11 @@ def may_read_user(caller: Principal, user_id: str) -> None:
     """Raise `ProblemError` 403 unless the caller may read this user's rows."""
     if user_id != caller.subject and not caller.may_act_for_others:
         raise ProblemError(403, "user_id: this is somebody else", field="user_id")
+
+
+def owner_of_rated(caller: Principal, keyring: Keyring) -> str | None:
+    """Pseudonym of the one user whose answers the caller may rate; None: everybody's."""
+    if caller.may_act_for_others or caller.role != "user":
+        return None
+    assert caller.subject is not None
+    return keyring.pseudonym(caller.subject)
