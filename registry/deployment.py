@@ -73,11 +73,16 @@ def add_workload(session: Session, name: str, *, now: datetime) -> None:
         session.flush()
 
 
+def unserved(workload: str) -> DesiredState:
+    """The state of a workload for which nothing was decided."""
+    return DesiredState(workload, 0, None, None, None, 0.0, None)
+
+
 def desired(session: Session, workload: str = DEFAULT_WORKLOAD) -> DesiredState:
     """The desired state of one workload; an unknown one has no champion."""
     row = session.get(DeploymentState, workload)
     if row is None:
-        return DesiredState(workload, 0, None, None, None, 0.0, None)
+        return unserved(workload)
     return _state(row, _digests(session, [row]))
 
 

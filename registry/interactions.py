@@ -59,6 +59,8 @@ class Feedback:
     thumb: int | None = None
     text: str | None = None
     corrected_output: str | None = None
+    owner: str | None = None
+    """Pseudonym of the user whose answer it must be; None: anybody's."""
 
 
 @dataclass(frozen=True)
@@ -116,7 +118,7 @@ def add_feedback(session: Session, feedback: Feedback, *, now: datetime, new_id:
     """Keep the event, and show what it says on the interaction.
 
     Fields that the feedback leaves out keep what was said before.
-    Raises `NotFoundError` where there is no such interaction.
+    Raises `NotFoundError` where there is no such interaction, or it is not the owner's.
     """
     thumb = feedback.thumb
     if thumb is None and feedback.score is not None:
@@ -128,10 +130,11 @@ def add_feedback(session: Session, feedback: Feedback, *, now: datetime, new_id:
         "corrected_output": feedback.corrected_output,
     }
     changes = {name: value for name, value in shown.items() if value is not None}
+    rated = col(UserInteraction.id) == feedback.interaction_id
+    if feedback.owner is not None:
+        rated &= col(UserInteraction.user_id) == feedback.owner
     result = session.connection().execute(
-        update(UserInteraction)
-        .where(col(UserInteraction.id) == feedback.interaction_id)
-        .values(**changes, feedback_at=now, updated_at=now)
+        update(UserInteraction).where(rated).values(**changes, feedback_at=now, updated_at=now)
     )
     if result.rowcount == 0:
         raise NotFoundError(f"no interaction '{feedback.interaction_id}'")

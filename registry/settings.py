@@ -11,7 +11,15 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    SecretStr,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
 
 from registry.errors import SettingsError
 from registry.settings_legacy import from_config_json
@@ -19,6 +27,10 @@ from registry.settings_legacy import from_config_json
 PREFIX = "KALIMTAK_"
 CONFIG_VARIABLE = "KALIMTAK_CONFIG"
 DEFAULT_FILE = "kalimtak.toml"
+
+MIN_SECRET_BYTES = 32
+MIN_SECRET_CHARACTERS = 10
+"""Different characters in a secret: fewer are no random text."""
 
 Share = Annotated[float, Field(ge=0, le=1)]
 Positive = Annotated[float, Field(gt=0)]
@@ -53,12 +65,55 @@ class ServingSettings(Part):
     """Longest answer, in tokens."""
     max_text_chars: Count = 8_000
     """Longest `text` that /api/generate takes."""
+    max_chat_chars: Count = 32_000
+    """Longest conversation that /v1/chat/completions takes, all messages together."""
     temperature: Annotated[float, Field(ge=0)] = 0.8
     """Sampling temperature; 0 is greedy."""
     request_timeout_s: Positive = 60
     """A request that takes longer is answered with 504."""
     poll_interval_s: Annotated[float, Field(gt=0, le=1)] = 0.25
     """How often routers and replicas look at the desired state."""
+
+
+class AuthSettings(Part):
+    """Who may call the endpoint."""
+
+    enabled: bool = False
+    """Off: whoever reaches the endpoint may do everything, so it must be on loopback."""
+    secrets: dict[str, SecretStr] = {}
+    """Secrets of HS256 tokens by key id (`kid`): `KALIMTAK_AUTH__SECRETS__2026=…`. Tokens of all
+    of them are taken, which is how a secret is replaced. None: one made from the key in `home`."""
+    signing_key: str | None = None
+    """Key id that `kalimtak token` signs with; unset, the only one."""
+    jwks_url: str | None = None
+    """Public keys of an identity provider (RS256, ES256, …)."""
+    jwks_file: Path | None = None
+    issuer: str | None = None
+    """Where set, the `iss` that a token must have."""
+    audience: str | None = None
+    """Where set, the `aud` that a token must have."""
+    role_claim: str = "role"
+    """Claim that holds user, reviewer or admin; a token without it is a user's."""
+
+    @field_validator("secrets")
+    @classmethod
+    def _secrets_are_strong(cls, value: dict[str, SecretStr]) -> dict[str, SecretStr]:
+        for name, secret in value.items():
+            text = secret.get_secret_value()
+            if len(text.encode()) < MIN_SECRET_BYTES or len(set(text)) < MIN_SECRET_CHARACTERS:
+                raise ValueError(
+                    f"the secret '{name}' is weak: at least {MIN_SECRET_BYTES} random bytes are "
+                    "needed (openssl rand -hex 32)"
+                )
+        return value
+
+    @model_validator(mode="after")
+    def _signing_key_exists(self) -> "AuthSettings":
+        if self.signing_key is not None and self.signing_key not in self.secrets:
+            raise ValueError(f"signing_key '{self.signing_key}' is not among the secrets")
+        if self.jwks_url is not None and self.jwks_file is not None:
+            raise ValueError("give jwks_url or jwks_file, not both")
+        return self
 
 
 class TrainingSettings(Part):
@@ -179,6 +234,7 @@ class Settings(Part):
     artifacts_url: str | None = None
     """Where adapters and datasets are kept, as an fsspec URL; unset, a folder in `home`."""
     serving: ServingSettings = ServingSettings()
+    auth: AuthSettings = AuthSettings()
     training: TrainingSettings = TrainingSettings()
     curation: CurationSettings = CurationSettings()
     triggers: TriggerSettings = TriggerSettings()
@@ -265,4 +321,7 @@ def _first_fault(error: ValidationError, source: str) -> str:
     if fault["type"] == "extra_forbidden":
         return f"{source}: unknown key '{key}'"
     message = fault["msg"].removeprefix("Value error, ")
-    return f"{source}: {key} = {fault['input']!r}: {message}" if key else f"{source}: {message}"
+    if not key or key.startswith("auth"):
+        # What was given may be a secret.
+        return f"{source}: {key}: {message}" if key else f"{source}: {message}"
+    return f"{source}: {key} = {fault['input']!r}: {message}"

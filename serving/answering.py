@@ -1,56 +1,65 @@
-"""Answers a request: choose a version, generate, fall back, write down, reply.
+"""Answers what is asked: choose a version, generate, fall back, write down, reply.
 
-Without HTTP: `api.generate` puts this on the wire.
+Without HTTP: the routes in `api` put this on the wire.
 """
 
 import asyncio
 import logging
 import time
+from collections.abc import AsyncGenerator, Awaitable, Callable
+from contextlib import aclosing
 from dataclasses import dataclass, field, replace
+from typing import TypeVar, cast
 
-from registry import prompts, quality
 from registry.clock import Clock, NewId, new_id, utc_now
 from registry.interactions import Interaction
 from registry.settings import Settings
-from serving.errors import RecordingError
-from serving.jobs import Job, Models, Reply
-from serving.problems import ProblemError
+from serving import rows
+from serving.asking import Answer, Ask, Piece
+from serving.errors import OverloadedError, RecordingError
+from serving.jobs import Delta, Job, Models, Reply
+from serving.merging import all_of, merge
+from serving.problems import ProblemError, overloaded
 from serving.recorder import Recorder
-from serving.routing import Route, assign, champion, pin, unit_of
-from serving.schemas import GenerateRequest, GenerateResponse
+from serving.routing import Role, Route, assign, champion, pin, unit_of
 from serving.state import RouterState
 
 CHALLENGER_SHARE_OF_TIME = 0.5
 """A challenger that hangs leaves the champion this share of the request's time."""
-RETRY_AFTER = {"Retry-After": "1"}
+MAX_SEED = 2**63 - 1
+GONE = "the caller went away"
+BROKEN_OFF = Reply(status="failed", detail="the model broke off")
 
 logger = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True)
-class Client:
-    """Where a request came from."""
-
-    ip_address: str | None = None
-    user_agent: str | None = None
+T = TypeVar("T")
 
 
 @dataclass
 class _Exchange:
-    """One request on its way through."""
+    """One answer on its way through."""
 
     id: str
-    request: GenerateRequest
-    client: Client
+    ask: Ask
+    choice: int
+    unit: str
+    """Whom the assignment sticks to."""
     ends_at: float
     """Moment of the monotonic clock."""
     route: Route | None = None
     rows: list[Interaction] = field(default_factory=list)
     """What to write down beside the answer."""
+    stream: AsyncGenerator[Delta | Reply] | None = None
+    written: str = ""
+    is_handed_over: bool = False
+    """Whether the recorder has the answer: no failure may be recorded under its id then."""
 
     @property
     def remaining_s(self) -> float:
         return max(0.0, self.ends_at - time.monotonic())
+
+
+Attempt = Callable[[_Exchange], Awaitable[Delta | Reply]]
+"""Has the exchange's version begin: its first piece, or how it ended."""
 
 
 class Answerer:
@@ -69,169 +78,244 @@ class Answerer:
         self._models = models
         self._recorder = recorder
         self._state = state
-        self._serving = settings.serving
+        self._limit_s = settings.serving.request_timeout_s
         self._base_model = settings.training.base_model
         self._clock = clock
         self._make_id = make_id
         self._afterwards: set[asyncio.Task[None]] = set()
 
-    async def answer(self, request: GenerateRequest, client: Client) -> GenerateResponse:
-        """The answer, once it is durable. Raises `ProblemError`."""
-        limit = self._serving.request_timeout_s
-        exchange = _Exchange(self._make_id(), request, client, time.monotonic() + limit)
+    async def answer(self, ask: Ask, *, choices: int = 1) -> list[Answer]:
+        """All answers, once they are durable. Raises `ProblemError`."""
+        exchanges = self._open(ask, choices)
         try:
-            async with asyncio.timeout(limit):
-                return await self._answer(exchange)
+            async with asyncio.timeout(self._limit_s):
+                replies = await all_of([self._reply(exchange) for exchange in exchanges])
+                return await self._keep(exchanges, replies)
         except TimeoutError as error:
-            self._record_later(exchange, f"no answer within {limit:g} s")
-            raise ProblemError(504, f"no answer within {limit:g} s") from error
+            raise self._late(exchanges) from error
+
+    async def stream(self, ask: Ask, *, choices: int = 1) -> AsyncGenerator[Piece | Answer]:
+        """The answers piece by piece; each `Answer` comes when it is durable.
+
+        Raises `ProblemError`, at any point. Closing it ends the generation.
+        """
+        streams = [self._stream(exchange) for exchange in self._open(ask, choices)]
+        async with aclosing(merge(streams)) as merged:
+            async for item in merged:
+                yield item
 
     async def finish(self) -> None:
         """Return when the failures of requests that have ended are handed to the recorder."""
         await asyncio.gather(*self._afterwards)
 
-    async def _answer(self, exchange: _Exchange) -> GenerateResponse:
-        exchange.route = await self._route(exchange)
-        if exchange.route.role == "challenger" and not exchange.route.pinned:
-            reply = await self._try_challenger(exchange)
-        else:
-            reply = await self._try(exchange)
+    def _open(self, ask: Ask, choices: int) -> list[_Exchange]:
+        """The first answer has the request's id, the others the same with "-1", "-2", ….
+
+        Seeded answers differ from each other, and are the same the next time.
+        """
+        first, ends_at = self._make_id(), time.monotonic() + self._limit_s
+        unit = unit_of(user_id=ask.user_id, session_id=ask.session_id, request_id=first)
+        exchanges = []
+        for choice in range(choices):
+            sampling = ask.sampling
+            if sampling.seed is not None:
+                sampling = replace(sampling, seed=(sampling.seed + choice) & MAX_SEED)
+            own = replace(ask, sampling=sampling)
+            own_id = first if choice == 0 else f"{first}-{choice}"
+            exchanges.append(_Exchange(own_id, own, choice, unit, ends_at))
+        return exchanges
+
+    async def _reply(self, exchange: _Exchange) -> Reply:
+        reply = await self._begin(exchange, self._generate)
+        assert isinstance(reply, Reply)
         if not reply.ok:
             raise self._failure(exchange, reply)
-        row = self._row(exchange, reply)
+        return reply
+
+    async def _stream(self, exchange: _Exchange) -> AsyncGenerator[Piece | Answer]:
         try:
-            await self._recorder.record(row, *exchange.rows)
-        except RecordingError as error:
-            raise ProblemError(503, "the answer could not be written down") from error
-        version = exchange.route.version
-        return GenerateResponse(
-            structured_prompt=row.structured_prompt,
-            model_output=row.model_output,
-            tokens_used=reply.tokens_input + reply.tokens_output,
-            interaction_id=exchange.id,
-            model_version=self._base_model if version is None else version.version,
-            role=exchange.route.role,
-        )
+            item = await self._in_time(exchange, self._begin(exchange, self._generate_first))
+            while isinstance(item, Delta):
+                exchange.written += item.text
+                yield self._piece(exchange, item)
+                item = await self._in_time(exchange, self._next(exchange))
+            if not item.ok:
+                raise self._failure(exchange, item)
+            for answer in await self._in_time(exchange, self._keep([exchange], [item])):
+                yield answer
+        except (asyncio.CancelledError, GeneratorExit):
+            self._left(exchange)
+            raise
+        finally:
+            if exchange.stream is not None:
+                await exchange.stream.aclose()
+
+    async def _in_time(self, exchange: _Exchange, step: Awaitable[T]) -> T:
+        try:
+            async with asyncio.timeout(exchange.remaining_s):
+                return await step
+        except TimeoutError as error:
+            raise self._late([exchange]) from error
+
+    async def _begin(self, exchange: _Exchange, attempt: Attempt) -> Delta | Reply:
+        """The first piece or the reply of whoever could give one."""
+        exchange.route = await self._route(exchange)
+        if exchange.route.role == "challenger" and not exchange.route.pinned:
+            return await self._try_challenger(exchange, attempt)
+        return await self._try(exchange, attempt)
 
     async def _route(self, exchange: _Exchange) -> Route:
-        view = await self._state.view()
-        request = exchange.request
-        if request.model_version is None:
-            unit = unit_of(
-                user_id=request.user_id, session_id=request.session_id, request_id=exchange.id
-            )
-            return assign(view, unit=unit)
-        route = pin(view, request.model_version, base_model=self._base_model)
+        ask = exchange.ask
+        view = await self._state.view(ask.workload)
+        if ask.version is None:
+            return assign(view, unit=exchange.unit)
+        route = pin(view, ask.version, base_model=self._base_model)
         if route is None:
+            name = "model" if ask.is_chat else "model_version"
             raise ProblemError(
-                404, "model_version: this version is not being served", field="model_version"
+                404, f"{name}: it is not being served", field=name, code="model_not_found"
             )
         return route
 
-    async def _try(self, exchange: _Exchange) -> Reply:
+    async def _try(self, exchange: _Exchange, attempt: Attempt) -> Delta | Reply:
         """Have the route's version answer; once more where the router was behind the replica."""
-        reply = await self._generate(exchange)
-        if reply.status == "not_loaded":
+        begun = await attempt(exchange)
+        if isinstance(begun, Reply) and begun.status == "not_loaded":
             await self._state.refresh()
             exchange.route = await self._route(exchange)
-            reply = await self._generate(exchange)
-        return reply
+            begun = await attempt(exchange)
+        return begun
 
-    async def _try_challenger(self, exchange: _Exchange) -> Reply:
+    async def _try_challenger(self, exchange: _Exchange, attempt: Attempt) -> Delta | Reply:
         """The challenger's answer; where it fails, the champion's, which does not count then."""
         assert exchange.route is not None
         try:
             async with asyncio.timeout(exchange.remaining_s * CHALLENGER_SHARE_OF_TIME):
-                reply = await self._generate(exchange)
+                begun = await attempt(exchange)
         except TimeoutError:
-            reply = Reply(status="failed", detail="the challenger did not answer in time")
-        if reply.ok or reply.status == "too_long":
-            return reply
-        if reply.status in ("failed", "unreachable"):
-            exchange.rows.append(self._failed_row(exchange, reply.detail, row_id=self._make_id()))
-        exchange.route = champion(await self._state.view())
-        return await self._try(exchange)
+            begun = Reply(status="failed", detail="the challenger did not answer in time")
+        if isinstance(begun, Delta) or begun.ok or begun.status == "too_long":
+            return begun
+        if begun.status in ("failed", "unreachable"):
+            exchange.rows.append(self._failed_row(exchange, begun.detail, row_id=self._make_id()))
+        exchange.route = champion(await self._state.view(exchange.ask.workload))
+        return await self._try(exchange, attempt)
 
     async def _generate(self, exchange: _Exchange) -> Reply:
-        assert exchange.route is not None
-        request, settings = exchange.request, self._serving
-        temperature = request.temperature
-        version = exchange.route.version
-        job = Job(
-            messages=prompts.messages(
-                request.text, target_tool=request.target_tool, language=request.language
-            ),
-            digest=None if version is None else version.adapter_digest,
-            max_new_tokens=request.max_tokens or settings.max_new_tokens,
-            temperature=settings.temperature if temperature is None else temperature,
-            top_p=1.0 if request.top_p is None else request.top_p,
-            seed=request.seed,
+        job, role = _work(exchange)
+        return await self._models.generate(job, role=role)
+
+    async def _generate_first(self, exchange: _Exchange) -> Delta | Reply:
+        job, role = _work(exchange)
+        if exchange.stream is not None:
+            await exchange.stream.aclose()
+        stream = self._models.stream(job, role=role)
+        exchange.stream = cast(AsyncGenerator[Delta | Reply], stream)
+        return await self._next(exchange)
+
+    async def _next(self, exchange: _Exchange) -> Delta | Reply:
+        assert exchange.stream is not None
+        return await anext(exchange.stream, BROKEN_OFF)
+
+    async def _keep(self, exchanges: list[_Exchange], replies: list[Reply]) -> list[Answer]:
+        """Make the answers durable, together."""
+        kept = [
+            rows.answered(
+                exchange.ask, _routed(exchange), reply, row_id=exchange.id, now=self._clock()
+            )
+            for exchange, reply in zip(exchanges, replies, strict=True)
+        ]
+        beside = [row for exchange in exchanges for row in exchange.rows]
+        for exchange in exchanges:
+            exchange.is_handed_over = True
+        try:
+            await self._recorder.record(*kept, *beside)
+        except RecordingError as error:
+            raise ProblemError(503, "the answer could not be written down") from error
+        except OverloadedError as error:
+            raise overloaded(str(error)) from error
+        return [
+            Answer(
+                choice=exchange.choice,
+                id=row.id,
+                version=self._version(exchange),
+                role=_routed(exchange).role,
+                output=row.model_output,
+                structured=row.structured_prompt,
+                reply=reply,
+            )
+            for exchange, row, reply in zip(exchanges, kept, replies, strict=True)
+        ]
+
+    def _piece(self, exchange: _Exchange, delta: Delta) -> Piece:
+        return Piece(
+            choice=exchange.choice,
+            id=exchange.id,
+            version=self._version(exchange),
+            delta=replace(delta, text=rows.storable(delta.text)),
         )
-        return await self._models.generate(job, role=exchange.route.role)
+
+    def _version(self, exchange: _Exchange) -> str:
+        version = _routed(exchange).version
+        return self._base_model if version is None else version.version
 
     def _failure(self, exchange: _Exchange, reply: Reply) -> ProblemError:
         if reply.status == "too_long":
-            return ProblemError(422, f"text: {reply.detail}", field="text")
+            field = "messages" if exchange.ask.is_chat else "text"
+            return ProblemError(
+                422, f"{field}: {reply.detail}", field=field, code="context_length_exceeded"
+            )
         if reply.status in ("overloaded", "not_loaded"):
-            return ProblemError(503, "no model can take the request now", headers=RETRY_AFTER)
+            return overloaded("no model can take the request now")
         self._record_later(exchange, reply.detail)
         if reply.status == "unreachable":
-            return ProblemError(503, "no model replica is reachable", headers=RETRY_AFTER)
+            return overloaded("no model replica is reachable")
         return ProblemError(500, f"the model failed: {reply.detail}")
 
-    def _row(self, exchange: _Exchange, reply: Reply) -> Interaction:
-        request, route = exchange.request, exchange.route
-        assert route is not None
-        # PostgreSQL stores no NUL; a byte-level model may write one.
-        output = reply.text.replace("\0", "\N{REPLACEMENT CHARACTER}")
-        return Interaction(
-            id=exchange.id,
-            created_at=self._clock(),
-            input_text=request.text,
-            structured_prompt=prompts.normalise(output, target_tool=request.target_tool),
-            model_output=output,
-            external_user_id=request.user_id,
-            session_id=request.session_id,
-            tokens_input=reply.tokens_input,
-            tokens_output=reply.tokens_output,
-            processing_time_ms=reply.processing_ms,
-            queue_ms=reply.queue_ms,
-            model_version=None if route.version is None else route.version.version,
-            role=route.role,
-            experiment_id=route.experiment_id,
-            target_tool=request.target_tool,
-            language=request.language,
-            quality_score=quality.score(output, target_tool=request.target_tool),
-            scorer_version=quality.RULE_SCORER,
-            ip_address=exchange.client.ip_address,
-            user_agent=exchange.client.user_agent,
-        )
+    def _late(self, exchanges: list[_Exchange]) -> ProblemError:
+        reason = f"no answer within {self._limit_s:g} s"
+        for exchange in exchanges:
+            self._record_later(exchange, reason)
+        return ProblemError(504, reason)
+
+    def _left(self, exchange: _Exchange) -> None:
+        """Who leaves says nothing of the version: the row belongs to no experiment."""
+        if exchange.route is not None:
+            exchange.route = replace(exchange.route, experiment_id=None)
+        self._record_later(exchange, GONE)
 
     def _failed_row(self, exchange: _Exchange, reason: str, *, row_id: str) -> Interaction:
-        row = self._row(exchange, Reply(status="failed"))
-        return replace(
-            row,
-            id=row_id,
-            error=reason,
-            tokens_input=None,
-            tokens_output=None,
-            processing_time_ms=None,
-            queue_ms=None,
-            quality_score=None,
-            scorer_version=None,
+        return rows.failed(
+            exchange.ask,
+            _routed(exchange),
+            reason,
+            row_id=row_id,
+            now=self._clock(),
+            written=exchange.written,
         )
 
     def _record_later(self, exchange: _Exchange, reason: str) -> None:
-        """Count a failure without keeping the caller waiting; nobody gets this row's id."""
-        if exchange.route is None:
+        """Count a failure without keeping the caller waiting."""
+        if exchange.route is None or exchange.is_handed_over:
             return
         row = self._failed_row(exchange, reason, row_id=exchange.id)
         task = asyncio.get_running_loop().create_task(self._record_quietly(row, *exchange.rows))
         self._afterwards.add(task)
         task.add_done_callback(self._afterwards.discard)
 
-    async def _record_quietly(self, *rows: Interaction) -> None:
+    async def _record_quietly(self, *failures: Interaction) -> None:
         try:
-            await self._recorder.record(*rows)
-        except RecordingError as error:
+            await self._recorder.record(*failures)
+        except (RecordingError, OverloadedError) as error:
             logger.warning("a failed request was not counted: %s", error)
+
+
+def _routed(exchange: _Exchange) -> Route:
+    assert exchange.route is not None
+    return exchange.route
+
+
+def _work(exchange: _Exchange) -> tuple[Job, Role]:
+    route = _routed(exchange)
+    digest = None if route.version is None else route.version.adapter_digest
+    return exchange.ask.job(digest), route.role

@@ -27,6 +27,7 @@ from registry.db import open_database
 from registry.errors import SettingsError
 from registry.models import DEFAULT_WORKLOAD
 from registry.settings import Settings, load_settings
+from serving.exposure import refuse_exposed
 from serving.replica import CHALLENGER, CHAMPION, ModelReplica, ReplicaHandles, replica_id
 
 APP_NAME = "kalimtak"
@@ -100,6 +101,7 @@ def build_app(settings: Settings, *, clock: Clock = utc_now) -> Application:
 
     Prepares the registry: schema, default workload, key.
     """
+    refuse_exposed(settings)
     _prepare(settings)
     serving = settings.serving
     champion = _models("Champion", CHAMPION, serving.num_champion_replicas, settings)
@@ -145,7 +147,11 @@ def start(settings: Settings, *, clock: Clock = utc_now) -> None:
 
 
 def serve_config(settings: Settings) -> dict[str, Any]:
-    """The same as a body for PUT /api/serve/applications/ (or, as YAML, for `serve deploy`)."""
+    """The same as a body for PUT /api/serve/applications/ (or, as YAML, for `serve deploy`).
+
+    Secrets are not in it: the cluster's own environment or settings file has them.
+    """
+    refuse_exposed(settings)
     return {
         "proxy_location": "HeadOnly",
         "http_options": {"host": settings.serving.host, "port": settings.serving.port},
@@ -181,6 +187,15 @@ def _override(values: dict[str, Any], path: list[str], value: Any) -> None:
     values[path[-1]] = value
 
 
+def main() -> None:
+    """Print the Serve configuration. JSON is YAML."""
+    try:
+        config = serve_config(load_settings())
+    except SettingsError as error:
+        sys.stderr.write(f"serving: {error}\n")
+        sys.exit(2)
+    sys.stdout.write(json.dumps(config, indent=2) + "\n")
+
+
 if __name__ == "__main__":
-    # JSON is YAML.
-    sys.stdout.write(json.dumps(serve_config(load_settings()), indent=2) + "\n")
+    main()

@@ -1,12 +1,13 @@
 """What passes between a router and a model replica: plain values that travel anywhere."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol
 
 from serving.routing import Role
 
 Status = Literal["ok", "not_loaded", "overloaded", "too_long", "failed", "unreachable"]
+Finish = Literal["stop", "length"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -19,7 +20,30 @@ class Job:
     max_new_tokens: int
     temperature: float
     top_p: float = 1.0
+    top_k: int | None = None
     seed: int | None = None
+    stop: tuple[str, ...] = ()
+    """The answer ends before the first of these; they are not part of it."""
+    top_logprobs: int | None = None
+    """With each token its log-probability and this many alternatives; None: without."""
+
+
+@dataclass(frozen=True)
+class TokenLogprob:
+    """One generated token, with natural log-probabilities before temperature and cuts."""
+
+    token: str
+    logprob: float
+    top: tuple[tuple[str, float], ...] = ()
+    """The most probable tokens at this place, best first."""
+
+
+@dataclass(frozen=True)
+class Delta:
+    """A piece of an answer that is still being written."""
+
+    text: str
+    logprobs: tuple[TokenLogprob, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,11 +53,17 @@ class Reply:
     status: Status
     detail: str = ""
     text: str = ""
+    finish: Finish = "stop"
+    """"length": the answer was cut at the job's limit, or at the end of the context."""
     tokens_input: int = 0
     tokens_output: int = 0
+    logprobs: tuple[TokenLogprob, ...] = ()
     queue_ms: float = 0.0
-    """From the arrival at the replica to the start of its batch."""
+    """From the arrival at the replica to the first step of its generation."""
+    first_token_ms: float = 0.0
+    """From the first step to the first token."""
     processing_ms: float = 0.0
+    """From the first step to the last token."""
 
     @property
     def ok(self) -> bool:
@@ -45,5 +75,13 @@ class Models(Protocol):
     """The model replicas, as a router sees them."""
 
     async def generate(self, job: Job, *, role: Role) -> Reply:
-        """Have `job` answered by a replica that serves `role`."""
+        """Have `job` answered by a replica that serves `role`. Cancelling ends the work."""
+        ...
+
+    def stream(self, job: Job, *, role: Role) -> AsyncIterator[Delta | Reply]:
+        """The same, piece by piece: deltas that make up the reply's text, then the reply.
+
+        A job that fails before its first piece yields its reply alone. Closing the iterator
+        ends the work.
+        """
         ...

@@ -15,6 +15,15 @@ from starlette.responses import Response
 MEDIA_TYPE = "application/problem+json"
 MAX_SHOWN_FAULTS = 10
 MAX_SHOWN_NAME_CHARS = 100
+RETRY_AFTER = {"Retry-After": "1"}
+OPENAI_PREFIX = "/v1/"
+"""Errors below it have the shape that OpenAI's clients read."""
+OPENAI_TYPES = {
+    401: "authentication_error",
+    403: "permission_error",
+    429: "rate_limit_error",
+}
+OPENAI_CODES = {401: "invalid_api_key", 429: "rate_limit_exceeded"}
 
 logger = logging.getLogger(__name__)
 
@@ -30,16 +39,19 @@ class ProblemError(Exception):
         field: str | None = None,
         faults: Sequence[Mapping[str, str]] = (),
         headers: Mapping[str, str] | None = None,
+        code: str | None = None,
     ) -> None:
+        """`code` is a word for programs, as OpenAI's API has them."""
         super().__init__(detail)
         self.status = status
         self.detail = detail
         self.field = field
+        self.code = code
         self.faults = tuple(faults)
         self.headers = dict(headers or {})
 
-    def response(self) -> Response:
-        """The problem as an HTTP response."""
+    def body(self) -> dict[str, Any]:
+        """The problem body."""
         body: dict[str, Any] = {
             "type": "about:blank",
             "title": HTTPStatus(self.status).phrase,
@@ -50,10 +62,41 @@ class ProblemError(Exception):
             body["field"] = self.field
         if self.faults:
             body["errors"] = self.faults
+        return body
+
+    def openai_body(self) -> dict[str, Any]:
+        """The same in the shape of OpenAI's API."""
+        status = self.openai_status
+        return {
+            "error": {
+                "message": self.detail,
+                "type": OPENAI_TYPES.get(
+                    status, "invalid_request_error" if status < 500 else "server_error"
+                ),
+                "param": self.field,
+                "code": self.code or OPENAI_CODES.get(status),
+            }
+        }
+
+    @property
+    def openai_status(self) -> int:
+        """OpenAI's API knows no 422."""
+        return 400 if self.status == 422 else self.status
+
+    def response(self, *, openai: bool = False) -> Response:
+        """The problem as an HTTP response."""
         # ASCII, so that a field's name with half a surrogate pair can be told back.
         return Response(
-            json.dumps(body), self.status, media_type=MEDIA_TYPE, headers=self.headers or None
+            json.dumps(self.openai_body() if openai else self.body()),
+            self.openai_status if openai else self.status,
+            media_type="application/json" if openai else MEDIA_TYPE,
+            headers=self.headers or None,
         )
+
+
+def overloaded(detail: str) -> ProblemError:
+    """A 503 that may be tried again soon."""
+    return ProblemError(503, detail, headers=RETRY_AFTER)
 
 
 def from_validation(error: ValidationError) -> ProblemError:
@@ -71,27 +114,40 @@ def from_validation(error: ValidationError) -> ProblemError:
     )
 
 
+def from_unexpected(error: Exception) -> ProblemError:
+    """Any exception as a problem: what is no refusal of ours goes to the log, not to the caller."""
+    if isinstance(error, ProblemError):
+        return error
+    logger.error("a request failed", exc_info=error)
+    return ProblemError(500, "the request failed; the log says why")
+
+
+def answer_with(request: Request, error: ProblemError) -> Response:
+    """The error in the shape that clients of this path read."""
+    return error.response(openai=request.url.path.startswith(OPENAI_PREFIX))
+
+
 def install(app: FastAPI) -> None:
-    """Have every error of `app` answered with a problem body."""
+    """Have every error of `app` answered in the shape that its path's clients read."""
 
     @app.exception_handler(ProblemError)
-    async def _problem(_request: Request, error: ProblemError) -> Response:
-        return error.response()
+    async def _problem(request: Request, error: ProblemError) -> Response:
+        return answer_with(request, error)
 
     @app.exception_handler(HTTPException)
-    async def _http(_request: Request, error: HTTPException) -> Response:
-        return ProblemError(error.status_code, str(error.detail), headers=error.headers).response()
+    async def _http(request: Request, error: HTTPException) -> Response:
+        problem = ProblemError(error.status_code, str(error.detail), headers=error.headers)
+        return answer_with(request, problem)
 
     @app.exception_handler(RequestValidationError)
-    async def _parameters(_request: Request, error: RequestValidationError) -> Response:
+    async def _parameters(request: Request, error: RequestValidationError) -> Response:
         fault = error.errors()[0]
         name = _field(fault["loc"][1:])
-        return ProblemError(422, f"{name}: {fault['msg']}", field=name).response()
+        return answer_with(request, ProblemError(422, f"{name}: {fault['msg']}", field=name))
 
     @app.exception_handler(Exception)
     async def _unexpected(request: Request, error: Exception) -> Response:
-        logger.error("%s %s failed", request.method, request.url.path, exc_info=error)
-        return ProblemError(500, "the request failed; the log says why").response()
+        return answer_with(request, from_unexpected(error))
 
 
 def _field(location: Sequence[int | str]) -> str:

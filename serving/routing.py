@@ -57,11 +57,10 @@ def position(experiment_id: str, unit: str) -> float:
 def assign(state: DesiredState, *, unit: str) -> Route:
     """The version that answers `unit`."""
     experiment = state.experiment_id
-    if (
-        experiment is not None
-        and state.challenger is not None
-        and position(experiment, unit) < state.share
-    ):
+    if experiment is None or state.challenger is None or state.share == 0:
+        # Without a share the trial is paused: nobody's answer counts.
+        return champion(state)
+    if position(experiment, unit) < state.share:
         return Route("challenger", state.challenger, experiment)
     return champion(state, experiment_id=experiment)
 
@@ -73,9 +72,17 @@ def champion(state: DesiredState, *, experiment_id: str | None = None) -> Route:
 
 
 def pin(state: DesiredState, version: str, *, base_model: str) -> Route | None:
-    """The route of a request that names a version; None where that version is not loaded."""
+    """The route of a request that names a version, or "champion" or "challenger".
+
+    None where it is not being served. Without a champion the base model stands for it.
+    """
     if version == base_model:
         return Route("default", None, pinned=True)
+    if version == "champion":
+        return replace(champion(state), pinned=True)
+    if version == "challenger":
+        found = state.challenger
+        return None if found is None else Route("challenger", found, pinned=True)
     for live in state.live:
         if live.version == version:
             role: Role = "challenger" if live == state.challenger else "champion"

@@ -50,6 +50,7 @@ class Limits(BaseModel):
     model_config = ConfigDict(frozen=True)
 
     max_text_chars: int
+    max_chat_chars: int
     max_new_tokens: int
 
 
@@ -66,8 +67,16 @@ def _limit_text(value: str | None, info: ValidationInfo) -> str | None:
     return value
 
 
+def limit_tokens(value: int | None, info: ValidationInfo) -> int | None:
+    """Validates a number of tokens to generate."""
+    limit = info.context.max_new_tokens if isinstance(info.context, Limits) else None
+    if limit is not None and value is not None and value > limit:
+        raise ValueError(f"must be at most {limit}")
+    return value
+
+
 class GenerateRequest(Body):
-    """What /api/generate takes."""
+    """A text that a structured prompt is wanted for."""
 
     text: Text
     language: Name | None = "en"
@@ -75,7 +84,12 @@ class GenerateRequest(Body):
     user_id: Id | None = None
     session_id: Id | None = None
     model_version: Annotated[Storable, Field(max_length=MAX_VERSION_CHARS)] | None = None
-    """Answer with this version, whatever is being tried; the answer is not counted."""
+    """A version, "champion", "challenger" or the base model's name: answered by it, whatever is
+    being tried, and not counted."""
+    workload: Name | None = None
+    """Whose model is asked; unset, the default one's."""
+    stream: bool = False
+    """Send the answer as it is written, as server-sent events."""
     max_tokens: Annotated[int, Field(ge=1)] | None = None
     temperature: Annotated[float, Field(ge=0, le=MAX_TEMPERATURE)] | None = None
     """0 is greedy."""
@@ -83,14 +97,7 @@ class GenerateRequest(Body):
     seed: Annotated[int, Field(ge=0, le=MAX_SEED)] | None = None
 
     _text_fits = field_validator("text")(_limit_text)
-
-    @field_validator("max_tokens")
-    @classmethod
-    def _tokens_fit(cls, value: int | None, info: ValidationInfo) -> int | None:
-        limit = info.context.max_new_tokens if isinstance(info.context, Limits) else None
-        if limit is not None and value is not None and value > limit:
-            raise ValueError(f"must be at most {limit}")
-        return value
+    _max_tokens_fit = field_validator("max_tokens")(limit_tokens)
 
 
 class GenerateResponse(BaseModel):

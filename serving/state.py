@@ -119,6 +119,7 @@ class RouterState:
         self._reporter = reporter
         self._clock = clock
         self._views: dict[str, DesiredState] = {}
+        self._workloads = {DEFAULT_WORKLOAD}
         self._reports: list[Report] = []
         self._settled = asyncio.Event()
         self._lost_at: dict[str, datetime] = {}
@@ -127,6 +128,13 @@ class RouterState:
     def reports(self) -> list[Report]:
         """What the live model replicas said last."""
         return self._reports
+
+    def states(self) -> dict[str, DesiredState]:
+        """What every workload serves now; nothing, where none of it is loaded yet."""
+        return {
+            workload: self._views.get(workload) or deployment.unserved(workload)
+            for workload in sorted(self._workloads)
+        }
 
     def current(self, workload: str = DEFAULT_WORKLOAD) -> DesiredState | None:
         """What is served now; None before anything can be."""
@@ -153,6 +161,7 @@ class RouterState:
         """One look at the desired state and the reports."""
         states, reports = await asyncio.to_thread(self._read)
         self._reports = reports
+        self._workloads = {DEFAULT_WORKLOAD, *states}
         live = self._live()
         for workload, desired in states.items():
             settled = settle(desired, live, current=self._views.get(workload))

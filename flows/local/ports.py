@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from flows.environment import foreign_ray, prefect_url
 from flows.errors import LocalError
 from registry.settings import Settings
+from serving.exposure import refuse_exposed
 
 ENDPOINT = ("serving.port", "ray.haproxy_metrics_port", "ray.haproxy_stats_port")
 
@@ -19,7 +20,11 @@ def own_prefect(settings: Settings) -> bool:
 
 
 def check(settings: Settings) -> None:
-    """Raise `LocalError` naming the first port that is taken, and the setting to change."""
+    """Raise `LocalError` naming the first port that is taken, and the setting to change.
+
+    Raises `SettingsError` where the endpoint would be open to the network.
+    """
+    refuse_exposed(settings)
     _check(_wanted(settings))
 
 

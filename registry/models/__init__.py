@@ -1,5 +1,6 @@
 """The tables. `user_interactions`, `training_data` and `model_versions` are the core."""
 
+from registry.models.access import ApiKey
 from registry.models.columns import DEFAULT_WORKLOAD
 from registry.models.learning import (
     CurationRun,
@@ -28,6 +29,7 @@ from registry.models.usage import (
 
 __all__ = [
     "DEFAULT_WORKLOAD",
+    "ApiKey",
     "AuditEntry",
     "ClientMetadata",
     "CurationRun",

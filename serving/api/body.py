@@ -10,15 +10,27 @@ from serving.problems import ProblemError, from_validation
 from serving.schemas import Body, Limits
 
 OVERHEAD_BYTES = 64 * 1024
-BYTES_PER_CHAR = 24
-"""Two texts of the longest length, each character escaped as a surrogate pair."""
+TEXTS = 2
+"""Texts of the longest length in one body."""
+BYTES_PER_CHAR = 12
+"""A character escaped as a surrogate pair."""
 
 Model = TypeVar("Model", bound=Body)
 
 
 async def read_body(request: Request, model: type[Model], limits: Limits) -> Model:
     """The body as `model`. Raises `ProblemError`: 400, 413 or 422."""
-    raw = await _read(request, OVERHEAD_BYTES + BYTES_PER_CHAR * limits.max_text_chars)
+    return parse(await read_raw(request, limits), model, limits)
+
+
+async def read_raw(request: Request, limits: Limits) -> bytes:
+    """The body as it came. Raises `ProblemError`: 400 or 413."""
+    num_chars = max(TEXTS * limits.max_text_chars, limits.max_chat_chars)
+    return await _read(request, OVERHEAD_BYTES + BYTES_PER_CHAR * num_chars)
+
+
+def parse(raw: bytes, model: type[Model], limits: Limits) -> Model:
+    """A body as `model`. Raises `ProblemError`: 400 or 422."""
     try:
         value = json.loads(raw.decode("utf-8"), parse_constant=_refuse_constant)
     except (ValueError, RecursionError) as error:

@@ -1,15 +1,19 @@
 """POST /api/generate."""
 
+from collections.abc import AsyncGenerator
+
 from fastapi import APIRouter, Request
+from starlette.responses import JSONResponse, Response
 
-from serving.answering import Client
-from serving.api.body import read_body
-from serving.api.service import ServiceDep
-from serving.errors import OverloadedError
-from serving.problems import ProblemError
+from registry import prompts
+from registry.models import DEFAULT_WORKLOAD
+from serving import events
+from serving.api.body import parse, read_raw
+from serving.api.service import Service, ServiceDep, client_of
+from serving.asking import Answer, Ask, Client, Piece
+from serving.auth import Principal, PrincipalDep, acting_user
+from serving.problems import ProblemError, from_unexpected
 from serving.schemas import GenerateRequest, GenerateResponse, json_schema
-
-MAX_USER_AGENT_CHARS = 512
 
 router = APIRouter()
 
@@ -17,19 +21,67 @@ router = APIRouter()
 @router.post(
     "/api/generate", response_model=GenerateResponse, openapi_extra=json_schema(GenerateRequest)
 )
-async def generate(request: Request, service: ServiceDep) -> GenerateResponse:
+async def generate(request: Request, service: ServiceDep, caller: PrincipalDep) -> Response:
     """Write a structured prompt for a text."""
-    body = await read_body(request, GenerateRequest, service.limits)
+    raw = await read_raw(request, service.limits)
+    body = parse(raw, GenerateRequest, service.limits)
+    ask = _ask(service, body, caller, client_of(request))
+    if body.stream:
+        pieces = service.answerer.stream(ask)
+        # What fails before the first piece is refused with a status.
+        first = await anext(pieces)
+        return events.EventStream(_events(events.chain(first, pieces)), pieces)
+    (answer,) = await service.answerer.answer(ask)
+    return JSONResponse(_response(answer).model_dump())
+
+
+def _ask(service: Service, body: GenerateRequest, caller: Principal, client: Client) -> Ask:
+    return Ask(
+        messages=prompts.messages(body.text, target_tool=body.target_tool, language=body.language),
+        text=body.text,
+        sampling=service.sampling(
+            max_new_tokens=body.max_tokens,
+            temperature=body.temperature,
+            top_p=body.top_p,
+            seed=body.seed,
+        ),
+        workload=_workload(service, body.workload),
+        version=body.model_version,
+        target_tool=body.target_tool,
+        language=body.language,
+        user_id=acting_user(caller, body.user_id),
+        session_id=body.session_id,
+        client=client,
+    )
+
+
+def _workload(service: Service, name: str | None) -> str:
+    if name is None:
+        return DEFAULT_WORKLOAD
+    target = service.workload(name)
+    if target is None:
+        raise ProblemError(404, f"workload: there is no workload '{name}'", field="workload")
+    return target
+
+
+async def _events(pieces: AsyncGenerator[Piece | Answer]) -> AsyncGenerator[str]:
+    """`delta` events with pieces of the output, then `answer` with all, or `error`."""
     try:
-        return await service.answerer.answer(body, _client(request))
-    except OverloadedError as error:
-        raise ProblemError(503, str(error), headers={"Retry-After": "1"}) from error
+        async for item in pieces:
+            if isinstance(item, Piece):
+                yield events.event({"text": item.delta.text}, name="delta")
+            else:
+                yield events.event(_response(item).model_dump(), name="answer")
+    except Exception as error:  # too late for a status: the stream itself has to say it
+        yield events.event(from_unexpected(error).body(), name="error")
 
 
-def _client(request: Request) -> Client:
-    # Forwarding headers are not looked at: anyone can write them.
-    agent = request.headers.get("user-agent")
-    return Client(
-        ip_address=request.client.host if request.client else None,
-        user_agent=agent[:MAX_USER_AGENT_CHARS] if agent else None,
+def _response(answer: Answer) -> GenerateResponse:
+    return GenerateResponse(
+        structured_prompt=answer.structured,
+        model_output=answer.output,
+        tokens_used=answer.reply.tokens_input + answer.reply.tokens_output,
+        interaction_id=answer.id,
+        model_version=answer.version,
+        role=answer.role,
     )

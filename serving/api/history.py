@@ -12,6 +12,7 @@ from fastapi import APIRouter, Query
 from registry import interactions
 from registry.models import UserInteraction
 from serving.api.service import Service, ServiceDep
+from serving.auth import PrincipalDep, may_read_user
 from serving.problems import ProblemError
 from serving.schemas import MAX_ID_CHARS, HistoryItem, HistoryResponse
 
@@ -26,6 +27,7 @@ router = APIRouter()
 async def history(
     user_id: str,
     service: ServiceDep,
+    caller: PrincipalDep,
     limit: Annotated[int, Query(ge=1)] = DEFAULT_LIMIT,
     cursor: str | None = None,
 ) -> HistoryResponse:
@@ -34,6 +36,7 @@ async def history(
         raise ProblemError(
             422, f"user_id: must have 1 to {MAX_ID_CHARS} characters", field="user_id"
         )
+    may_read_user(caller, user_id)
     limit = min(limit, MAX_LIMIT)
     before = _decode(cursor) if cursor is not None else None
     rows = await asyncio.to_thread(_read, service, user_id, limit + 1, before)

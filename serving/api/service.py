@@ -1,21 +1,32 @@
 """What the routes need of the router behind them."""
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Annotated, cast
+from typing import Annotated, Any, cast
 
 from fastapi import Depends, Request
 
 from registry.clock import Clock, utc_now
 from registry.crypto import Keyring, load_keyring
 from registry.db import Database
+from registry.deployment import DesiredState
+from registry.models import DEFAULT_WORKLOAD
 from registry.settings import Settings
+from registry.workloads import PRODUCT
+from serving import naming
 from serving.answering import Answerer
+from serving.asking import Client, Sampling
+from serving.auth import Authenticator
 from serving.jobs import Models
+from serving.naming import Target
+from serving.problems import ProblemError
 from serving.recorder import Recorder
+from serving.routing import pin
 from serving.schemas import Limits
 from serving.state import ROUTER, Poller, Reporter, RouterState
+
+MAX_USER_AGENT_CHARS = 512
 
 
 @dataclass(frozen=True)
@@ -28,6 +39,7 @@ class Service:
     recorder: Recorder
     state: RouterState
     answerer: Answerer
+    authenticator: Authenticator
     reporter: Reporter
     poller: Poller
 
@@ -40,6 +52,7 @@ class Service:
         """Write down what waits, and sign off."""
         await self.poller.stop()
         await self.answerer.finish()
+        await self.authenticator.finish()
         await self.recorder.stop()
         await asyncio.to_thread(self.reporter.forget)
         self.database.close()
@@ -48,7 +61,37 @@ class Service:
     def limits(self) -> Limits:
         """Limits on bodies."""
         serving = self.settings.serving
-        return Limits(max_text_chars=serving.max_text_chars, max_new_tokens=serving.max_new_tokens)
+        return Limits(
+            max_text_chars=serving.max_text_chars,
+            max_chat_chars=serving.max_chat_chars,
+            max_new_tokens=serving.max_new_tokens,
+        )
+
+    def sampling(self, **asked: Any) -> Sampling:
+        """How to draw an answer: what was asked for (None: nothing), else the settings."""
+        serving = self.settings.serving
+        defaults = {"max_new_tokens": serving.max_new_tokens, "temperature": serving.temperature}
+        given = {name: value for name, value in asked.items() if value is not None}
+        return Sampling(**{**defaults, **given})
+
+    def workload(self, name: str) -> str | None:
+        """The workload that clients call so, if there is one."""
+        workload = DEFAULT_WORKLOAD if name == PRODUCT else name
+        return workload if workload in self.state.states() else None
+
+    def target(self, model: str) -> Target:
+        """What a model name stands for. Raises `ProblemError` 404."""
+        base_model = self.settings.training.base_model
+        states = self.state.states()
+        found = naming.resolve(model, states, base_model=base_model)
+        if found is None or not _is_served(found, states, base_model):
+            raise ProblemError(
+                404,
+                f"model: '{model}' is not served here; GET /v1/models lists what is",
+                field="model",
+                code="model_not_found",
+            )
+        return found
 
 
 def make_service(
@@ -77,8 +120,24 @@ def make_service(
             settings=settings,
             clock=clock,
         ),
+        authenticator=Authenticator(settings.auth, database=database, keyring=keyring),
         reporter=reporter,
         poller=Poller(state.refresh, interval_s=settings.serving.poll_interval_s),
+    )
+
+
+def _is_served(target: Target, states: Mapping[str, DesiredState], base_model: str) -> bool:
+    if target.version is None:
+        return True
+    return pin(states[target.workload], target.version, base_model=base_model) is not None
+
+
+def client_of(request: Request) -> Client:
+    """Where a request came from. Forwarding headers are not looked at: anyone can write them."""
+    agent = request.headers.get("user-agent")
+    return Client(
+        ip_address=request.client.host if request.client else None,
+        user_agent=agent[:MAX_USER_AGENT_CHARS] if agent else None,
     )
 
 

@@ -57,37 +57,37 @@ class Installation:
         """Who acts in these tests."""
         return deployment.Act("test", reason, utc_now(), self.keyring, new_id)
 
-    def register(self, adapter: Path) -> str:
+    def register(self, adapter: Path, *, workload: str = WORKLOAD) -> str:
         """Publish and register an adapter; the new version's name."""
         digest = self.store.publish(adapter)
         with self.database.write() as session:
             return versions.register(
                 session,
                 version=versions.version_name("tiny", utc_now()),
-                workload=WORKLOAD,
+                workload=workload,
                 base_model="tiny",
                 adapter_digest=digest,
                 recipe="tiny_cpu",
                 now=utc_now(),
             ).version
 
-    def deploy(self, version: str) -> None:
+    def deploy(self, version: str, *, workload: str = WORKLOAD) -> None:
         """Make a version champion."""
         with self.database.write() as session:
-            experiments.deploy(session, self.act(), workload=WORKLOAD, version=version)
+            experiments.deploy(session, self.act(), workload=workload, version=version)
 
     def roll_back(self) -> None:
         """Return to the previous champion."""
         with self.database.write() as session:
             experiments.roll_back_champion(session, self.act(), workload=WORKLOAD)
 
-    def try_out(self, version: str, *, share: float) -> Experiment:
+    def try_out(self, version: str, *, share: float, workload: str = WORKLOAD) -> Experiment:
         """Start an experiment with `version` as challenger."""
         with self.database.write() as session:
             return experiments.start(
                 session,
                 self.act(),
-                workload=WORKLOAD,
+                workload=workload,
                 challenger=version,
                 share=share,
                 settings={},

@@ -76,7 +76,8 @@ def test_experiments_draw_their_people_independently() -> None:
 def test_both_arms_count_and_a_lone_champion_does_not() -> None:
     everyone = replace(TRIAL, share=1.0)
     assert assign(everyone, unit="u") == Route("challenger", NEW, "e1")
-    assert assign(replace(TRIAL, share=0.0), unit="u") == Route("champion", OLD, "e1")
+    few = replace(TRIAL, share=1e-12)
+    assert assign(few, unit="u") == Route("champion", OLD, "e1")
     alone = replace(TRIAL, challenger=None, share=0.0, experiment_id=None)
     assert assign(alone, unit="u") == Route("champion", OLD, None)
     assert assign(BASE_ONLY, unit="u") == Route("default", None, None)
@@ -93,6 +94,17 @@ def test_a_named_version_is_pinned_and_never_counted() -> None:
     assert pin(TRIAL, "old", base_model="embedded") == Route("champion", OLD, None, pinned=True)
     assert pin(TRIAL, "embedded", base_model="embedded") == Route("default", None, pinned=True)
     assert pin(TRIAL, "gone", base_model="embedded") is None
+
+
+def test_champion_and_challenger_are_names_too() -> None:
+    assert pin(TRIAL, "champion", base_model="b") == Route("champion", OLD, None, pinned=True)
+    assert pin(TRIAL, "challenger", base_model="b") == Route("challenger", NEW, None, pinned=True)
+    assert pin(BASE_ONLY, "champion", base_model="b") == Route("default", None, pinned=True)
+    assert pin(BASE_ONLY, "challenger", base_model="b") is None
+
+
+def test_a_paused_trial_counts_nobody() -> None:
+    assert assign(replace(TRIAL, share=0.0), unit="u") == Route("champion", OLD, None)
 
 
 def test_a_new_version_waits_until_every_replica_has_it() -> None:

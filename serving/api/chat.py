@@ -1,0 +1,67 @@
+"""POST /v1/chat/completions: OpenAI's protocol."""
+
+from typing import Any
+
+from fastapi import APIRouter, Request
+from starlette.responses import JSONResponse, Response
+
+from serving import events
+from serving.api.body import parse, read_raw
+from serving.api.service import Service, ServiceDep, client_of
+from serving.asking import Ask, Client
+from serving.auth import Principal, PrincipalDep, acting_user
+from serving.completions import Chunks, completion
+from serving.openai_schemas import ChatMessage, ChatRequest
+from serving.schemas import MAX_SEED, json_schema
+
+router = APIRouter()
+
+
+@router.post("/v1/chat/completions", openapi_extra=json_schema(ChatRequest))
+async def complete(request: Request, service: ServiceDep, caller: PrincipalDep) -> Response:
+    """Answer a conversation."""
+    raw = await read_raw(request, service.limits)
+    body = parse(raw, ChatRequest, service.limits)
+    ask = _ask(service, body, caller, client_of(request))
+    choices = body.n or 1
+    if body.stream:
+        options = body.stream_options
+        chunks = Chunks(
+            with_logprobs=bool(body.logprobs),
+            with_usage=bool(options and options.include_usage),
+        )
+        pieces = service.answerer.stream(ask, choices=choices)
+        # What fails before the first piece is refused with a status.
+        first = await anext(pieces)
+        return events.EventStream(chunks.events(events.chain(first, pieces)), pieces)
+    answers = await service.answerer.answer(ask, choices=choices)
+    return JSONResponse(completion(answers, with_logprobs=bool(body.logprobs)))
+
+
+def _ask(service: Service, body: ChatRequest, caller: Principal, client: Client) -> Ask:
+    target = service.target(body.model)
+    return Ask(
+        messages=[_message(message) for message in body.messages],
+        text=next(m.content for m in reversed(body.messages) if m.role == "user"),
+        sampling=service.sampling(
+            max_new_tokens=body.max_completion_tokens or body.max_tokens,
+            temperature=body.temperature,
+            top_p=body.top_p,
+            top_k=body.top_k,
+            # OpenAI's seeds may be negative.
+            seed=None if body.seed is None else body.seed & MAX_SEED,
+            stop=tuple(body.stop or ()),
+            top_logprobs=(body.top_logprobs or 0) if body.logprobs else None,
+        ),
+        workload=target.workload,
+        version=target.version,
+        is_chat=True,
+        user_id=acting_user(caller, body.user),
+        session_id=body.session_id,
+        client=client,
+    )
+
+
+def _message(message: ChatMessage) -> dict[str, Any]:
+    role = "system" if message.role == "developer" else message.role
+    return {"role": role, "content": message.content}

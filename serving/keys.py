@@ -1,0 +1,115 @@
+"""Looks API keys up, without asking the database at each request."""
+
+import asyncio
+import logging
+import time
+from collections import OrderedDict
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from sqlalchemy.exc import SQLAlchemyError
+
+from registry import keys
+from registry.clock import Clock, utc_now
+from registry.crypto import Keyring
+from registry.db import Database
+from registry.models import ApiKey
+from serving.problems import ProblemError
+
+FRESH_S = 2.0
+"""A key that is revoked is refused everywhere within this."""
+STALE_S = 600.0
+"""While the database is away, a key that was good is taken for this long."""
+TOUCH_S = 60.0
+"""How exactly `last_used_at` is kept."""
+MAX_CACHED = 4_096
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class _Entry:
+    key: ApiKey | None
+    read_at: float
+
+
+class KeyLookup:
+    """The API keys, as one router sees them."""
+
+    def __init__(
+        self,
+        database: Database,
+        keyring: Keyring,
+        *,
+        clock: Clock = utc_now,
+        monotonic: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._database = database
+        self._keyring = keyring
+        self._clock = clock
+        self._monotonic = monotonic
+        self._entries: OrderedDict[str, _Entry] = OrderedDict()
+        self._touching: set[asyncio.Task[None]] = set()
+
+    def looks_like_key(self, text: str) -> bool:
+        """Whether this is a key of ours, rather than a token."""
+        return keys.prefix_of(text) is not None
+
+    async def get(self, text: str) -> ApiKey | None:
+        """The key that `text` is, if it may be used. Raises `ProblemError` 503."""
+        prefix = keys.prefix_of(text)
+        if prefix is None:
+            return None
+        key = (await self._entry(prefix)).key
+        if key is None or not keys.is_valid(key, text, keyring=self._keyring, now=self._clock()):
+            return None
+        self._note_use(key)
+        return key
+
+    async def finish(self) -> None:
+        """Return when the uses of keys are written down."""
+        await asyncio.gather(*self._touching)
+
+    async def _entry(self, prefix: str) -> _Entry:
+        known = self._entries.get(prefix)
+        now = self._monotonic()
+        if known is not None and now - known.read_at < FRESH_S:
+            return known
+        try:
+            entry = _Entry(await asyncio.to_thread(self._read, prefix), now)
+        except SQLAlchemyError as error:
+            if known is not None and now - known.read_at < STALE_S:
+                return known
+            logger.warning("API keys cannot be looked up: %s", type(error).__name__)
+            raise ProblemError(
+                503, "API keys cannot be looked up now", headers={"Retry-After": "1"}
+            ) from error
+        self._entries[prefix] = entry
+        self._entries.move_to_end(prefix)
+        while len(self._entries) > MAX_CACHED:
+            self._entries.popitem(last=False)
+        return entry
+
+    def _read(self, prefix: str) -> ApiKey | None:
+        with self._database.read() as session:
+            key = keys.find(session, prefix)
+            if key is not None:
+                session.expunge(key)
+        return key
+
+    def _note_use(self, key: ApiKey) -> None:
+        """Write down that the key is in use, behind the request's back."""
+        now = self._clock()
+        if key.last_used_at is not None and (now - key.last_used_at).total_seconds() < TOUCH_S:
+            return
+        key.last_used_at = now
+        task = asyncio.get_running_loop().create_task(asyncio.to_thread(self._touch, key.prefix))
+        self._touching.add(task)
+        task.add_done_callback(self._touching.discard)
+
+    def _touch(self, prefix: str) -> None:
+        try:
+            with self._database.write() as session:
+                keys.touch(session, prefix, now=self._clock())
+        except SQLAlchemyError as error:
+            logger.warning("the use of key %s was not noted: %s", prefix, type(error).__name__)

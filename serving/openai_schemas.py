@@ -1,0 +1,216 @@
+"""What POST /v1/chat/completions takes: OpenAI's fields, and what is refused in them.
+
+A parameter that would change the answer, and that no engine here honours, is refused by
+name unless it has a value that changes nothing.
+"""
+
+from typing import Annotated, Any, Literal
+
+from pydantic import (
+    BeforeValidator,
+    Field,
+    GetCoreSchemaHandler,
+    GetJsonSchemaHandler,
+    ValidationInfo,
+    WithJsonSchema,
+    field_validator,
+    model_validator,
+)
+from pydantic_core import CoreSchema
+from pydantic_core.core_schema import no_info_after_validator_function
+
+from serving.schemas import (
+    MAX_SEED,
+    MAX_TEMPERATURE,
+    Body,
+    Id,
+    Limits,
+    Storable,
+    limit_tokens,
+)
+
+MAX_MESSAGES = 512
+MAX_CHOICES = 8
+MAX_STOPS = 4
+MAX_STOP_CHARS = 200
+MAX_TOP_LOGPROBS = 20
+MAX_MODEL_CHARS = 400
+NOTHING_ASKED = "Not supported: accepted only where it asks for nothing."
+
+
+class _Only:
+    """Marks a parameter that may be null or one of these values, and nothing else."""
+
+    def __init__(self, *values: Any) -> None:
+        self._values = values
+
+    def __get_pydantic_core_schema__(
+        self, source: Any, handler: GetCoreSchemaHandler
+    ) -> CoreSchema:
+        return no_info_after_validator_function(self._check, handler(source))
+
+    def __get_pydantic_json_schema__(
+        self, _schema: CoreSchema, _handler: GetJsonSchemaHandler
+    ) -> dict[str, Any]:
+        return {"enum": [*self._values, None], "description": NOTHING_ASKED}
+
+    def _check(self, value: Any) -> Any:
+        if value is None or any(type(value) is type(one) and value == one for one in self._values):
+            return value
+        raise ValueError("this is not supported; leave it out")
+
+
+def _text_of(content: Any) -> Any:
+    """A message's text, from a string or from text parts (one line each)."""
+    if not isinstance(content, list):
+        return content
+    return "\n".join(_text_of_part(part) for part in content)
+
+
+def _text_of_part(part: Any) -> str:
+    if not isinstance(part, dict) or not isinstance(part.get("type"), str):
+        raise ValueError("a part must be an object with a type")
+    if part["type"] != "text":
+        raise ValueError(f"parts of type '{part['type'][:40]}' are not supported: only text is")
+    if not isinstance(part.get("text"), str) or part.keys() - {"type", "text"}:
+        raise ValueError("a text part has a type, a text, and nothing else")
+    return str(part["text"])
+
+
+def _known_role(role: Any) -> Any:
+    if role in ("tool", "function"):
+        raise ValueError(f"messages of role '{role}' are not supported: tools are not")
+    return role
+
+
+_PART = {
+    "type": "object",
+    "properties": {"type": {"const": "text"}, "text": {"type": "string", "pattern": "^[^\0]*$"}},
+    "required": ["type", "text"],
+    "additionalProperties": False,
+}
+_CONTENT = {"anyOf": [{"type": "string", "pattern": "^[^\0]*$"}, {"type": "array", "items": _PART}]}
+_STOP = {
+    "anyOf": [
+        {"type": "string", "minLength": 1, "maxLength": MAX_STOP_CHARS},
+        {
+            "type": "array",
+            "items": {"type": "string", "minLength": 1, "maxLength": MAX_STOP_CHARS},
+            "maxItems": MAX_STOPS,
+        },
+        {"type": "null"},
+    ]
+}
+
+
+class ChatMessage(Body):
+    """One turn of a conversation."""
+
+    role: Annotated[
+        Literal["system", "developer", "user", "assistant"], BeforeValidator(_known_role)
+    ]
+    content: Annotated[Storable, BeforeValidator(_text_of), WithJsonSchema(_CONTENT)]
+    name: Annotated[Storable, Field(max_length=100)] | None = None
+    """Accepted, and not shown to the model."""
+    tool_calls: Annotated[Any, _Only([])] = None
+    function_call: Annotated[Any, _Only()] = None
+    audio: Annotated[Any, _Only()] = None
+    refusal: Annotated[Any, _Only()] = None
+    annotations: Annotated[Any, _Only([])] = None
+
+
+class StreamOptions(Body):
+    """How a stream is sent."""
+
+    include_usage: bool | None = None
+    include_obfuscation: Annotated[Any, _Only(False)] = None
+
+
+class ChatRequest(Body):
+    """A chat to be answered."""
+
+    model: Annotated[Storable, Field(min_length=1, max_length=MAX_MODEL_CHARS)]
+    messages: Annotated[list[ChatMessage], Field(min_length=1, max_length=MAX_MESSAGES)]
+    max_tokens: Annotated[int, Field(ge=1)] | None = None
+    max_completion_tokens: Annotated[int, Field(ge=1)] | None = None
+    temperature: Annotated[float, Field(ge=0, le=MAX_TEMPERATURE)] | None = None
+    """0 is greedy."""
+    top_p: Annotated[float, Field(gt=0, le=1)] | None = None
+    top_k: Annotated[int, Field(ge=1, le=1000)] | None = None
+    """Beyond OpenAI's API."""
+    n: Annotated[int, Field(ge=1, le=MAX_CHOICES)] | None = None
+    stop: Annotated[
+        list[Annotated[Storable, Field(min_length=1, max_length=MAX_STOP_CHARS)]] | None,
+        BeforeValidator(lambda value: [value] if isinstance(value, str) else value),
+        Field(max_length=MAX_STOPS),
+        WithJsonSchema(_STOP),
+    ] = None
+    seed: Annotated[int, Field(ge=-MAX_SEED, le=MAX_SEED)] | None = None
+    logprobs: bool | None = None
+    top_logprobs: Annotated[int, Field(ge=0, le=MAX_TOP_LOGPROBS)] | None = None
+    stream: bool | None = None
+    stream_options: StreamOptions | None = None
+    user: Id | None = None
+    session_id: Id | None = None
+    """Beyond OpenAI's API: requests without a user stick to a version by it."""
+
+    metadata: dict[str, Any] | None = None
+    store: Annotated[Any, _Only(False)] = None
+    parallel_tool_calls: bool | None = None
+    service_tier: Annotated[Any, _Only("auto", "default")] = None
+    safety_identifier: Storable | None = None
+    prompt_cache_key: Storable | None = None
+    prompt_cache_retention: Storable | None = None
+
+    frequency_penalty: Annotated[float, Field(ge=0, le=0)] | None = None
+    presence_penalty: Annotated[float, Field(ge=0, le=0)] | None = None
+    logit_bias: Annotated[Any, _Only({})] = None
+    response_format: Annotated[Any, _Only({"type": "text"})] = None
+    tools: Annotated[Any, _Only([])] = None
+    tool_choice: Annotated[Any, _Only("none", "auto")] = None
+    functions: Annotated[Any, _Only([])] = None
+    function_call: Annotated[Any, _Only("none", "auto")] = None
+    modalities: Annotated[Any, _Only(["text"])] = None
+    audio: Annotated[Any, _Only()] = None
+    prediction: Annotated[Any, _Only()] = None
+    web_search_options: Annotated[Any, _Only()] = None
+    reasoning_effort: Annotated[Any, _Only("none")] = None
+    verbosity: Annotated[Any, _Only("medium")] = None
+    moderation: Annotated[Any, _Only()] = None
+    prompt_cache_options: Annotated[Any, _Only()] = None
+
+    _max_tokens_fit = field_validator("max_tokens", "max_completion_tokens")(limit_tokens)
+
+    @field_validator("messages")
+    @classmethod
+    def _fits(cls, messages: list[ChatMessage], info: ValidationInfo) -> list[ChatMessage]:
+        if not any(message.role == "user" and message.content.strip() for message in messages):
+            raise ValueError("there must be a message of the user with text in it")
+        num_chars = sum(len(message.content) for message in messages)
+        limit = info.context.max_chat_chars if isinstance(info.context, Limits) else num_chars
+        if num_chars > limit:
+            raise ValueError(f"have {num_chars} characters together, at most {limit} are taken")
+        return messages
+
+    @field_validator("top_logprobs")
+    @classmethod
+    def _goes_with_logprobs(cls, value: int | None, info: ValidationInfo) -> int | None:
+        if value is not None and not info.data.get("logprobs"):
+            raise ValueError("needs logprobs to be true")
+        return value
+
+    @field_validator("stream_options")
+    @classmethod
+    def _goes_with_stream(
+        cls, value: StreamOptions | None, info: ValidationInfo
+    ) -> StreamOptions | None:
+        if value is not None and not info.data.get("stream"):
+            raise ValueError("needs stream to be true")
+        return value
+
+    @model_validator(mode="after")
+    def _limits_agree(self) -> "ChatRequest":
+        limits = {self.max_tokens, self.max_completion_tokens} - {None}
+        if len(limits) > 1:
+            raise ValueError("max_tokens and max_completion_tokens differ: give one of them")
+        return self

@@ -1,0 +1,185 @@
+"""JSON Web Tokens: checked with our own secrets (HS256) or an identity provider's public keys.
+
+Which algorithms a key may be used with hangs on the key, never on the token's header, so that
+nobody signs with a public key as if it were a secret (RFC 8725, section 3.1).
+"""
+
+import asyncio
+import json
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any
+
+import httpx
+import jwt
+from jwt import PyJWK, PyJWKSet
+
+from registry.crypto import Keyring
+from registry.errors import SettingsError
+from registry.settings import AuthSettings
+from serving.errors import ServingError
+
+HOME_KEY = "home"
+"""Key id of tokens signed with the secret that is made from the key in `home`."""
+SYMMETRIC = ("HS256",)
+ASYMMETRIC = ("RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "EdDSA")
+LEEWAY_S = 10
+MAX_TOKEN_CHARS = 8_192
+JWKS_MAX_AGE_S = 600.0
+JWKS_MIN_AGE_S = 30.0
+"""A token of an unknown key makes us ask for the keys again, but not more often than this."""
+JWKS_TIMEOUT_S = 5.0
+
+
+class TokenError(ServingError):
+    """A token is not taken; the text is for its owner."""
+
+
+@dataclass(frozen=True)
+class Signer:
+    """Our own secrets, by key id."""
+
+    secrets: Mapping[str, str]
+    signing_key: str | None
+
+    def sign(self, claims: Mapping[str, Any]) -> str:
+        """A token with these claims. Raises `SettingsError` where the key to use is unclear."""
+        if self.signing_key is None:
+            raise SettingsError(
+                f"auth.signing_key must name one of the secrets: {', '.join(self.secrets)}"
+            )
+        secret = self.secrets[self.signing_key]
+        return jwt.encode(
+            dict(claims), secret, algorithm="HS256", headers={"kid": self.signing_key}
+        )
+
+
+def make_signer(settings: AuthSettings, keyring: Keyring) -> Signer:
+    """The secrets of the settings, else the one that the installation's key gives."""
+    secrets = {name: secret.get_secret_value() for name, secret in settings.secrets.items()}
+    if not secrets and settings.jwks_url is None and settings.jwks_file is None:
+        secrets = {HOME_KEY: keyring.derive("tokens").hex()}
+    only = next(iter(secrets)) if len(secrets) == 1 else None
+    return Signer(secrets, settings.signing_key or only)
+
+
+def make_token(
+    signer: Signer,
+    settings: AuthSettings,
+    *,
+    subject: str,
+    role: str,
+    now: datetime,
+    lifetime: timedelta,
+) -> str:
+    """A token as `TokenChecker` takes it."""
+    claims: dict[str, Any] = {
+        "sub": subject,
+        settings.role_claim: role,
+        "iat": now,
+        "exp": now + lifetime,
+    }
+    if settings.issuer is not None:
+        claims["iss"] = settings.issuer
+    if settings.audience is not None:
+        claims["aud"] = settings.audience
+    return signer.sign(claims)
+
+
+class ProviderKeys:
+    """The public keys of an identity provider, from a URL or a file, by key id."""
+
+    def __init__(
+        self, settings: AuthSettings, *, monotonic: Callable[[], float] = time.monotonic
+    ) -> None:
+        self._url = settings.jwks_url
+        self._file = settings.jwks_file
+        self._monotonic = monotonic
+        self._keys: dict[str, PyJWK] = {}
+        self._read_at: float | None = None
+        self._lock = asyncio.Lock()
+
+    async def get(self, key_id: str) -> PyJWK | None:
+        """The key of this id; the set is read again when it is old, or lacks it."""
+        if self._url is None and self._file is None:
+            return None
+        if self._is_older_than(JWKS_MAX_AGE_S) or (
+            key_id not in self._keys and self._is_older_than(JWKS_MIN_AGE_S)
+        ):
+            async with self._lock:
+                if self._is_older_than(JWKS_MIN_AGE_S):
+                    await self._read()
+        return self._keys.get(key_id)
+
+    def _is_older_than(self, age_s: float) -> bool:
+        return self._read_at is None or self._monotonic() - self._read_at >= age_s
+
+    async def _read(self) -> None:
+        self._read_at = self._monotonic()
+        try:
+            text = await self._text()
+            found = PyJWKSet.from_dict(json.loads(text)).keys
+        except (OSError, ValueError, httpx.HTTPError, jwt.PyJWTError) as error:
+            if self._keys:
+                # The keys that were good a while ago still are better than none.
+                return
+            raise TokenError("the identity provider's keys cannot be read") from error
+        self._keys = {
+            key.key_id: key
+            for key in found
+            # A secret among public keys would let its readers sign.
+            if key.key_id is not None and key.key_type != "oct"
+        }
+
+    async def _text(self) -> str:
+        if self._file is not None:
+            return await asyncio.to_thread(self._file.read_text, encoding="utf-8")
+        assert self._url is not None
+        async with httpx.AsyncClient(timeout=JWKS_TIMEOUT_S) as client:
+            return (await client.get(self._url)).raise_for_status().text
+
+
+class TokenChecker:
+    """Tells a good token from a bad one."""
+
+    def __init__(self, settings: AuthSettings, signer: Signer, keys: ProviderKeys) -> None:
+        self._settings = settings
+        self._signer = signer
+        self._keys = keys
+
+    async def claims(self, token: str) -> Mapping[str, Any]:
+        """The claims of a good token. Raises `TokenError`."""
+        if len(token) > MAX_TOKEN_CHARS:
+            raise TokenError(f"the token is longer than {MAX_TOKEN_CHARS} characters")
+        try:
+            key_id = jwt.get_unverified_header(token).get("kid", self._signer.signing_key)
+            key, algorithms = await self._key(key_id)
+            claims: dict[str, Any] = jwt.decode(
+                token,
+                key,
+                algorithms=list(algorithms),
+                leeway=LEEWAY_S,
+                issuer=self._settings.issuer,
+                audience=self._settings.audience,
+                options={
+                    "require": ["exp", "sub"],
+                    "verify_aud": self._settings.audience is not None,
+                },
+            )
+        except jwt.ExpiredSignatureError as error:
+            raise TokenError("the token has expired") from error
+        except jwt.PyJWTError as error:
+            raise TokenError("the token is not valid") from error
+        return claims
+
+    async def _key(self, key_id: object) -> tuple[str | PyJWK, tuple[str, ...]]:
+        if isinstance(key_id, str):
+            secret = self._signer.secrets.get(key_id)
+            if secret is not None:
+                return secret, SYMMETRIC
+            public = await self._keys.get(key_id)
+            if public is not None:
+                return public, ASYMMETRIC
+        raise TokenError("the token is signed with a key that is not known here")
