@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -61,7 +61,7 @@ class _Applied:
 
 
 class StackedLora:
-    """The adapters that a model holds, and the hooks that apply them."""
+    """The adapters that a model holds, and what applies them in its linear layers."""
 
     def __init__(self, model: nn.Module) -> None:
         self._modules = {
@@ -76,7 +76,8 @@ class StackedLora:
         outputs: Any = model
         head = outputs.get_output_embeddings()
         for name, module in self._modules.items():
-            module.register_forward_hook(self._hook(name, is_head=module is head))
+            # In place of a hook, which costs a small layer as much as its product.
+            module.forward = self._forward(name, module.forward, is_head=module is head)
 
     @property
     def names(self) -> frozenset[str]:
@@ -145,21 +146,27 @@ class StackedLora:
             self._plans = {**dict(others[-(MAX_PLANS - 1) :]), used: plan}
         return plan
 
-    def _hook(self, name: str, *, is_head: bool) -> Any:
-        def apply(_module: nn.Module, args: tuple[torch.Tensor, ...], output: torch.Tensor) -> None:
+    def _forward(
+        self, name: str, plain: Callable[[torch.Tensor], torch.Tensor], *, is_head: bool
+    ) -> Callable[[torch.Tensor], torch.Tensor]:
+        """A linear layer's computation, and what the applied adapters add to it."""
+
+        def forward(hidden: torch.Tensor) -> torch.Tensor:
+            output = plain(hidden)
             applied = self._applied
             if applied is None or name not in applied.plan.layers:
-                return
+                return output
             a, b, owners = applied.plan.layers[name]
-            low = args[0].flatten(0, -2) @ a
+            low = hidden.flatten(0, -2) @ a
             foreign = applied.foreign_to_head if is_head else applied.foreign
             if foreign:
                 # Filled, not multiplied: infinity in one row's activations stays its own.
                 low.masked_fill_(foreign[owners], 0.0)
             # In place: the layer has just made its output, and nobody else has seen it.
             output.view(-1, output.shape[-1]).addmm_(low, b)
+            return output
 
-        return apply
+        return forward
 
     def _check(self, module: str, a: torch.Tensor, b: torch.Tensor) -> None:
         if module not in self._modules:

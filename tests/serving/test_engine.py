@@ -167,8 +167,8 @@ def test_deltas_make_up_the_text_and_show_no_part_of_a_stop_string(
     job = replace(whole, stop=(*stops, *present), top_logprobs=top)
     *deltas, reply = run_events(engine, [job])[0]
     assert isinstance(reply, Reply)
-    places = [full.find(stop) for stop in job.stop if stop in full]
-    assert reply.text == (full[: min(places)] if places else full)
+    places = [(full.find(stop) + len(stop), full.find(stop)) for stop in job.stop if stop in full]
+    assert reply.text == (full[: min(places)[1]] if places else full)
     assert "".join(delta.text for delta in deltas if isinstance(delta, Delta)) == reply.text
     assert reply.finish == ("stop" if places or reply.tokens_output < 40 else "length")
     told = [entry for delta in deltas if isinstance(delta, Delta) for entry in delta.logprobs]
