@@ -61,6 +61,9 @@ class ServingSettings(Part):
     """Threads of each model replica."""
     max_batch_size: Count = 32
     """Requests generated together."""
+    kv_cache_tokens: Count | None = None
+    """Tokens, prompts and answers together, that a replica holds at a time; unset, what a
+    quarter of the free memory has room for, or four fifths of the GPU's."""
     max_new_tokens: Count = 256
     """Longest answer, in tokens."""
     max_text_chars: Count = 8_000

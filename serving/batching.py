@@ -1,112 +1,136 @@
-"""Gathers requests into batches: while one batch runs, the next fills up."""
+"""Between the event loop and an engine that runs step by step in a thread of its own."""
+
+from __future__ import annotations
 
 import asyncio
 import logging
-import time
-from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+import threading
+from collections.abc import AsyncGenerator, Callable
+from contextlib import aclosing
+from pathlib import Path
 
-from serving.engine import Engine, EngineRequest, Generation, Outcome
+from serving.engine_request import Request
+from serving.engine_torch import TorchEngine, status_of
 from serving.errors import EngineError, OverloadedError
+from serving.jobs import Delta, Job, Reply
+
+STOPPED = "the replica is stopping"
 
 logger = logging.getLogger(__name__)
+_Event = tuple["asyncio.Queue[Delta | Reply]", Delta | Reply]
 
 
-@dataclass(frozen=True)
-class Batched:
-    """An answer, and how long its request waited for a batch to start, in milliseconds."""
+class ThreadedEngine:
+    """An `Engine`: one thread takes steps while there is work, and sleeps while there is none."""
 
-    generation: Generation
-    queue_ms: float
+    def __init__(self, core: TorchEngine) -> None:
+        self._core = core
+        self._wake = threading.Event()
+        self._stopping = False
+        self._thread: threading.Thread | None = None
+        self._loop: asyncio.AbstractEventLoop | None = None
+        # What a step brings is handed to the event loop at once: waking it costs more.
+        self._brought: list[_Event] = []
 
+    @property
+    def adapters(self) -> frozenset[str]:
+        """Names of the loaded adapters."""
+        return self._core.adapters
 
-@dataclass
-class _Waiting:
-    request: EngineRequest
-    future: "asyncio.Future[Batched]"
-    arrived: float
-    started: float = field(default=0.0)
+    @property
+    def alive(self) -> bool:
+        """Whether its thread works."""
+        return self._thread is not None and self._thread.is_alive()
 
+    def load(self, name: str, folder: Path) -> None:
+        """Load an adapter. Raises `AdapterError` where it does not fit."""
+        self._core.load(name, folder)
 
-class Batcher:
-    """Runs an engine in a thread of its own, and gives it all that waits, up to a limit."""
-
-    def __init__(self, engine: Engine, *, max_batch_size: int, max_waiting: int) -> None:
-        self._engine = engine
-        self._max_batch_size = max_batch_size
-        self._queue: asyncio.Queue[_Waiting] = asyncio.Queue(maxsize=max_waiting)
-        self._thread = ThreadPoolExecutor(1, thread_name_prefix="engine")
-        self._task: asyncio.Task[None] | None = None
+    def unload(self, name: str) -> None:
+        """Let go of an adapter; jobs that run with it still finish."""
+        self._core.unload(name)
 
     def start(self) -> None:
         """Begin to work, on the running event loop."""
-        self._task = asyncio.get_running_loop().create_task(self._work())
+        self._loop = asyncio.get_running_loop()
+        self._thread = threading.Thread(target=self._work, name="engine", daemon=True)
+        self._thread.start()
 
     async def stop(self) -> None:
-        """End after the running batch; what waits is cancelled."""
-        if self._task is not None:
-            self._task.cancel()
-            await asyncio.gather(self._task, return_exceptions=True)
-        while not self._queue.empty():
-            self._queue.get_nowait().future.cancel()
-        self._thread.shutdown(wait=True)
+        """End after the running step; jobs that are not answered yet fail."""
+        self._stopping = True
+        self._wake.set()
+        if self._thread is not None:
+            await asyncio.to_thread(self._thread.join)
 
-    async def generate(self, request: EngineRequest) -> Batched:
-        """The answer to one request. Raises `OverloadedError` at once, or `EngineError`."""
-        future: asyncio.Future[Batched] = asyncio.get_running_loop().create_future()
+    async def generate(self, job: Job) -> Reply:
+        """Answer a job. Cancelling frees what it holds."""
+        async with aclosing(self._events(job, streaming=False)) as events:
+            async for event in events:
+                if isinstance(event, Reply):
+                    return event
+        raise EngineError("the engine ended an answer without a reply")
+
+    def stream(self, job: Job) -> AsyncGenerator[Delta | Reply, None]:
+        """The same, piece by piece: deltas, then the reply. Closing frees what it holds."""
+        return self._events(job, streaming=True)
+
+    async def _events(self, job: Job, *, streaming: bool) -> AsyncGenerator[Delta | Reply, None]:
+        queue: asyncio.Queue[Delta | Reply] = asyncio.Queue()
+        if self._stopping:
+            yield Reply(status="failed", detail=STOPPED)
+            return
         try:
-            self._queue.put_nowait(_Waiting(request, future, time.perf_counter()))
-        except asyncio.QueueFull as error:
-            raise OverloadedError(f"{self._queue.maxsize} requests wait already") from error
-        return await future
-
-    async def _work(self) -> None:
-        loop = asyncio.get_running_loop()
-        while True:
-            batch = await self._next_batch()
-            await loop.run_in_executor(self._thread, self._run, batch, loop.call_soon_threadsafe)
-
-    async def _next_batch(self) -> list[_Waiting]:
-        """What waits now, without those whose caller has gone."""
-        batch: list[_Waiting] = []
-        while not batch:
-            entries = [await self._queue.get()]
-            while len(entries) < self._max_batch_size and not self._queue.empty():
-                entries.append(self._queue.get_nowait())
-            batch = [entry for entry in entries if not entry.future.done()]
-        return batch
-
-    def _run(self, batch: Sequence[_Waiting], notify: Callable[..., object]) -> None:
-        """In the engine's thread: a batch that breaks as a whole is tried one by one."""
-        finished = self._attempt(batch, notify)
-        unfinished = [entry for place, entry in enumerate(batch) if place not in finished]
-        for entry in unfinished:
-            if not self._attempt([entry], notify):
-                notify(_settle, entry, EngineError("generation failed; the log says why"))
-
-    def _attempt(self, batch: Sequence[_Waiting], notify: Callable[..., object]) -> set[int]:
-        finished: set[int] = set()
-        started = time.perf_counter()
-
-        def done(place: int, outcome: Outcome) -> None:
-            finished.add(place)
-            notify(_settle, batch[place], outcome)
-
-        for entry in batch:
-            entry.started = started
+            request = self._core.submit(job, self._sink(queue), streaming=streaming)
+        except OverloadedError as error:
+            yield Reply(status=status_of(error), detail=str(error))
+            return
+        self._wake.set()
         try:
-            self._engine.generate([entry.request for entry in batch], done)
+            while not isinstance(event := await queue.get(), Reply):
+                yield event
+            yield event
+        finally:
+            self._forget(request)
+
+    def _forget(self, request: Request) -> None:
+        request.cancel()
+        self._wake.set()
+
+    def _sink(self, queue: asyncio.Queue[Delta | Reply]) -> Callable[[Delta | Reply], None]:
+        return lambda event: self._brought.append((queue, event))
+
+    def _work(self) -> None:
+        """The engine's thread."""
+        while not self._stopping:
+            self._wake.clear()
+            busy = self._step()
+            self._hand_over()
+            if not busy:
+                self._wake.wait()
+        self._core.abort(STOPPED)
+        self._hand_over()
+
+    def _step(self) -> bool:
+        try:
+            return self._core.step()
         except Exception:
-            # Whatever a model does, the replica must go on with the next batch.
-            logger.exception("a batch of %d requests failed", len(batch))
-        return finished
+            # A row's faults are caught where they are known; after this one nothing is.
+            logger.exception("a step failed as a whole")
+            self._core.abort("generation failed; the log says why")
+            return True
+
+    def _hand_over(self) -> None:
+        brought, self._brought = self._brought, []
+        if not brought or self._loop is None:
+            return
+        try:
+            self._loop.call_soon_threadsafe(_deliver, brought)
+        except RuntimeError:
+            # The event loop has been closed: nobody waits any more.
+            logger.info("%d pieces of answers came after the end", len(brought))
 
 
-def _settle(entry: _Waiting, outcome: Outcome) -> None:
-    if entry.future.done():
-        return
-    if isinstance(outcome, Generation):
-        entry.future.set_result(Batched(outcome, (entry.started - entry.arrived) * 1000))
-    else:
-        entry.future.set_exception(outcome)
+def _deliver(brought: list[_Event]) -> None:
+    for queue, event in brought:
+        queue.put_nowait(event)

@@ -1,10 +1,14 @@
 """What passes between a router and a model replica: plain values that travel anywhere."""
 
+from __future__ import annotations
+
 from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, Protocol
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 
-from serving.routing import Role
+if TYPE_CHECKING:
+    # Engines run where the registry's libraries are not installed.
+    from serving.routing import Role
 
 Status = Literal["ok", "not_loaded", "overloaded", "too_long", "failed", "unreachable"]
 Finish = Literal["stop", "length"]

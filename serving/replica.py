@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import AsyncIterator
+from contextlib import aclosing
 from typing import Any, cast
 
 from ray import serve
@@ -12,7 +14,8 @@ from ray.serve.handle import DeploymentHandle
 
 from registry.db import Database
 from registry.settings import Settings
-from serving.jobs import Job, Models, Reply
+from serving.errors import EngineError
+from serving.jobs import Delta, Job, Models, Reply
 from serving.routing import Role
 from serving.state import Poller, ReplicaState, Reporter, RouterState
 
@@ -20,6 +23,7 @@ CHAMPION = "champion"
 CHALLENGER = "challenger"
 MAX_ATTEMPTS = 6
 RETRY_PAUSE_S = 0.05
+UNREACHABLE = Reply(status="unreachable", detail="every replica that was asked has died")
 
 
 class ModelReplica:
@@ -44,8 +48,19 @@ class ModelReplica:
         self._poller.start()
 
     async def generate(self, job: Job) -> Reply:
-        """Answer a job."""
+        """Answer a job. Serve cancels it when the router does."""
         return await self._worker.generate(job)
+
+    async def stream(self, job: Job) -> AsyncIterator[Delta | Reply]:
+        """Answer a job piece by piece: deltas, then the reply."""
+        async with aclosing(self._worker.stream(job)) as events:
+            async for event in events:
+                yield event
+
+    def check_health(self) -> None:
+        """Serve replaces a replica that raises here."""
+        if not self._worker.alive:
+            raise EngineError("the engine's thread has ended")
 
     async def __del__(self) -> None:
         """Serve awaits it when the replica is stopped in order."""
@@ -69,22 +84,53 @@ class ReplicaHandles(Models):
         state: RouterState,
     ) -> None:
         self._handles = {CHAMPION: champion, CHALLENGER: challenger}
+        self._streams = {
+            kind: handle.options(stream=True) for kind, handle in self._handles.items()
+        }
         self._state = state
 
     async def generate(self, job: Job, *, role: Role) -> Reply:
         """Have `job` answered; "unreachable" when no replica lives to do it."""
+        async for kind in self._attempts(role):
+            response: Any = self._handles[kind].generate.remote(job)
+            try:
+                return cast(Reply, await response)
+            except RayActorError:
+                self._state.lose(kind)
+            except asyncio.CancelledError:
+                response.cancel()
+                raise
+        return UNREACHABLE
+
+    async def stream(self, job: Job, *, role: Role) -> AsyncIterator[Delta | Reply]:
+        """The same, piece by piece. A replica lost after the first piece fails the job."""
+        async for kind in self._attempts(role):
+            pieces: Any = self._streams[kind].stream.remote(job)
+            begun = False
+            try:
+                async for piece in pieces:
+                    begun = True
+                    yield piece
+                return
+            except RayActorError:
+                self._state.lose(kind)
+                if begun:
+                    yield Reply(status="failed", detail="the replica died in mid-answer")
+                    return
+            finally:
+                # Closed or cancelled: without this the replica would write on for nobody.
+                pieces.cancel()
+        yield UNREACHABLE
+
+    async def _attempts(self, role: Role) -> AsyncIterator[str]:
+        """Which deployment to ask, again and again; the asker breaks off at an answer."""
         first = CHALLENGER if role == "challenger" else CHAMPION
         second = CHAMPION if first == CHALLENGER else CHALLENGER
         for _ in range(MAX_ATTEMPTS):
-            kind = first if self._state.has(first) or not self._state.has(second) else second
-            sent_at = time.monotonic()
-            try:
-                return cast(Reply, await self._handles[kind].generate.remote(job))
-            except RayActorError:
-                self._state.lose(kind)
-            if time.monotonic() - sent_at < RETRY_PAUSE_S:
+            asked_at = time.monotonic()
+            yield first if self._state.has(first) or not self._state.has(second) else second
+            if time.monotonic() - asked_at < RETRY_PAUSE_S:
                 await asyncio.sleep(RETRY_PAUSE_S)
-        return Reply(status="unreachable", detail="every replica that was asked has died")
 
 
 def replica_id() -> str:

@@ -1,4 +1,4 @@
-"""Chooses the next token of each row, each row with its own temperature, top-p and chance.
+"""Chooses the next token of each row, each row with its own temperature, cuts and chance.
 
 A row draws one uniform number per token from its own generator, so that a seeded request
 does not depend on who shares its batch.
@@ -12,71 +12,109 @@ from dataclasses import dataclass
 
 import torch
 
+FIRST_CANDIDATES = 256
+"""A vocabulary is sorted in full only where so many tokens do not reach top-p."""
+
 
 @dataclass(frozen=True, kw_only=True)
-class SamplingParams:
-    """How one request is sampled."""
+class RowSampling:
+    """How one row is sampled."""
 
-    temperature: float = 0.8
+    temperature: float
     """0 is greedy."""
     top_p: float = 1.0
-    """Share of the probability that is kept, in (0, 1]."""
-    seed: int | None = None
+    """Share of the probability that is kept, in (0, 1], after `top_k`."""
+    top_k: int | None = None
+    generator: random.Random
+    """The row's own chance; it moves on by one draw per token."""
+
+    @property
+    def cuts(self) -> bool:
+        """Whether less than the whole vocabulary is drawn from."""
+        return self.top_p < 1 or self.top_k is not None
 
 
-class Sampler:
-    """The sampling of a batch; rows leave it as they end."""
+@dataclass(frozen=True)
+class Alternatives:
+    """A token's natural log-probability before temperature and cuts, and the best ones."""
 
-    def __init__(
-        self, params: Sequence[SamplingParams], *, rng: random.Random, device: torch.device
-    ) -> None:
-        """`rng` gives the rows without a seed their own."""
-        self._generators = [
-            random.Random(rng.getrandbits(63) if row.seed is None else row.seed) for row in params
+    logprob: float
+    top: tuple[tuple[int, float], ...]
+    """Token ids, best first."""
+
+
+def choose(logits: torch.Tensor, rows: Sequence[RowSampling]) -> list[int | None]:
+    """Token ids for logits [rows, vocabulary]; None where they are not numbers."""
+    peaks, greedy = logits.max(dim=-1)
+    # The largest value is not finite when any is not a number.
+    sane = peaks.isfinite().tolist()
+    chosen: list[int | None] = [
+        token if fine else None for token, fine in zip(greedy.tolist(), sane, strict=True)
+    ]
+    for cut in (False, True):
+        members = [
+            index
+            for index, row in enumerate(rows)
+            if sane[index] and row.temperature > 0 and row.cuts == cut
         ]
-        self._device = device
-        self._temperature = torch.tensor([row.temperature for row in params], device=device)
-        self._top_p = torch.tensor([row.top_p for row in params], device=device)
-        self._summarise()
-
-    def keep(self, rows: Sequence[int]) -> None:
-        """Go on with these rows alone."""
-        index = torch.tensor(rows, device=self._device)
-        self._generators = [self._generators[row] for row in rows]
-        self._temperature = self._temperature[index]
-        self._top_p = self._top_p[index]
-        self._summarise()
-
-    def sample(self, logits: torch.Tensor) -> torch.Tensor:
-        """Token ids [rows] from logits [rows, vocabulary]."""
-        greedy = logits.argmax(dim=-1)
-        if self._all_greedy:
-            return greedy
-        uniform = torch.tensor(
-            [generator.random() for generator in self._generators], device=self._device
-        )
-        scaled = logits.float() / self._temperature.clamp(min=1e-6)[:, None]
-        probabilities = torch.softmax(scaled, dim=-1)
-        if self._any_nucleus:
-            sampled = _sample_nucleus(probabilities, uniform, self._top_p)
-        else:
-            sampled = _invert(probabilities.cumsum(dim=-1), uniform)
-        return torch.where(self._temperature > 0, sampled, greedy)
-
-    def _summarise(self) -> None:
-        self._all_greedy = not bool((self._temperature > 0).any())
-        self._any_nucleus = bool((self._top_p < 1).any())
+        if members:
+            picked = logits if len(members) == len(rows) else logits[members]
+            tokens = _draw(picked, [rows[index] for index in members], cut)
+            for index, token in zip(members, tokens.tolist(), strict=True):
+                chosen[index] = token
+    return chosen
 
 
-def _sample_nucleus(
-    probabilities: torch.Tensor, uniform: torch.Tensor, top_p: torch.Tensor
-) -> torch.Tensor:
-    ordered, tokens = probabilities.sort(dim=-1, descending=True, stable=True)
-    before = ordered.cumsum(dim=-1) - ordered
+def alternatives(logits: torch.Tensor, token: int, count: int) -> Alternatives:
+    """What `count` other tokens had been worth, from logits [vocabulary]."""
+    logprobs = logits.float().log_softmax(dim=-1)
+    best = logprobs.topk(min(count, logprobs.shape[-1]))
+    pairs = zip(best.indices.tolist(), best.values.tolist(), strict=True)
+    return Alternatives(float(logprobs[token]), tuple(pairs))
+
+
+def _draw(logits: torch.Tensor, rows: Sequence[RowSampling], cut: bool) -> torch.Tensor:
+    device = logits.device
+    uniform = torch.tensor([row.generator.random() for row in rows], device=device)
+    temperature = torch.tensor([max(row.temperature, 1e-6) for row in rows], device=device)
+    probabilities = torch.softmax(logits.float() / temperature[:, None], dim=-1)
+    if not cut:
+        return _invert(probabilities.cumsum(dim=-1), uniform)
+    top_p = torch.tensor([row.top_p for row in rows], device=device)
+    size = logits.shape[-1]
+    top_k = torch.tensor([min(row.top_k or size, size) for row in rows], device=device)
+    tokens, enough = _draw_from_best(probabilities, uniform, top_p, top_k, FIRST_CANDIDATES)
+    if not bool(enough.all()):
+        few = ~enough
+        tokens[few] = _draw_from_best(
+            probabilities[few], uniform[few], top_p[few], top_k[few], size
+        )[0]
+    return tokens
+
+
+def _draw_from_best(
+    probabilities: torch.Tensor,
+    uniform: torch.Tensor,
+    top_p: torch.Tensor,
+    top_k: torch.Tensor,
+    count: int,
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Tokens [rows] drawn from the best `count`, and whether these held all that is kept."""
+    count = min(count, probabilities.shape[-1])
+    ordered, tokens = probabilities.topk(count, dim=-1)
+    ranks = torch.arange(count, device=probabilities.device)
+    whole_vocabulary = top_k == probabilities.shape[-1]
+    ordered = ordered.masked_fill(ranks >= top_k[:, None], 0.0)
+    reached = ordered.cumsum(dim=-1)
+    # Of what top-k keeps; without it, of everything.
+    total = torch.where(whole_vocabulary, probabilities.sum(dim=-1), reached[:, -1])
+    limit = (top_p * total)[:, None]
     # The most probable token is always kept: before it, nothing has been summed up.
-    kept = ordered.masked_fill(before >= top_p[:, None], 0.0)
-    chosen = _invert(kept.cumsum(dim=-1), uniform)
-    return tokens.gather(-1, chosen[:, None]).squeeze(-1)
+    kept = ordered.masked_fill(reached - ordered >= limit, 0.0)
+    drawn = tokens.gather(-1, _invert(kept.cumsum(dim=-1), uniform)[:, None]).squeeze(-1)
+    everything = count == probabilities.shape[-1]
+    top_p_reached = whole_vocabulary & (reached[:, -1] >= limit[:, 0])
+    return drawn, (top_k <= count) | top_p_reached | everything
 
 
 def _invert(cumulative: torch.Tensor, uniform: torch.Tensor) -> torch.Tensor:

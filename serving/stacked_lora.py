@@ -1,14 +1,14 @@
 """LoRA adapters on one shared base: a batch may mix rows of different adapters and of none.
 
-The A matrices of a batch's adapters are concatenated, and so are the Bs; a mask per row
-keeps each row to its own adapter. Adapters are named by their digest and never change.
+The A matrices of a batch's adapters are concatenated, and so are the Bs; a mask per token
+keeps each to its own adapter. Adapters are named by their digest and never change.
 """
 
 from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,36 +28,56 @@ MAX_PLANS = 8
 _KEY = re.compile(r"base_model\.model\.(?P<module>.+)\.lora_(?P<matrix>[AB])(?:\.default)?\.weight")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Adapter:
     """Per module: A [rank, in] and B [out, rank], the scaling already in B."""
 
     layers: dict[str, tuple[torch.Tensor, torch.Tensor]]
 
 
+Owners = tuple[int, ...]
+"""Which adapter of a set owns each rank of a stacked matrix."""
+
+
 @dataclass(frozen=True)
 class _Plan:
     """The matrices of one set of adapters, stacked per module."""
 
-    layers: dict[str, tuple[torch.Tensor, torch.Tensor]]
-    """Module → A^T [in, ranks] and B^T [ranks, out]."""
-    owners: dict[str, torch.Tensor]
-    """Module → which adapter of the set owns each rank: [ranks]."""
+    layers: dict[str, tuple[torch.Tensor, torch.Tensor, Owners]]
+    """Module → A^T [in, ranks], B^T [ranks, out] and the ranks' owners."""
+    owners: dict[Owners, torch.Tensor]
+    """The same as tensors [ranks]."""
+
+
+@dataclass(frozen=True)
+class _Applied:
+    """A plan, and which tokens of the running pass are not whose."""
+
+    plan: _Plan
+    foreign: dict[Owners, torch.Tensor]
+    """[tokens, ranks]: true where a rank is not the token's. Empty: all tokens own all ranks."""
+    foreign_to_head: dict[Owners, torch.Tensor]
+    """The same for the tokens whose logits are wanted."""
 
 
 class StackedLora:
-    """The adapters that a model holds, and the hooks that apply them."""
+    """The adapters that a model holds, and what applies them in its linear layers."""
 
     def __init__(self, model: nn.Module) -> None:
         self._modules = {
             name: module for name, module in model.named_modules() if isinstance(module, nn.Linear)
         }
+        if not self._modules:
+            raise AdapterError("the base model has no linear layer that an adapter could change")
+        self._device = next(iter(self._modules.values())).weight.device
         self._adapters: dict[str, Adapter] = {}
-        self._plans: dict[tuple[str, ...], _Plan] = {}
-        self._plan: _Plan | None = None
-        self._rows: torch.Tensor | None = None
+        self._plans: dict[tuple[Adapter, ...], _Plan] = {}
+        self._applied: _Applied | None = None
+        outputs: Any = model
+        head = outputs.get_output_embeddings()
         for name, module in self._modules.items():
-            module.register_forward_hook(self._hook(name))
+            # In place of a hook, which costs a small layer as much as its product.
+            module.forward = self._forward(name, module.forward, is_head=module is head)
 
     @property
     def names(self) -> frozenset[str]:
@@ -69,66 +89,84 @@ class StackedLora:
         adapter = read_adapter(folder)
         for module, (a, b) in adapter.layers.items():
             self._check(module, a, b)
-        weights = next(iter(self._modules.values())).weight
+        dtype = next(iter(self._modules.values())).weight.dtype
         placed = {
-            module: (a.to(weights.device, weights.dtype), b.to(weights.device, weights.dtype))
+            module: (a.to(self._device, dtype), b.to(self._device, dtype))
             for module, (a, b) in adapter.layers.items()
         }
-        # Replaced, not changed: a batch that runs in another thread goes on with what it has.
+        # Replaced, not changed: another thread may be reading it.
         self._adapters = {**self._adapters, name: Adapter(placed)}
 
     def unload(self, name: str) -> None:
-        """Let go of an adapter; a running batch still finishes with it."""
+        """Let go of an adapter; whoever has got it goes on with it."""
         self._adapters = {key: value for key, value in self._adapters.items() if key != name}
-        self._plans = {key: value for key, value in self._plans.items() if name not in key}
+
+    def get(self, name: str) -> Adapter:
+        """A loaded adapter. Raises `NotLoadedError`."""
+        try:
+            return self._adapters[name]
+        except KeyError as error:
+            raise NotLoadedError(f"adapter {name} is not loaded") from error
 
     @contextmanager
-    def applied(self, names: Sequence[str | None]) -> Iterator[None]:
-        """Run the block with adapter `names[i]` on row i; None is the base alone."""
-        used = tuple(sorted({name for name in names if name is not None}))
+    def applied(
+        self, rows: Sequence[tuple[Adapter | None, int]], wanted: Sequence[int]
+    ) -> Iterator[None]:
+        """Run the block with these adapters; None is the base alone.
+
+        `rows`: the adapters of the pass's tokens, each with how many tokens in turn it applies
+        to. `wanted`: places of the tokens whose logits are computed.
+        """
+        used = tuple(sorted({adapter for adapter, _ in rows if adapter is not None}, key=id))
         if used:
-            self._plan = self._plan_of(used)
-            self._rows = torch.tensor(
-                [used.index(name) if name is not None else -1 for name in names],
-                device=next(iter(self._modules.values())).weight.device,
-            )
-            if len(used) == 1 and None not in names:
-                self._rows = None
+            plan = self._plan_of(used)
+            owner = [
+                used.index(adapter) if adapter is not None else -1
+                for adapter, count in rows
+                for _ in range(count)
+            ]
+            self._applied = _Applied(plan, {}, {})
+            if len(used) > 1 or -1 in owner:
+                tokens = torch.tensor(owner, device=self._device)[:, None]
+                foreign = {key: tokens != ranks for key, ranks in plan.owners.items()}
+                places = torch.tensor(wanted, device=self._device, dtype=torch.long)
+                at_head = {key: mask[places] for key, mask in foreign.items()}
+                self._applied = _Applied(plan, foreign, at_head)
         try:
             yield
         finally:
-            self._plan = self._rows = None
+            self._applied = None
 
-    def keep(self, rows: Sequence[int]) -> None:
-        """Inside `applied`: go on with these rows alone."""
-        if self._rows is not None:
-            self._rows = self._rows[torch.tensor(rows, device=self._rows.device)]
-
-    def _plan_of(self, used: tuple[str, ...]) -> _Plan:
+    def _plan_of(self, used: tuple[Adapter, ...]) -> _Plan:
         plan = self._plans.get(used)
         if plan is None:
-            try:
-                plan = _stack([self._adapters[name] for name in used])
-            except KeyError as error:
-                raise NotLoadedError(f"adapter {error} is not loaded any more") from error
-            recent = dict(list(self._plans.items())[-(MAX_PLANS - 1) :])
-            self._plans = {**recent, used: plan}
+            plan = _stack(used)
+            loaded = set(self._adapters.values())
+            others = [(key, old) for key, old in self._plans.items() if loaded.issuperset(key)]
+            self._plans = {**dict(others[-(MAX_PLANS - 1) :]), used: plan}
         return plan
 
-    def _hook(self, name: str) -> Any:
-        def apply(_module: nn.Module, args: tuple[torch.Tensor, ...], output: torch.Tensor) -> Any:
-            plan = self._plan
-            if plan is None or name not in plan.layers:
-                return None
-            a, b = plan.layers[name]
-            low = args[0] @ a
-            if self._rows is not None:
-                mask = self._rows[:, None] == plan.owners[name][None, :]
-                # Selected, not multiplied: infinity in one row's activations stays its own.
-                low = torch.where(mask[:, None, :], low, 0.0)
-            return output + low @ b
+    def _forward(
+        self, name: str, plain: Callable[[torch.Tensor], torch.Tensor], *, is_head: bool
+    ) -> Callable[[torch.Tensor], torch.Tensor]:
+        """A linear layer's computation, and what the applied adapters add to it."""
 
-        return apply
+        def forward(hidden: torch.Tensor) -> torch.Tensor:
+            output = plain(hidden)
+            applied = self._applied
+            if applied is None or name not in applied.plan.layers:
+                return output
+            a, b, owners = applied.plan.layers[name]
+            low = hidden.flatten(0, -2) @ a
+            foreign = applied.foreign_to_head if is_head else applied.foreign
+            if foreign:
+                # Filled, not multiplied: infinity in one row's activations stays its own.
+                low.masked_fill_(foreign[owners], 0.0)
+            # In place: the layer has just made its output, and nobody else has seen it.
+            output.view(-1, output.shape[-1]).addmm_(low, b)
+            return output
+
+        return forward
 
     def _check(self, module: str, a: torch.Tensor, b: torch.Tensor) -> None:
         if module not in self._modules:
@@ -184,7 +222,8 @@ def _scaling(config: dict[str, Any], rank: int) -> float:
 
 
 def _stack(adapters: Sequence[Adapter]) -> _Plan:
-    layers, owners = {}, {}
+    layers = {}
+    owners: dict[Owners, torch.Tensor] = {}
     for module in dict.fromkeys(name for adapter in adapters for name in adapter.layers):
         found = [
             (index, *adapter.layers[module])
@@ -193,8 +232,7 @@ def _stack(adapters: Sequence[Adapter]) -> _Plan:
         ]
         a = torch.cat([a for _, a, _ in found])
         b = torch.cat([b for _, _, b in found], dim=1)
-        layers[module] = (a.T.contiguous(), b.T.contiguous())
-        owners[module] = torch.tensor(
-            [index for index, a, _ in found for _ in range(a.shape[0])], device=a.device
-        )
+        owned = tuple(index for index, a, _ in found for _ in range(a.shape[0]))
+        layers[module] = (a.T.contiguous(), b.T.contiguous(), owned)
+        owners[owned] = torch.tensor(owned, device=a.device)
     return _Plan(layers, owners)

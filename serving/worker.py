@@ -1,6 +1,7 @@
-"""One model replica without Ray: engine, batches and live adapters behind `generate`."""
+"""One model replica without Ray: an engine and its live adapters behind `generate`."""
 
 import random
+from collections.abc import AsyncGenerator
 from pathlib import Path
 
 import torch
@@ -9,66 +10,68 @@ from registry.artifacts import ArtifactStore
 from registry.base_model import resolve
 from registry.settings import ServingSettings, Settings
 from serving.adapters import AdapterKeeper
-from serving.batching import Batcher
-from serving.engine import Engine, EngineRequest, TorchEngine
-from serving.errors import EngineError, NotLoadedError, OverloadedError, PromptTooLongError
-from serving.jobs import Job, Reply, Status
-from serving.sampling import SamplingParams
+from serving.batching import ThreadedEngine
+from serving.engine import Engine
+from serving.engine_torch import Limits, TorchEngine
+from serving.jobs import Delta, Job, Reply
 
 WAITING_BATCHES = 8
-"""Batches that may wait before a replica refuses work."""
+"""Requests that may wait, in multiples of those that run, before a replica refuses work."""
 
 
 class ModelWorker:
     """Answers jobs; `keeper` brings its adapters in line with what is live."""
 
-    def __init__(self, engine: Engine, store: ArtifactStore, settings: ServingSettings) -> None:
+    def __init__(self, engine: Engine, store: ArtifactStore) -> None:
         self.keeper = AdapterKeeper(engine, store)
-        self._batcher = Batcher(
-            engine,
-            max_batch_size=settings.max_batch_size,
-            max_waiting=settings.max_batch_size * WAITING_BATCHES,
-        )
+        self._engine = engine
+
+    @property
+    def alive(self) -> bool:
+        """Whether the engine works."""
+        return self._engine.alive
 
     def start(self) -> None:
         """Begin to work, on the running event loop."""
-        self._batcher.start()
+        self._engine.start()
 
     async def stop(self) -> None:
-        """End after the running batch."""
-        await self._batcher.stop()
+        """End; jobs that are not answered yet fail."""
+        await self._engine.stop()
 
     async def generate(self, job: Job) -> Reply:
-        """Answer a job; failures are told in the reply's status."""
-        request = EngineRequest(
-            messages=job.messages,
-            adapter=job.digest,
-            max_new_tokens=job.max_new_tokens,
-            sampling=SamplingParams(temperature=job.temperature, top_p=job.top_p, seed=job.seed),
-        )
-        try:
-            done = await self._batcher.generate(request)
-        except (EngineError, OverloadedError) as error:
-            return Reply(status=_status(error), detail=str(error))
-        return Reply(
-            status="ok",
-            text=done.generation.text,
-            tokens_input=done.generation.tokens_input,
-            tokens_output=done.generation.tokens_output,
-            queue_ms=done.queue_ms,
-            processing_ms=done.generation.processing_ms,
-        )
+        """Answer a job; failures are told in the reply's status. Cancelling ends the work."""
+        return await self._engine.generate(job)
+
+    def stream(self, job: Job) -> AsyncGenerator[Delta | Reply, None]:
+        """The same, piece by piece: deltas that make up the reply's text, then the reply.
+
+        Closing the iterator ends the work.
+        """
+        return self._engine.stream(job)
 
 
-def make_engine(settings: Settings) -> TorchEngine:
+def make_engine(settings: Settings) -> Engine:
     """The engine that the settings ask for, on a GPU where the replica reserves one."""
-    torch.set_num_threads(settings.serving.torch_threads)
-    on_gpu = settings.serving.replica_num_gpus > 0
-    return TorchEngine(
+    serving = settings.serving
+    torch.set_num_threads(serving.torch_threads)
+    on_gpu = serving.replica_num_gpus > 0
+    core = TorchEngine(
         resolve(settings.training.base_model),
         device="cuda" if on_gpu else "cpu",
         dtype=torch.bfloat16 if on_gpu else torch.float32,
+        limits=limits(serving),
         rng=random.Random(),
+    )
+    return ThreadedEngine(core)
+
+
+def limits(serving: ServingSettings) -> Limits:
+    """What a replica takes on."""
+    return Limits(
+        max_running=serving.max_batch_size,
+        max_waiting=serving.max_batch_size * WAITING_BATCHES,
+        cache_tokens=serving.kv_cache_tokens,
     )
 
 
@@ -76,12 +79,4 @@ def make_worker(settings: Settings) -> ModelWorker:
     """A worker on the settings' base model and artifact store."""
     cache = Path(settings.home) / "cache"
     store = ArtifactStore(settings.resolved_artifacts_url, cache=cache)
-    return ModelWorker(make_engine(settings), store, settings.serving)
-
-
-def _status(error: EngineError | OverloadedError) -> Status:
-    if isinstance(error, OverloadedError):
-        return "overloaded"
-    if isinstance(error, NotLoadedError):
-        return "not_loaded"
-    return "too_long" if isinstance(error, PromptTooLongError) else "failed"
+    return ModelWorker(make_engine(settings), store)

@@ -1,6 +1,7 @@
 """The walls of the house: which package may import which, wherever the import stands."""
 
 import ast
+import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -20,8 +21,18 @@ HOT_FILES = (
     "training/losses.py",
     "training/lora.py",
     "training/loop.py",
+    "serving/batching.py",
+    "serving/cache.py",
+    "serving/cache_budget.py",
     "serving/engine.py",
+    "serving/engine_attention.py",
+    "serving/engine_model.py",
+    "serving/engine_request.py",
+    "serving/engine_text.py",
+    "serving/engine_torch.py",
     "serving/sampling.py",
+    "serving/scheduler.py",
+    "serving/stacked_lora.py",
 )
 HOT_IMPORTS = {"numpy", "torch", "transformers", "peft", "safetensors", "training", "serving"}
 
@@ -61,3 +72,13 @@ def test_hot_code_needs_only_the_numeric_libraries(name: str) -> None:
     allowed = HOT_IMPORTS | set(sys.stdlib_module_names)
     foreign = [module for _, module in imported(ROOT / name) if module.split(".")[0] not in allowed]
     assert foreign == []
+
+
+def test_the_engine_is_imported_where_only_the_numeric_libraries_are_installed() -> None:
+    absent = ("ray", "prefect", "sqlmodel", "sqlalchemy", "pydantic", "fastapi", "rich", "polars")
+    program = (
+        "import sys\n"
+        f"sys.modules.update(dict.fromkeys({absent!r}))\n"
+        "import serving.batching, serving.engine, serving.engine_torch\n"
+    )
+    subprocess.run([sys.executable, "-c", program], cwd=ROOT, check=True)

@@ -1,92 +1,92 @@
-"""The batcher: what waits is gathered, queues are bounded, a broken batch is tried apart."""
+"""The engine's thread: answers reach the event loop, and what nobody waits for is let go."""
 
 from __future__ import annotations
 
 import asyncio
-import threading
-from collections.abc import Sequence
+import random
+from collections.abc import AsyncIterator
+from contextlib import aclosing
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from serving.batching import Batcher
-from serving.engine import EngineRequest, Generation, OnDone
-from serving.errors import EngineError, OverloadedError
+from serving.batching import ThreadedEngine
+from serving.engine_torch import Limits, TorchEngine
+from serving.jobs import Delta, Job, Reply
 
 
-class FakeEngine:
-    """Echoes; breaks on batches that hold "poison"; waits while it is held."""
-
-    adapters: frozenset[str] = frozenset()
-
-    def __init__(self) -> None:
-        self.batches: list[list[str]] = []
-        self.free = threading.Event()
-        self.free.set()
-
-    def load(self, name: str, folder: Path) -> None:
-        raise NotImplementedError(name, folder)
-
-    def unload(self, name: str) -> None:
-        raise NotImplementedError(name)
-
-    def generate(self, requests: Sequence[EngineRequest], on_done: OnDone) -> None:
-        texts = [str(request.messages[0]["content"]) for request in requests]
-        self.batches.append(texts)
-        self.free.wait(10)
-        if "poison" in texts:
-            raise RuntimeError("out of memory")
-        for index, text in enumerate(texts):
-            on_done(
-                index,
-                Generation(text=text, tokens_input=1, tokens_output=1, processing_ms=1.0),
-            )
+@pytest.fixture(scope="module")
+def core(tiny_base: Path) -> TorchEngine:
+    limits = Limits(max_running=2, max_waiting=2)
+    return TorchEngine(str(tiny_base), limits=limits, rng=random.Random(0))
 
 
-def ask(text: str) -> EngineRequest:
-    return EngineRequest(messages=[{"role": "user", "content": text}])
+@pytest.fixture
+async def engine(core: TorchEngine) -> AsyncIterator[ThreadedEngine]:
+    engine = ThreadedEngine(core)
+    engine.start()
+    yield engine
+    await engine.stop()
 
 
-async def test_what_waits_while_a_batch_runs_becomes_the_next_one() -> None:
-    engine = FakeEngine()
-    batcher = Batcher(engine, max_batch_size=3, max_waiting=10)
-    batcher.start()
-    engine.free.clear()
-    tasks = [asyncio.create_task(batcher.generate(ask("0")))]
-    while not engine.batches:
-        await asyncio.sleep(0.001)
-    tasks += [asyncio.create_task(batcher.generate(ask(str(n)))) for n in range(1, 6)]
-    await asyncio.sleep(0.05)
-    tasks[4].cancel()
-    engine.free.set()
-    done = await asyncio.gather(*tasks, return_exceptions=True)
-    assert engine.batches == [["0"], ["1", "2", "3"], ["5"]]
-    assert isinstance(done[4], asyncio.CancelledError)
-    first, second = done[0], done[1]
-    assert not isinstance(first, BaseException)
-    assert not isinstance(second, BaseException)
-    assert second.generation.text == "1"
-    assert second.queue_ms > first.queue_ms
-    await batcher.stop()
+def ask(text: str, **changes: Any) -> Job:
+    # At this temperature the end mark is as rare as any of 259 tokens.
+    values = {"max_new_tokens": 8, "temperature": 9.0, "seed": 3} | changes
+    return Job(messages=[{"role": "user", "content": text}], digest=None, **values)
 
 
-async def test_a_full_queue_refuses_at_once() -> None:
-    engine = FakeEngine()
-    batcher = Batcher(engine, max_batch_size=1, max_waiting=2)
-    tasks = [asyncio.create_task(batcher.generate(ask(str(n)))) for n in range(2)]
+async def until_idle(core: TorchEngine) -> None:
+    while core.num_running or core.num_waiting:
+        await asyncio.sleep(0.002)
+
+
+async def test_a_stream_brings_what_generate_answers(engine: ThreadedEngine) -> None:
+    whole = await engine.generate(ask("hello"))
+    *deltas, reply = [event async for event in engine.stream(ask("hello"))]
+    assert isinstance(reply, Reply)
+    assert whole.ok
+    assert (reply.text, reply.tokens_output) == (whole.text, whole.tokens_output)
+    assert "".join(delta.text for delta in deltas if isinstance(delta, Delta)) == whole.text
+    assert 0 < reply.first_token_ms <= reply.processing_ms
+
+
+async def test_what_nobody_waits_for_leaves_the_engine(
+    engine: ThreadedEngine, core: TorchEngine
+) -> None:
+    long = ask("x", max_new_tokens=480)
+    task = asyncio.create_task(engine.generate(long))
+    async with aclosing(engine.stream(long)) as events:
+        assert isinstance(await anext(events), Delta)
+        assert core.num_running == 2
+        task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    await until_idle(core)
+    assert (await engine.generate(ask("next"))).ok
+
+
+async def test_a_full_queue_refuses_at_once(core: TorchEngine) -> None:
+    engine = ThreadedEngine(core)
+    tasks = [asyncio.create_task(engine.generate(ask("a"))) for _ in range(2)]
     await asyncio.sleep(0)
-    with pytest.raises(OverloadedError):
-        await batcher.generate(ask("one too many"))
-    batcher.start()
-    await asyncio.gather(*tasks)
-    await batcher.stop()
+    refused = await engine.generate(ask("one too many"))
+    assert refused.status == "overloaded"
+    assert not engine.alive
+    engine.start()
+    assert [reply.status for reply in await asyncio.gather(*tasks)] == ["ok", "ok"]
+    await engine.stop()
 
 
-async def test_a_request_that_breaks_its_batch_fails_alone() -> None:
-    batcher = Batcher(FakeEngine(), max_batch_size=4, max_waiting=10)
-    tasks = [asyncio.create_task(batcher.generate(ask(t))) for t in ("a", "poison", "b")]
-    await asyncio.sleep(0)
-    batcher.start()
-    outcomes = await asyncio.gather(*tasks, return_exceptions=True)
-    assert [isinstance(outcome, EngineError) for outcome in outcomes] == [False, True, False]
-    await batcher.stop()
+async def test_stopping_fails_what_is_not_answered(core: TorchEngine) -> None:
+    engine = ThreadedEngine(core)
+    engine.start()
+    async with aclosing(engine.stream(ask("x", max_new_tokens=480))) as events:
+        await anext(events)
+        await engine.stop()
+        *_, last = [event async for event in events]
+    assert isinstance(last, Reply)
+    assert last.status == "failed"
+    assert (await engine.generate(ask("late"))).status == "failed"
+    assert core.num_running == 0
+    assert not engine.alive

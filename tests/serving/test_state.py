@@ -10,7 +10,7 @@ import pytest
 
 from registry import deployment
 from serving.adapters import RETRY_AFTER_S, UNLOAD_AFTER_S, AdapterKeeper
-from serving.engine import TorchEngine
+from serving.engine_torch import TorchEngine
 from serving.state import ReplicaState, Reporter, RouterState
 from tests.serving.conftest import Installation
 
