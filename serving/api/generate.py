@@ -6,13 +6,12 @@ from fastapi import APIRouter, Request
 from starlette.responses import JSONResponse, Response
 
 from registry import prompts
-from registry.models import DEFAULT_WORKLOAD
 from serving import events
 from serving.api.body import parse, read_raw
 from serving.api.service import Service, ServiceDep, client_of
 from serving.asking import Answer, Ask, Client, Piece
 from serving.auth import Principal, PrincipalDep, acting_user
-from serving.problems import ProblemError, from_unexpected
+from serving.problems import from_unexpected
 from serving.schemas import GenerateRequest, GenerateResponse, json_schema
 
 router = APIRouter()
@@ -45,7 +44,7 @@ def _ask(service: Service, body: GenerateRequest, caller: Principal, client: Cli
             top_p=body.top_p,
             seed=body.seed,
         ),
-        workload=_workload(service, body.workload),
+        workload=service.workload(body.workload),
         version=body.model_version,
         target_tool=body.target_tool,
         language=body.language,
@@ -53,15 +52,6 @@ def _ask(service: Service, body: GenerateRequest, caller: Principal, client: Cli
         session_id=body.session_id,
         client=client,
     )
-
-
-def _workload(service: Service, name: str | None) -> str:
-    if name is None:
-        return DEFAULT_WORKLOAD
-    target = service.workload(name)
-    if target is None:
-        raise ProblemError(404, f"workload: there is no workload '{name}'", field="workload")
-    return target
 
 
 async def _events(pieces: AsyncGenerator[Piece | Answer]) -> AsyncGenerator[str]:
