@@ -18,6 +18,7 @@ from registry.models.operation import (
     ProductionPeriod,
     ReplicaStatus,
 )
+from registry.models.serving import IdempotencyKey
 from registry.models.usage import (
     ClientMetadata,
     FeedbackEvent,
@@ -37,6 +38,7 @@ __all__ = [
     "Experiment",
     "ExperimentDecision",
     "FeedbackEvent",
+    "IdempotencyKey",
     "ModelVersion",
     "ProductionPeriod",
     "ReplicaStatus",

@@ -8,6 +8,7 @@ from starlette.responses import JSONResponse, Response
 from registry import prompts
 from serving import events
 from serving.api.body import parse, read_raw
+from serving.api.once import once, refuse_key
 from serving.api.service import Service, ServiceDep, client_of
 from serving.asking import Answer, Ask, Client, Piece
 from serving.auth import Principal, PrincipalDep, acting_user
@@ -26,12 +27,17 @@ async def generate(request: Request, service: ServiceDep, caller: PrincipalDep) 
     body = parse(raw, GenerateRequest, service.limits)
     ask = _ask(service, body, caller, client_of(request))
     if body.stream:
+        refuse_key(request)
         pieces = service.answerer.stream(ask)
         # What fails before the first piece is refused with a status.
         first = await anext(pieces)
         return events.EventStream(_events(events.chain(first, pieces)), pieces)
-    (answer,) = await service.answerer.answer(ask)
-    return JSONResponse(_response(answer).model_dump())
+
+    async def work() -> Response:
+        (answer,) = await service.answerer.answer(ask)
+        return JSONResponse(_response(answer).model_dump())
+
+    return await once(request, service, caller, raw, work)
 
 
 def _ask(service: Service, body: GenerateRequest, caller: Principal, client: Client) -> Ask:
