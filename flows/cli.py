@@ -23,9 +23,9 @@ from flows.demo.settings import prepare
 from flows.learner import Learner
 from flows.local import launch
 from flows.steps import PlainSteps
-from registry import deployment, experiments, versions
+from registry import by_hand, deployment, versions
 from registry.db import Database
-from registry.errors import ConflictError, KalimtakError
+from registry.errors import KalimtakError
 from registry.settings import Settings, load_settings
 
 app = typer.Typer(
@@ -234,14 +234,7 @@ def promote(
 
     def change(context: Context) -> None:
         with context.database.write() as session:
-            running = experiments.running(session, workload=workload)
-            act = context.act(ACTOR, reason)
-            if running is not None and version in (None, running.challenger):
-                experiments.promote(session, act, experiment_id=running.id)
-            elif version is not None:
-                experiments.deploy(session, act, workload=workload, version=version)
-            else:
-                raise ConflictError(f"workload '{workload}' has no challenger: name a version")
+            by_hand.promote(session, context.act(ACTOR, reason), workload=workload, version=version)
 
     _change(change, workload=workload)
 
@@ -252,14 +245,7 @@ def rollback(workload: Workload = "default", reason: Reason = "rolled back by ha
 
     def change(context: Context) -> None:
         with context.database.write() as session:
-            running = experiments.running(session, workload=workload)
-            act = context.act(ACTOR, reason)
-            if running is not None:
-                experiments.stop(
-                    session, act, experiment_id=running.id, status=versions.Status.ROLLED_BACK
-                )
-            else:
-                experiments.roll_back_champion(session, act, workload=workload)
+            by_hand.roll_back(session, context.act(ACTOR, reason), workload=workload)
 
     _change(change, workload=workload)
 

@@ -20,8 +20,7 @@ MIN_CPUS = 4
 
 def prefect_url(settings: Settings) -> str:
     """The API of the Prefect server: `PREFECT_API_URL`, else the one that `up` starts."""
-    own = f"http://{settings.prefect.host}:{settings.prefect.port}/api"
-    return os.environ.get("PREFECT_API_URL", own)
+    return os.environ.get("PREFECT_API_URL", settings.prefect.url)
 
 
 def settings_environment(settings: Settings) -> dict[str, str]:

@@ -22,6 +22,7 @@ ACTOR = "flow:experiment"
 MAX_PLOTTED = 1_500
 """Looks in the plot: two weeks of one every quarter of an hour."""
 NOTHING = ExperimentDecision(Action.WAIT, ("no experiment is running",), None, {})
+PAUSED = ExperimentDecision(Action.WAIT, ("the experiment is paused",), None, {})
 DONE_BY_ANOTHER = ExperimentDecision(
     Action.WAIT, ("another look has just ended this experiment",), None, {}
 )
@@ -39,6 +40,8 @@ def look(context: Context, workload: str) -> ExperimentDecision:
         experiment = experiments.running(session, workload=workload)
         if experiment is None:
             return NOTHING
+        if deployment.desired(session, workload).share == 0:
+            return PAUSED
         observations = experiments.observations(session, experiment_id=experiment.id)
     settings = ExperimentSettings.model_validate(experiment.settings)
     facts = facts_from(

@@ -83,21 +83,27 @@ def start(
 
 
 def ramp(session: Session, act: Act, *, experiment_id: str, share: float) -> None:
-    """Give the challenger `share` of the traffic."""
+    """Give the challenger `share` of the traffic; a paused trial goes on with it."""
     experiment, state = _running(session, experiment_id)
     experiment.share = share
     session.add(experiment)
-    deployment.change(
-        session,
-        state,
-        act,
-        action="set_share",
-        champion=state.champion,
-        challenger=state.challenger,
-        previous=state.previous,
-        share=share,
-        experiment_id=experiment_id,
-    )
+    _give(session, act, state, action="set_share", share=share)
+
+
+def pause(session: Session, act: Act, *, experiment_id: str) -> None:
+    """Send the challenger no traffic until the trial is resumed; nothing counts meanwhile."""
+    _, state = _running(session, experiment_id)
+    if state.share == 0:
+        raise ConflictError(f"the trial of workload '{state.workload}' is paused already")
+    _give(session, act, state, action="pause_experiment", share=0.0)
+
+
+def resume(session: Session, act: Act, *, experiment_id: str) -> None:
+    """Give the challenger of a paused trial the share that it had."""
+    experiment, state = _running(session, experiment_id)
+    if state.share != 0:
+        raise ConflictError(f"the trial of workload '{state.workload}' is not paused")
+    _give(session, act, state, action="resume_experiment", share=experiment.share)
 
 
 def promote(session: Session, act: Act, *, experiment_id: str) -> None:
@@ -262,6 +268,20 @@ def _running(session: Session, experiment_id: str) -> tuple[Experiment, Deployme
     if experiment.status != "running" or state.experiment_id != experiment_id:
         raise ConflictError(f"experiment '{experiment_id}' is {experiment.status}, not running")
     return experiment, state
+
+
+def _give(session: Session, act: Act, state: DeploymentState, *, action: str, share: float) -> None:
+    deployment.change(
+        session,
+        state,
+        act,
+        action=action,
+        champion=state.champion,
+        challenger=state.challenger,
+        previous=state.previous,
+        share=share,
+        experiment_id=state.experiment_id,
+    )
 
 
 def _end(session: Session, experiment: Experiment, status: str, act: Act) -> None:

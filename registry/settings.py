@@ -226,6 +226,11 @@ class PrefectSettings(Part):
     host: str = "127.0.0.1"
     port: Port = 4200
 
+    @property
+    def url(self) -> str:
+        """Its API, where `PREFECT_API_URL` names no other server."""
+        return f"http://{self.host}:{self.port}/api"
+
 
 class Settings(Part):
     """All settings of one installation."""

@@ -106,14 +106,20 @@ def get(session: Session, version: str) -> ModelVersion:
     return row
 
 
-def list_versions(session: Session, *, workload: str, limit: int = 100) -> Sequence[ModelVersion]:
-    """The versions of a workload, newest first."""
-    return session.exec(
-        select(ModelVersion)
-        .where(ModelVersion.workload == workload)
-        .order_by(col(ModelVersion.created_at).desc(), col(ModelVersion.version).desc())
-        .limit(limit)
-    ).all()
+def list_versions(
+    session: Session,
+    *,
+    workload: str,
+    limit: int = 100,
+    before: tuple[datetime, str] | None = None,
+) -> Sequence[ModelVersion]:
+    """The versions of a workload, newest first; those before a moment and version."""
+    created_at, version = col(ModelVersion.created_at), col(ModelVersion.version)
+    query = select(ModelVersion).where(ModelVersion.workload == workload)
+    if before is not None:
+        earlier = created_at < before[0]
+        query = query.where(earlier | ((created_at == before[0]) & (version < before[1])))
+    return session.exec(query.order_by(created_at.desc(), version.desc()).limit(limit)).all()
 
 
 def with_status(session: Session, *, workload: str, status: Status) -> ModelVersion | None:

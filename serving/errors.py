@@ -7,7 +7,8 @@ KalimtakError
     │   └── NotLoadedError        the engine does not hold the adapter that the request names
     ├── AdapterError          an adapter cannot be used with this base model
     ├── OverloadedError       a bounded queue is full
-    └── RecordingError        an answer or feedback could not be written down
+    ├── RecordingError        an answer or feedback could not be written down
+    └── OrchestratorError     the Prefect server cannot be used
 """
 
 from registry.errors import KalimtakError
@@ -39,3 +40,7 @@ class OverloadedError(ServingError):
 
 class RecordingError(ServingError):
     """An answer or feedback could not be written down."""
+
+
+class OrchestratorError(ServingError):
+    """The Prefect server cannot be used."""

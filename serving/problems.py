@@ -9,8 +9,13 @@ from typing import Any
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from pydantic import ValidationError
+from sqlalchemy.exc import SQLAlchemyError
 from starlette.exceptions import HTTPException
 from starlette.responses import Response
+
+from registry.db import is_unavailable
+from registry.errors import ConflictError, KalimtakError, NotFoundError, SettingsError
+from serving.errors import OrchestratorError
 
 MEDIA_TYPE = "application/problem+json"
 MAX_SHOWN_FAULTS = 10
@@ -23,6 +28,13 @@ OPENAI_TYPES = {
     403: "permission_error",
     429: "rate_limit_error",
 }
+STATUSES: dict[type[Exception], int] = {
+    NotFoundError: 404,
+    ConflictError: 409,
+    SettingsError: 422,
+    OrchestratorError: 503,
+}
+"""What is refused below the routes."""
 OPENAI_CODES = {401: "invalid_api_key", 429: "rate_limit_exceeded"}
 
 logger = logging.getLogger(__name__)
@@ -118,6 +130,12 @@ def from_unexpected(error: Exception) -> ProblemError:
     """Any exception as a problem: what is no refusal of ours goes to the log, not to the caller."""
     if isinstance(error, ProblemError):
         return error
+    for kind, status in STATUSES.items():
+        if isinstance(error, kind):
+            return ProblemError(status, str(error))
+    if isinstance(error, SQLAlchemyError) and is_unavailable(error):
+        logger.warning("the database is out of reach: %s", error)
+        return overloaded("the database is out of reach")
     logger.error("a request failed", exc_info=error)
     return ProblemError(500, "the request failed; the log says why")
 
@@ -144,6 +162,11 @@ def install(app: FastAPI) -> None:
         fault = error.errors()[0]
         name = _field(fault["loc"][1:])
         return answer_with(request, ProblemError(422, f"{name}: {fault['msg']}", field=name))
+
+    @app.exception_handler(KalimtakError)
+    @app.exception_handler(SQLAlchemyError)
+    async def _registry(request: Request, error: Exception) -> Response:
+        return answer_with(request, from_unexpected(error))
 
     @app.exception_handler(Exception)
     async def _unexpected(request: Request, error: Exception) -> Response:

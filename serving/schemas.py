@@ -164,7 +164,8 @@ class HistoryResponse(BaseModel):
     """Cursor of the next page; null on the last one."""
 
 
-def json_schema(model: type[BaseModel]) -> dict[str, Any]:
+def json_schema(model: type[BaseModel], *, required: bool = True) -> dict[str, Any]:
     """An OpenAPI request body for a model that the route reads by itself."""
     schema = model.model_json_schema(ref_template="#/components/schemas/{model}")
-    return {"requestBody": {"required": True, "content": {"application/json": {"schema": schema}}}}
+    content = {"application/json": {"schema": schema}}
+    return {"requestBody": {"required": required, "content": content}}

@@ -19,6 +19,7 @@ from registry.models.operation import (
     ProductionPeriod,
     ReplicaStatus,
 )
+from registry.models.serving import IdempotencyKey
 from registry.models.usage import (
     ClientMetadata,
     FeedbackEvent,
@@ -39,6 +40,7 @@ __all__ = [
     "Experiment",
     "ExperimentDecision",
     "FeedbackEvent",
+    "IdempotencyKey",
     "ModelVersion",
     "ProductionPeriod",
     "ReplicaStatus",

@@ -7,8 +7,30 @@ from importlib.metadata import version
 from fastapi import FastAPI
 
 from serving import problems
-from serving.api import chat, feedback, generate, health, history, models
+from serving.api import (
+    admin_acts,
+    admin_runs,
+    admin_views,
+    chat,
+    feedback,
+    generate,
+    health,
+    history,
+    models,
+)
 from serving.api.service import Service
+
+MODULES = (
+    generate,
+    feedback,
+    history,
+    chat,
+    models,
+    admin_views,
+    admin_acts,
+    admin_runs,
+    health,
+)
 
 
 def create_api(service: Service) -> FastAPI:
@@ -16,7 +38,7 @@ def create_api(service: Service) -> FastAPI:
     app = FastAPI(title="Kalimtak", version=version("kalimtak"), lifespan=_lifespan(service))
     app.state.service = service
     problems.install(app)
-    for module in (generate, feedback, history, chat, models, health):
+    for module in MODULES:
         app.include_router(module.router)
     return app
 

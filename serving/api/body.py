@@ -23,6 +23,11 @@ async def read_body(request: Request, model: type[Model], limits: Limits) -> Mod
     return parse(await read_raw(request, limits), model, limits)
 
 
+async def read_optional(request: Request, model: type[Model], limits: Limits) -> Model:
+    """The same where no body at all stands for an empty object."""
+    return parse(await read_raw(request, limits) or b"{}", model, limits)
+
+
 async def read_raw(request: Request, limits: Limits) -> bytes:
     """The body as it came. Raises `ProblemError`: 400 or 413."""
     num_chars = max(TEXTS * limits.max_text_chars, limits.max_chat_chars)

@@ -7,6 +7,7 @@ from starlette.responses import JSONResponse, Response
 
 from serving import events
 from serving.api.body import parse, read_raw
+from serving.api.once import once, refuse_key
 from serving.api.service import Service, ServiceDep, client_of
 from serving.asking import Ask, Client
 from serving.auth import Principal, PrincipalDep, acting_user
@@ -25,6 +26,7 @@ async def complete(request: Request, service: ServiceDep, caller: PrincipalDep) 
     ask = _ask(service, body, caller, client_of(request))
     choices = body.n or 1
     if body.stream:
+        refuse_key(request)
         options = body.stream_options
         chunks = Chunks(
             with_logprobs=bool(body.logprobs),
@@ -34,8 +36,12 @@ async def complete(request: Request, service: ServiceDep, caller: PrincipalDep) 
         # What fails before the first piece is refused with a status.
         first = await anext(pieces)
         return events.EventStream(chunks.events(events.chain(first, pieces)), pieces)
-    answers = await service.answerer.answer(ask, choices=choices)
-    return JSONResponse(completion(answers, with_logprobs=bool(body.logprobs)))
+
+    async def work() -> Response:
+        answers = await service.answerer.answer(ask, choices=choices)
+        return JSONResponse(completion(answers, with_logprobs=bool(body.logprobs)))
+
+    return await once(request, service, caller, raw, work)
 
 
 def _ask(service: Service, body: ChatRequest, caller: Principal, client: Client) -> Ask:

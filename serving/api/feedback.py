@@ -1,11 +1,13 @@
 """POST /api/feedback."""
 
 from fastapi import APIRouter, Request
+from starlette.responses import JSONResponse, Response
 
 from registry.errors import NotFoundError
 from registry.interactions import Feedback
-from serving.api.body import read_body
-from serving.api.service import ServiceDep
+from serving.api.body import parse, read_raw
+from serving.api.once import once
+from serving.api.service import Service, ServiceDep
 from serving.auth import PrincipalDep, owner_of_rated
 from serving.errors import OverloadedError, RecordingError
 from serving.problems import ProblemError, overloaded
@@ -17,9 +19,20 @@ router = APIRouter()
 @router.post(
     "/api/feedback", response_model=FeedbackResponse, openapi_extra=json_schema(FeedbackRequest)
 )
-async def feedback(request: Request, service: ServiceDep, caller: PrincipalDep) -> FeedbackResponse:
+async def feedback(request: Request, service: ServiceDep, caller: PrincipalDep) -> Response:
     """Say what an answer was worth."""
-    body = await read_body(request, FeedbackRequest, service.limits)
+    raw = await read_raw(request, service.limits)
+    body = parse(raw, FeedbackRequest, service.limits)
+
+    async def work() -> Response:
+        await _record(service, body, owner=owner_of_rated(caller, service.keyring))
+        answer = FeedbackResponse(status="success", message="Feedback recorded")
+        return JSONResponse(answer.model_dump())
+
+    return await once(request, service, caller, raw, work)
+
+
+async def _record(service: Service, body: FeedbackRequest, *, owner: str | None) -> None:
     try:
         await service.recorder.feedback(
             Feedback(
@@ -28,7 +41,7 @@ async def feedback(request: Request, service: ServiceDep, caller: PrincipalDep) 
                 thumb=body.thumb,
                 text=body.feedback_text,
                 corrected_output=body.corrected_output,
-                owner=owner_of_rated(caller, service.keyring),
+                owner=owner,
             )
         )
     except NotFoundError as error:
@@ -37,4 +50,3 @@ async def feedback(request: Request, service: ServiceDep, caller: PrincipalDep) 
         ) from error
     except (RecordingError, OverloadedError) as error:
         raise overloaded(str(error)) from error
-    return FeedbackResponse(status="success", message="Feedback recorded")

@@ -6,13 +6,13 @@ from fastapi import APIRouter, Request
 from starlette.responses import JSONResponse, Response
 
 from registry import prompts
-from registry.models import DEFAULT_WORKLOAD
 from serving import events
 from serving.api.body import parse, read_raw
+from serving.api.once import once, refuse_key
 from serving.api.service import Service, ServiceDep, client_of
 from serving.asking import Answer, Ask, Client, Piece
 from serving.auth import Principal, PrincipalDep, acting_user
-from serving.problems import ProblemError, from_unexpected
+from serving.problems import from_unexpected
 from serving.schemas import GenerateRequest, GenerateResponse, json_schema
 
 router = APIRouter()
@@ -27,12 +27,17 @@ async def generate(request: Request, service: ServiceDep, caller: PrincipalDep) 
     body = parse(raw, GenerateRequest, service.limits)
     ask = _ask(service, body, caller, client_of(request))
     if body.stream:
+        refuse_key(request)
         pieces = service.answerer.stream(ask)
         # What fails before the first piece is refused with a status.
         first = await anext(pieces)
         return events.EventStream(_events(events.chain(first, pieces)), pieces)
-    (answer,) = await service.answerer.answer(ask)
-    return JSONResponse(_response(answer).model_dump())
+
+    async def work() -> Response:
+        (answer,) = await service.answerer.answer(ask)
+        return JSONResponse(_response(answer).model_dump())
+
+    return await once(request, service, caller, raw, work)
 
 
 def _ask(service: Service, body: GenerateRequest, caller: Principal, client: Client) -> Ask:
@@ -45,7 +50,7 @@ def _ask(service: Service, body: GenerateRequest, caller: Principal, client: Cli
             top_p=body.top_p,
             seed=body.seed,
         ),
-        workload=_workload(service, body.workload),
+        workload=service.workload(body.workload),
         version=body.model_version,
         target_tool=body.target_tool,
         language=body.language,
@@ -53,15 +58,6 @@ def _ask(service: Service, body: GenerateRequest, caller: Principal, client: Cli
         session_id=body.session_id,
         client=client,
     )
-
-
-def _workload(service: Service, name: str | None) -> str:
-    if name is None:
-        return DEFAULT_WORKLOAD
-    target = service.workload(name)
-    if target is None:
-        raise ProblemError(404, f"workload: there is no workload '{name}'", field="workload")
-    return target
 
 
 async def _events(pieces: AsyncGenerator[Piece | Answer]) -> AsyncGenerator[str]:

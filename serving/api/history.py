@@ -1,23 +1,18 @@
 """GET /api/history/{user_id}."""
 
 import asyncio
-import base64
-import binascii
 from collections.abc import Sequence
 from datetime import datetime
-from typing import Annotated
 
-from fastapi import APIRouter, Query
+from fastapi import APIRouter
 
 from registry import interactions
 from registry.models import UserInteraction
+from serving.api import paging
 from serving.api.service import Service, ServiceDep
 from serving.auth import PrincipalDep, may_read_user
 from serving.problems import ProblemError
 from serving.schemas import MAX_ID_CHARS, HistoryItem, HistoryResponse
-
-MAX_LIMIT = 100
-DEFAULT_LIMIT = 50
 
 router = APIRouter()
 
@@ -28,7 +23,7 @@ async def history(
     user_id: str,
     service: ServiceDep,
     caller: PrincipalDep,
-    limit: Annotated[int, Query(ge=1)] = DEFAULT_LIMIT,
+    limit: paging.Limit = paging.DEFAULT_LIMIT,
     cursor: str | None = None,
 ) -> HistoryResponse:
     """A user's answers, newest first; at most 100 a page, whatever `limit` asks for."""
@@ -37,14 +32,14 @@ async def history(
             422, f"user_id: must have 1 to {MAX_ID_CHARS} characters", field="user_id"
         )
     may_read_user(caller, user_id)
-    limit = min(limit, MAX_LIMIT)
-    before = _decode(cursor) if cursor is not None else None
+    limit = min(limit, paging.MAX_LIMIT)
+    before = paging.decode(cursor) if cursor is not None else None
     rows = await asyncio.to_thread(_read, service, user_id, limit + 1, before)
     page = rows[:limit]
     return HistoryResponse(
         user_id=user_id,
         interactions=[_item(row) for row in page],
-        next=_encode(page[-1]) if len(rows) > limit else None,
+        next=paging.encode(page[-1].created_at, page[-1].id) if len(rows) > limit else None,
     )
 
 
@@ -77,20 +72,3 @@ def _item(row: UserInteraction) -> HistoryItem:
         feedback_text=row.feedback_text,
         corrected_output=row.corrected_output,
     )
-
-
-def _encode(row: UserInteraction) -> str:
-    return base64.urlsafe_b64encode(f"{row.created_at.isoformat()}|{row.id}".encode()).decode()
-
-
-def _decode(cursor: str) -> tuple[datetime, str]:
-    try:
-        moment, _, row_id = base64.urlsafe_b64decode(cursor).decode().partition("|")
-        created_at = datetime.fromisoformat(moment)
-        if created_at.tzinfo is None or "\0" in row_id:
-            raise ValueError("no cursor of ours")
-    except (ValueError, binascii.Error) as error:
-        raise ProblemError(
-            422, "cursor: pass back what 'next' of the page before said", field="cursor"
-        ) from error
-    return created_at, row_id

@@ -1,25 +1,27 @@
 """What the routes need of the router behind them."""
 
 import asyncio
+import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any, cast
 
 from fastapi import Depends, Request
 
-from registry.clock import Clock, utc_now
+from registry.clock import Clock, new_id, utc_now
 from registry.crypto import Keyring, load_keyring
 from registry.db import Database
-from registry.deployment import DesiredState
+from registry.deployment import Act, DesiredState
 from registry.models import DEFAULT_WORKLOAD
 from registry.settings import Settings
 from registry.workloads import PRODUCT
 from serving import naming
 from serving.answering import Answerer
 from serving.asking import Client, Sampling
-from serving.auth import Authenticator
+from serving.auth import Authenticator, Principal
 from serving.jobs import Models
 from serving.naming import Target
+from serving.prefect_api import PrefectApi, prefect_api
 from serving.problems import ProblemError
 from serving.recorder import Recorder
 from serving.routing import pin
@@ -42,6 +44,8 @@ class Service:
     authenticator: Authenticator
     reporter: Reporter
     poller: Poller
+    prefect: PrefectApi
+    clock: Clock
 
     def start(self) -> None:
         """Begin to follow the state and to write, on the running event loop."""
@@ -74,10 +78,17 @@ class Service:
         given = {name: value for name, value in asked.items() if value is not None}
         return Sampling(**{**defaults, **given})
 
-    def workload(self, name: str) -> str | None:
-        """The workload that clients call so, if there is one."""
-        workload = DEFAULT_WORKLOAD if name == PRODUCT else name
-        return workload if workload in self.state.states() else None
+    def act(self, caller: Principal, reason: str) -> Act:
+        """What `caller` does to the registry, and why."""
+        actor = f"api:{caller.subject or caller.role}"
+        return Act(actor, reason, self.clock(), self.keyring, new_id)
+
+    def workload(self, name: str | None) -> str:
+        """The workload that clients call so; unset, the default one. Raises `ProblemError` 404."""
+        workload = DEFAULT_WORKLOAD if name in (None, PRODUCT) else str(name)
+        if workload not in self.state.states():
+            raise ProblemError(404, f"workload: there is no workload '{name}'", field="workload")
+        return workload
 
     def target(self, model: str) -> Target:
         """What a model name stands for. Raises `ProblemError` 404."""
@@ -123,6 +134,8 @@ def make_service(
         authenticator=Authenticator(settings.auth, database=database, keyring=keyring),
         reporter=reporter,
         poller=Poller(state.refresh, interval_s=settings.serving.poll_interval_s),
+        prefect=prefect_api(settings, os.environ),
+        clock=clock,
     )
 
 

@@ -150,3 +150,15 @@ def test_the_course_of_the_comparison_is_shown_as_a_plot(
         clock.move(hours=1)
         run_experiment(context, workload="default", steps=Recorder())
     assert shown["experiment"].startswith("data:image/png;base64,")
+
+
+def test_a_paused_trial_is_left_alone(context: Context, start: Start) -> None:
+    experiment = start()
+    log_arms(context, experiment, challenger_good=False)
+    with context.database.write() as session:
+        experiments.pause(session, context.act("test", "wait"), experiment_id=experiment.id)
+    assert look(context, "default").reasons == ("the experiment is paused",)
+    with context.database.write() as session:
+        experiments.resume(session, context.act("test", "go on"), experiment_id=experiment.id)
+        assert deployment.desired(session, "default").share == 0.1
+    assert look(context, "default").reasons != ("the experiment is paused",)
