@@ -20,7 +20,6 @@ from registry.models import (
     UserInteraction,
 )
 
-
 Source = Literal["served", "logged", "imported"]
 """Answered here; answered elsewhere and logged over HTTP; or read from a file."""
 

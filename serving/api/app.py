@@ -7,7 +7,7 @@ from importlib.metadata import version
 from fastapi import FastAPI
 
 from serving import problems
-from serving.api import feedback, generate, health, history
+from serving.api import feedback, generate, health, history, interactions
 from serving.api.service import Service
 
 
@@ -16,7 +16,7 @@ def create_api(service: Service) -> FastAPI:
     app = FastAPI(title="Kalimtak", version=version("kalimtak"), lifespan=_lifespan(service))
     app.state.service = service
     problems.install(app)
-    for module in (generate, feedback, history, health):
+    for module in (generate, feedback, history, interactions, health):
         app.include_router(module.router)
     return app
 
