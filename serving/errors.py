@@ -7,7 +7,8 @@ KalimtakError
     │   └── NotLoadedError        the engine does not hold the adapter that the request names
     ├── AdapterError          an adapter cannot be used with this base model
     ├── OverloadedError       a bounded queue is full
-    └── RecordingError        an answer or feedback could not be written down
+    ├── RecordingError        an answer or feedback could not be written down
+    └── ClientError           an endpoint could not be reached, or refused a request
 """
 
 from registry.errors import KalimtakError
@@ -39,3 +40,12 @@ class OverloadedError(ServingError):
 
 class RecordingError(ServingError):
     """An answer or feedback could not be written down."""
+
+
+class ClientError(ServingError):
+    """An endpoint could not be reached, or refused a request."""
+
+    def __init__(self, message: str, *, status: int | None = None) -> None:
+        super().__init__(message)
+        self.status = status
+        """The answer's status; None where there was no answer."""

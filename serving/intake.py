@@ -25,7 +25,7 @@ MAX_TURNS = 500
 MAX_TOKENS = 2**31 - 1
 """What an integer column of PostgreSQL holds."""
 MAX_MS = 1e9
-SKEW = timedelta(minutes=1)
+SKEW = timedelta(minutes=10)
 """How far a caller's clock may be ahead of ours."""
 EARLIEST = datetime(1970, 1, 1, tzinfo=UTC)
 
