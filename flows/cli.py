@@ -17,7 +17,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Column, Table
 
-from flows import environment, status
+from flows import cli_import, environment, status
 from flows.context import Context, open_context
 from flows.demo.settings import prepare
 from flows.learner import Learner
@@ -33,6 +33,7 @@ app = typer.Typer(
 )
 db = typer.Typer(help="The database.", no_args_is_help=True)
 app.add_typer(db, name="db")
+app.command("import")(cli_import.import_file)
 console = Console()
 ACTOR = "cli"
 
