@@ -19,10 +19,22 @@ from urllib.parse import quote
 import httpx
 
 from registry.clock import new_id, utc_now
-from serving.client_outbox import Entry, Kind, OnDrop, Outbox, describe, encode
+from serving.client_outbox import Drop, Entry, Kind, OnDrop, Outbox, describe, encode
 from serving.client_retry import Outcome, delay_s, is_retryable
 from serving.client_sender import Sender
 from serving.errors import ClientError
+
+__all__ = [
+    "Answer",
+    "AsyncClient",
+    "Client",
+    "ClientError",
+    "Drop",
+    "Logged",
+    "Opinion",
+    "Page",
+    "Question",
+]
 
 ATTEMPTS = 4
 """How often a request that somebody waits for is made, at most."""

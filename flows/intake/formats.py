@@ -49,7 +49,7 @@ CONVERT: Mapping[str, Callable[[Any], Any]] = {
     "processing_time_ms": values.number,
     "score": values.integer,
     "thumb": values.thumb,
-    "messages": values.decoded,
+    "messages": values.turns,
 }
 _CHATML = re.compile(r"<\|im_start\|>(\w+)\n(.*?)<\|im_end\|>", re.DOTALL)
 
@@ -153,8 +153,8 @@ def _pick(row: Mapping[str, Any], columns: Mapping[str, Sequence[str]]) -> dict[
 
 def _at(row: Mapping[str, Any], column: str) -> Any:
     """The value of a column; "a.b" looks into nested ones."""
-    if column in row:
-        return row[column]
+    if column in row or "." not in column:
+        return row.get(column)
     value: Any = row
     for part in column.split("."):
         value = _dict(value).get(part)
@@ -189,7 +189,7 @@ def _openai(row: Mapping[str, Any]) -> dict[str, Any]:
     choices = values.decoded(response.get("choices")) or [{}]
     message = _dict(_dict(choices[0]).get("message"))
     found = {
-        "messages": values.decoded(request["messages"]),
+        "messages": values.turns(request["messages"]),
         "model_output": _answer_of(message),
         "id": values.label(response.get("id")),
         "created_at": response.get("created"),
@@ -211,7 +211,7 @@ def _answer_of(message: Mapping[str, Any]) -> str:
 
 
 def _chatml(row: Mapping[str, Any]) -> dict[str, Any]:
-    turns = values.decoded(row.get("messages") or row.get("conversations"))
+    turns = values.turns(row.get("messages") or row.get("conversations"))
     if turns is None and isinstance(row.get("text"), str):
         turns = [{"role": role, "content": text} for role, text in _CHATML.findall(row["text"])]
     if not isinstance(turns, list) or not all(isinstance(turn, dict) for turn in turns):

@@ -58,13 +58,18 @@ def thumb(value: Any) -> Any:
 
 
 def decoded(value: Any) -> Any:
-    """Nested values, which CSV and SQLite hold as JSON text; without what is null in them."""
+    """Nested values, which CSV and SQLite hold as JSON text."""
     if isinstance(value, str) and value.lstrip().startswith(("{", "[")):
         try:
-            value = json.loads(value)
+            return json.loads(value)
         except (ValueError, RecursionError):
             return value
-    return _without_nulls(value, depth=0)
+    return value
+
+
+def turns(value: Any) -> Any:
+    """The messages of a chat, without what is null in them: Parquet fills gaps with nulls."""
+    return _without_nulls(decoded(value), depth=0)
 
 
 def moment(value: Any) -> tuple[datetime, bool]:

@@ -10,6 +10,7 @@ import threading
 from collections.abc import AsyncIterator, Iterator
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -22,8 +23,7 @@ from sqlmodel import select
 from registry.models import UserInteraction
 from serving import client_retry
 from serving.api.app import create_api
-from serving.client import AsyncClient, Client
-from serving.client_outbox import Drop
+from serving.client import AsyncClient, Client, Drop
 from serving.errors import ClientError
 from tests.serving.conftest import Installation
 from tests.serving.router import running_router
@@ -101,6 +101,21 @@ async def test_the_asynchronous_client_does_the_same(
         logged,
     }
     assert {row.user_feedback for row in rows(installation).values()} == {1}
+
+
+async def test_the_example_runs(endpoint: str, installation: Installation) -> None:
+    example = Path(__file__).parents[2] / "examples" / "log_from_elsewhere.py"
+    done = await asyncio.to_thread(
+        subprocess.run,
+        [sys.executable, str(example)],
+        env=os.environ | {"KALIMTAK_URL": endpoint},
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines()[-1] == "0 lost"
+    assert len(rows(installation)) == 2
 
 
 async def test_the_endpoint_refuses_one_and_takes_the_others(
