@@ -99,7 +99,6 @@ class Outbox:
         self._in_flight = 0
         self._max_items = MAX_BATCH_ITEMS
         self.num_dropped = 0
-        self.num_sent = 0
 
     @property
     def has_full_batch(self) -> bool:
@@ -142,13 +141,13 @@ class Outbox:
     def settle(self, parcel: Parcel, outcome: Outcome) -> bool:
         """What came back for a parcel; True where something of it waits to be sent again."""
         again, refused = self._read(parcel, outcome)
+        # Before anyone who waits for the queue to be empty goes on.
+        for entry, reason in refused:
+            self.drop(entry, reason)
         with self.changed:
             self._entries.extendleft(reversed(again))
             self._in_flight = 0
-            self.num_sent += len(parcel.entries) - len(again) - len(refused)
             self.changed.notify_all()
-        for entry, reason in refused:
-            self.drop(entry, reason)
         return bool(again)
 
     def _read(self, parcel: Parcel, outcome: Outcome) -> Reading:

@@ -1,6 +1,7 @@
 """Sends what waits in an outbox from a thread of its own, until it is through."""
 
 import atexit
+import encodings.idna  # noqa: F401  (looked up by the first connection: see `Sender.reset`)
 import logging
 import os
 import threading
@@ -8,7 +9,6 @@ import time
 import weakref
 from collections.abc import Callable
 
-import httpcore  # noqa: F401  (httpx would import it in the thread; a fork amid that breaks it)
 import httpx
 
 from serving.client_outbox import Entry, Outbox, Parcel
@@ -32,11 +32,17 @@ class Sender:
         self._connect = connect
         self._flush_every_s = flush_every_s
         self.reset()
+        self._http: httpx.Client | None = connect()
         _senders.add(self)
 
     def reset(self) -> None:
-        """Begin anew, as a forked child must: its parent keeps thread, locks and sockets."""
+        """Begin anew, as a forked child must: its parent keeps thread, locks and sockets.
+
+        Nothing is imported, and no connection pool made, in the thread: a fork in the midst of
+        that would leave the child with locks that nobody opens.
+        """
         self.outbox.reset()
+        self._http = None
         self._thread: threading.Thread | None = None
         self._starting = threading.Lock()
         self._stopping = threading.Event()
@@ -78,7 +84,10 @@ class Sender:
         with self._starting:
             if self._thread is not None and self._thread.is_alive():
                 return
-            thread = threading.Thread(target=self._run, name="kalimtak-client", daemon=True)
+            http = self._http = self._http or self._connect()
+            thread = threading.Thread(
+                target=self._run, args=(http,), name="kalimtak-client", daemon=True
+            )
             try:
                 thread.start()
             except RuntimeError as error:  # the interpreter is ending
@@ -86,8 +95,8 @@ class Sender:
                 return
             self._thread = thread
 
-    def _run(self) -> None:
-        with self._connect() as http:
+    def _run(self, http: httpx.Client) -> None:
+        with http:
             while not self._stopping.is_set():
                 self._wait_for_work()
                 self._send_all(http)

@@ -166,7 +166,7 @@ def test_an_item_that_the_endpoint_could_not_write_comes_again_before_its_feedba
     with Client(intake.url, flush_every_s=0.01) as client:
         client.log(**exchange(id="a"))
         while len(intake.requests) < 2:
-            pass
+            threading.Event().wait(0.01)
         client.feedback("a", thumb=1)
         assert intake.feedback == []
         intake.refuse = {}
