@@ -3,6 +3,7 @@
 KalimtakError
 └── FlowError
     ├── RefusedError      what was asked for makes no sense yet, with the reason
+    ├── UnreadableFileError   a file cannot be imported, or not in the way that was asked for
     └── LocalError        the local installation cannot be started, stopped or reached
 """
 
@@ -15,6 +16,10 @@ class FlowError(KalimtakError):
 
 class RefusedError(FlowError):
     """What was asked for makes no sense yet: too little data, or nothing new to learn."""
+
+
+class UnreadableFileError(FlowError):
+    """A file cannot be imported at all, or not in the way that was asked for."""
 
 
 class LocalError(FlowError):

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
+from typing import Any, Literal
 
 from sqlalchemy import ColumnElement, case, func, insert, update
 from sqlalchemy import select as select_columns
@@ -19,6 +19,9 @@ from registry.models import (
     User,
     UserInteraction,
 )
+
+Source = Literal["served", "logged", "imported"]
+"""Answered here; answered elsewhere and logged over HTTP; or read from a file."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,6 +42,9 @@ class Interaction:
     processing_time_ms: float | None = None
     queue_ms: float | None = None
     model_version: str | None = None
+    external_model: str | None = None
+    """Name of a model that is no version here."""
+    source: Source = "served"
     role: str = "default"
     experiment_id: str | None = None
     target_tool: str | None = None
@@ -295,6 +301,8 @@ def _row(item: Interaction, pseudonyms: dict[str, str]) -> dict[str, Any]:
         "processing_time_ms": item.processing_time_ms,
         "queue_ms": item.queue_ms,
         "model_version": item.model_version,
+        "external_model": item.external_model,
+        "source": item.source,
         "role": item.role,
         "experiment_id": item.experiment_id,
         "target_tool": item.target_tool,

@@ -8,7 +8,8 @@ KalimtakError
     ├── AdapterError          an adapter cannot be used with this base model
     ├── OverloadedError       a bounded queue is full
     ├── RecordingError        an answer or feedback could not be written down
-    └── OrchestratorError     the Prefect server cannot be used
+    ├── OrchestratorError     the Prefect server cannot be used
+    └── ClientError           an endpoint could not be reached, or refused a request
 """
 
 from registry.errors import KalimtakError
@@ -44,3 +45,12 @@ class RecordingError(ServingError):
 
 class OrchestratorError(ServingError):
     """The Prefect server cannot be used."""
+
+
+class ClientError(ServingError):
+    """An endpoint could not be reached, or refused a request."""
+
+    def __init__(self, message: str, *, status: int | None = None) -> None:
+        super().__init__(message)
+        self.status = status
+        """The answer's status; None where there was no answer."""

@@ -37,7 +37,10 @@ class User(SQLModel, table=True):
 class UserInteraction(SQLModel, table=True):
     """One request with its answer, and the latest feedback on it.
 
-    `model_version` is null where the base model answered (`role` is then "default").
+    `source` tells who answered: "served" here, or something else whose answer was "logged"
+    over HTTP or "imported" from a file; `external_model` is then that model's name, which no
+    version here has. `model_version` is null there, and where the base model answered
+    (`role` is then "default").
     Times are milliseconds; `queue_ms` is the wait before generation began, which
     `processing_time_ms` does not contain.
     """
@@ -71,6 +74,8 @@ class UserInteraction(SQLModel, table=True):
     model_version: str | None = reference(
         "model_versions.version", ondelete="SET NULL", nullable=True, index=True
     )
+    external_model: str | None = Field(default=None)
+    source: str = Field(default="served", sa_column_kwargs={"server_default": "served"})
     role: str = Field(default="default", sa_column_kwargs={"server_default": "default"})
     experiment_id: str | None = reference("experiments.id", ondelete="SET NULL", nullable=True)
     target_tool: str | None = Field(default=None)

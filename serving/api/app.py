@@ -16,6 +16,7 @@ from serving.api import (
     generate,
     health,
     history,
+    interactions,
     models,
 )
 from serving.api.service import Service
@@ -24,6 +25,7 @@ MODULES = (
     generate,
     feedback,
     history,
+    interactions,
     chat,
     models,
     admin_views,

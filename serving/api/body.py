@@ -1,7 +1,7 @@
 """Reads a JSON body: bounded, in UTF-8, checked against a model; whatever is wrong is a 4xx."""
 
 import json
-from typing import NoReturn, TypeVar
+from typing import Any, NoReturn, TypeVar
 
 from pydantic import ValidationError
 from starlette.requests import ClientDisconnect, Request
@@ -31,24 +31,31 @@ async def read_optional(request: Request, model: type[Model], limits: Limits) ->
 async def read_raw(request: Request, limits: Limits) -> bytes:
     """The body as it came. Raises `ProblemError`: 400 or 413."""
     num_chars = max(TEXTS * limits.max_text_chars, limits.max_chat_chars)
-    return await _read(request, OVERHEAD_BYTES + BYTES_PER_CHAR * num_chars)
+    return await read_bytes(request, OVERHEAD_BYTES + BYTES_PER_CHAR * num_chars)
 
 
 def parse(raw: bytes, model: type[Model], limits: Limits) -> Model:
     """A body as `model`. Raises `ProblemError`: 400 or 422."""
-    try:
-        value = json.loads(raw.decode("utf-8"), parse_constant=_refuse_constant)
-    except (ValueError, RecursionError) as error:
-        raise ProblemError(400, "the body is not JSON in UTF-8", field="body") from error
-    if not isinstance(value, dict):
-        raise ProblemError(422, "the body must be a JSON object", field="body")
+    value = parse_object(raw)
     try:
         return model.model_validate(value, context=limits)
     except ValidationError as error:
         raise from_validation(error) from error
 
 
-async def _read(request: Request, limit: int) -> bytes:
+def parse_object(raw: bytes) -> dict[str, Any]:
+    """A body as a JSON object. Raises `ProblemError`: 400 or 422."""
+    try:
+        value = json.loads(raw.decode("utf-8"), parse_constant=_refuse_constant)
+    except (ValueError, RecursionError) as error:
+        raise ProblemError(400, "the body is not JSON in UTF-8", field="body") from error
+    if not isinstance(value, dict):
+        raise ProblemError(422, "the body must be a JSON object", field="body")
+    return value
+
+
+async def read_bytes(request: Request, limit: int) -> bytes:
+    """The whole body. Raises `ProblemError`: 400 where it is cut short, 413 beyond `limit`."""
     chunks: list[bytes] = []
     size = 0
     try:
