@@ -4,11 +4,12 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from importlib.metadata import version
 
-from fastapi import FastAPI
+from fastapi import Depends, FastAPI
 
 from serving import problems
 from serving.api import feedback, generate, health, history
 from serving.api.service import Service
+from serving.limits import limited
 
 
 def create_api(service: Service) -> FastAPI:
@@ -16,8 +17,9 @@ def create_api(service: Service) -> FastAPI:
     app = FastAPI(title="Kalimtak", version=version("kalimtak"), lifespan=_lifespan(service))
     app.state.service = service
     problems.install(app)
-    for module in (generate, feedback, history, health):
-        app.include_router(module.router)
+    for module in (generate, feedback, history):
+        app.include_router(module.router, dependencies=[Depends(limited)])
+    app.include_router(health.router)
     return app
 
 

@@ -13,6 +13,7 @@ from registry.db import Database
 from registry.settings import Settings
 from serving.answering import Answerer
 from serving.jobs import Models
+from serving.limits import Limiter
 from serving.recorder import Recorder
 from serving.schemas import Limits
 from serving.state import ROUTER, Poller, Reporter, RouterState
@@ -30,6 +31,7 @@ class Service:
     answerer: Answerer
     reporter: Reporter
     poller: Poller
+    limiter: Limiter
 
     def start(self) -> None:
         """Begin to follow the state and to write, on the running event loop."""
@@ -41,6 +43,7 @@ class Service:
         await self.poller.stop()
         await self.answerer.finish()
         await self.recorder.stop()
+        await self.limiter.close()
         await asyncio.to_thread(self.reporter.forget)
         self.database.close()
 
@@ -79,6 +82,7 @@ def make_service(
         ),
         reporter=reporter,
         poller=Poller(state.refresh, interval_s=settings.serving.poll_interval_s),
+        limiter=Limiter(settings),
     )
 
 
