@@ -8,6 +8,7 @@ from fastapi import Depends, FastAPI
 
 from serving import problems
 from serving.api import feedback, generate, health, history
+from serving.api.caps import RequestCaps
 from serving.api.service import Service
 from serving.limits import limited
 
@@ -17,6 +18,7 @@ def create_api(service: Service) -> FastAPI:
     app = FastAPI(title="Kalimtak", version=version("kalimtak"), lifespan=_lifespan(service))
     app.state.service = service
     problems.install(app)
+    app.add_middleware(RequestCaps)
     for module in (generate, feedback, history):
         app.include_router(module.router, dependencies=[Depends(limited)])
     app.include_router(health.router)
