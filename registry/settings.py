@@ -11,10 +11,14 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
+from limits import RateLimitItem, parse_many
 from pydantic import (
+    AfterValidator,
     BaseModel,
+    BeforeValidator,
     ConfigDict,
     Field,
+    PlainSerializer,
     SecretStr,
     ValidationError,
     field_validator,
@@ -36,6 +40,38 @@ Share = Annotated[float, Field(ge=0, le=1)]
 Positive = Annotated[float, Field(gt=0)]
 Count = Annotated[int, Field(ge=1)]
 Port = Annotated[int, Field(ge=1, le=65535)]
+
+NO_LIMIT = "none"
+LIMIT_STORAGES = ("redis", "rediss", "redis+unix")
+
+
+def _rate(value: Any) -> Any:
+    if value is None or value == NO_LIMIT:
+        return None
+    if not isinstance(value, str) or len(limits := _parsed(value)) != 1 or limits[0].amount == 0:
+        raise ValueError(f"must be like 60/minute or 500 per 2 hours, or {NO_LIMIT} for no limit")
+    return value
+
+
+def _parsed(value: str) -> list[RateLimitItem]:
+    try:
+        return parse_many(value)
+    except ValueError:
+        return []
+
+
+def _limit_storage(value: str | None) -> str | None:
+    if value is not None and value.partition("://")[0] not in LIMIT_STORAGES:
+        raise ValueError(f"must begin with {', '.join(f'{name}://' for name in LIMIT_STORAGES)}")
+    return value
+
+
+Rate = Annotated[
+    str | None,
+    BeforeValidator(_rate),
+    PlainSerializer(lambda value: value or NO_LIMIT, return_type=str, when_used="json"),
+]
+"""A rate limit as the `limits` library writes it; None is no limit."""
 
 
 class Part(BaseModel):
@@ -232,6 +268,23 @@ class PrefectSettings(Part):
         return f"http://{self.host}:{self.port}/api"
 
 
+class LimitSettings(Part):
+    """How many requests each caller may make, such as `60/minute`, `500 per 2 hours` or `none`."""
+
+    user: Rate = "60/minute"
+    """For each person."""
+    reviewer: Rate = "300/minute"
+    """For each reviewer."""
+    service: Rate = "3000/minute"
+    """For each API key that speaks for many people."""
+    admin: Rate = None
+    """For each admin; also for everybody where authentication is off, which it may be on
+    loopback alone."""
+    storage_url: Annotated[str | None, AfterValidator(_limit_storage)] = None
+    """redis://…, rediss://… or redis+unix://…: where requests are counted if routers run on
+    several machines; unset, a file that those of one machine share."""
+
+
 class Settings(Part):
     """All settings of one installation."""
 
@@ -250,6 +303,7 @@ class Settings(Part):
     gate: GateSettings = GateSettings()
     ray: RaySettings = RaySettings()
     prefect: PrefectSettings = PrefectSettings()
+    limits: LimitSettings = LimitSettings()
 
     @property
     def resolved_database_url(self) -> str:

@@ -50,6 +50,7 @@ class ServeArgs(BaseModel):
     artifacts_url: str | None = None
     serving: dict[str, Any] = Field(default_factory=dict)
     training: dict[str, Any] = Field(default_factory=dict)
+    limits: dict[str, Any] = Field(default_factory=dict)
 
     def apply(self, settings: Settings) -> Settings:
         """`settings` with these overrides. Raises `SettingsError`."""
@@ -162,7 +163,14 @@ def serve_config(settings: Settings) -> dict[str, Any]:
                 "import_path": "serving.app:build",
                 "args": settings.model_dump(
                     mode="json",
-                    include={"home", "database_url", "artifacts_url", "serving", "training"},
+                    include={
+                        "home",
+                        "database_url",
+                        "artifacts_url",
+                        "serving",
+                        "training",
+                        "limits",
+                    },
                 ),
             }
         ],

@@ -29,10 +29,18 @@ DIRECT_INGRESS_HTTP_OFFSET = 4_000
 DIRECT_INGRESS_NUM_PORTS = 1_000
 STOP_WAIT_S = 3.0
 HARD_STOP_MARGIN_S = 60
+HEADERS_S = 15
+"""A client that has not sent all headers of a request by then is refused with a 408."""
+IDLE_S = 90
+"""A connection that asks nothing is kept for this long."""
+HAPROXY_BUFFER_BYTES = 16 * 1024
+"""The request line and all headers must fit, less 1 KiB."""
 
 # Ray writes HAProxy's configuration with its statistics and metrics on all interfaces, and
-# under `serve run` the endpoint too. It offers no setting for their address, but lets us
-# name the program that is started.
+# under `serve run` the endpoint too; it passes on what a client says of its own address, which
+# the router then believes, because HAProxy is on loopback; and whoever sends headers slowly
+# keeps a connection for an hour. It offers no setting for these, but lets us name the program
+# that is started. A line after `defaults` is the default of a default: what Ray sets wins.
 _WRAPPER = """#!/bin/sh
 # Starts HAProxy with its statistics and metrics on loopback, and its endpoint on {host}.
 previous=
@@ -40,7 +48,11 @@ for argument in "$@"; do
     if [ "$previous" = -f ]; then
         sed -i -E \\
             -e 's/^( *bind )\\*?:({metrics}|{stats})$/\\1{loopback}:\\2/' \\
-            -e 's/^( *bind )\\*?:([0-9]+)$/\\1{host}:\\2/' "$argument"
+            -e 's/^( *bind )\\*?:([0-9]+)$/\\1{host}:\\2/' \\
+            -e '/^defaults$/a\\    timeout http-request {headers_s}s' \\
+            -e '/^defaults$/a\\    timeout http-keep-alive {idle_s}s' \\
+            -e '/^frontend http_frontend$/a\\    http-request set-header X-Forwarded-For %[src]' \\
+            "$argument"
     fi
     previous=$argument
 done
@@ -74,6 +86,7 @@ def environment(settings: Settings) -> dict[str, str]:
         "RAY_SERVE_FALLBACK_PROXY_HTTP_PORT": str(first_port - 2),
         "RAY_SERVE_FALLBACK_PROXY_GRPC_PORT": str(first_port - 1),
         "RAY_SERVE_HAPROXY_NBTHREAD": "2",
+        "RAY_SERVE_HAPROXY_TUNE_BUFSIZE": str(HAPROXY_BUFFER_BYTES),
         # Five seconds, three times, are too few on a machine that is busy.
         "RAY_SERVE_PROXY_READY_CHECK_TIMEOUT_S": "60",
         # A HAProxy that was replaced must outlive the longest request it holds.
@@ -164,6 +177,8 @@ def _wrapper(folder: Path, settings: Settings) -> Path:
         metrics=settings.ray.haproxy_metrics_port,
         stats=settings.ray.haproxy_stats_port,
         loopback=LOOPBACK,
+        headers_s=HEADERS_S,
+        idle_s=IDLE_S,
         host=settings.serving.host,
         binary=shlex.quote(_haproxy_binary()),
     )

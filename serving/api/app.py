@@ -4,7 +4,7 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from importlib.metadata import version
 
-from fastapi import FastAPI
+from fastapi import Depends, FastAPI
 
 from serving import problems
 from serving.api import (
@@ -19,9 +19,11 @@ from serving.api import (
     interactions,
     models,
 )
+from serving.api.caps import RequestCaps
 from serving.api.service import Service
+from serving.limits import limited
 
-MODULES = (
+LIMITED = (
     generate,
     feedback,
     history,
@@ -31,8 +33,8 @@ MODULES = (
     admin_views,
     admin_acts,
     admin_runs,
-    health,
 )
+"""Modules whose routes count towards the caller's rate."""
 
 
 def create_api(service: Service) -> FastAPI:
@@ -40,8 +42,10 @@ def create_api(service: Service) -> FastAPI:
     app = FastAPI(title="Kalimtak", version=version("kalimtak"), lifespan=_lifespan(service))
     app.state.service = service
     problems.install(app)
-    for module in MODULES:
-        app.include_router(module.router)
+    app.add_middleware(RequestCaps)
+    for module in LIMITED:
+        app.include_router(module.router, dependencies=[Depends(limited)])
+    app.include_router(health.router)
     return app
 
 

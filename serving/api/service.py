@@ -20,6 +20,7 @@ from serving.answering import Answerer
 from serving.asking import Client, Sampling
 from serving.auth import Authenticator, Principal
 from serving.jobs import Models
+from serving.limits import Limiter
 from serving.naming import Target
 from serving.prefect_api import PrefectApi, prefect_api
 from serving.problems import ProblemError
@@ -46,6 +47,7 @@ class Service:
     poller: Poller
     prefect: PrefectApi
     clock: Clock
+    limiter: Limiter
 
     def start(self) -> None:
         """Begin to follow the state and to write, on the running event loop."""
@@ -58,6 +60,7 @@ class Service:
         await self.answerer.finish()
         await self.authenticator.finish()
         await self.recorder.stop()
+        await self.limiter.close()
         await asyncio.to_thread(self.reporter.forget)
         self.database.close()
 
@@ -136,6 +139,7 @@ def make_service(
         poller=Poller(state.refresh, interval_s=settings.serving.poll_interval_s),
         prefect=prefect_api(settings, os.environ),
         clock=clock,
+        limiter=Limiter(settings),
     )
 
 

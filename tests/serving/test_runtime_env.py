@@ -3,14 +3,26 @@
 from __future__ import annotations
 
 import shlex
+import socket
 import stat
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
+
+import httpx
+import pytest
 
 from registry.settings import RaySettings, Settings
 from serving.runtime_env import environment, shell_exports, socket_folder, stop_orphans
+from tests.support.network import free_port
+
+
+def answers(port: int) -> bool:
+    with socket.socket() as probe:
+        return probe.connect_ex(("127.0.0.1", port)) == 0
 
 
 def mode(path: str | Path) -> int:
@@ -42,20 +54,91 @@ def test_a_cluster_of_our_own_stays_on_this_machine(tmp_path: Path) -> None:
     assert variable not in environment(joined)
 
 
-def test_haproxy_is_started_on_loopback(tmp_path: Path) -> None:
+CONFIG = """\
+global
+    tune.bufsize {bufsize}
+defaults
+    mode http
+    timeout client 3600s
+    timeout server 3600s
+    timeout connect 5s
+frontend prometheus
+    bind :{metrics}
+    mode http
+frontend http_frontend
+    bind *:{port}
+    mode http
+    default_backend told
+listen stats
+  bind *:{stats}
+  mode http
+backend told
+    http-request return status 200 content-type text/plain lf-string "%[req.hdr(x-forwarded-for)]"
+"""
+
+
+@dataclass(frozen=True)
+class Haproxy:
+    """Our wrapper, and a configuration as Ray writes it."""
+
+    wrapper: str
+    config: Path
+    port: int
+    metrics: int
+    stats: int
+
+    def lines(self) -> list[str]:
+        return [line.strip() for line in self.config.read_text().splitlines()]
+
+
+@pytest.fixture
+def haproxy(tmp_path: Path) -> Haproxy:
+    port, metrics, stats = free_port(), free_port(), free_port()
     settings = Settings(
-        home=tmp_path, ray=RaySettings(haproxy_metrics_port=29101, haproxy_stats_port=28404)
+        home=tmp_path, ray=RaySettings(haproxy_metrics_port=metrics, haproxy_stats_port=stats)
     )
-    wrapper = Path(environment(settings)["RAY_SERVE_HAPROXY_BINARY_PATH"])
+    variables = environment(settings)
     config = tmp_path / "haproxy.cfg"
-    config.write_text(
-        "frontend prometheus\n    bind :29101\n    mode http\n"
-        "frontend http_frontend\n    bind *:8000\n    mode http\n"
-        "listen stats\n  bind *:28404\n  mode http\n"
-    )
-    subprocess.run([wrapper, "-c", "-f", config], check=True, capture_output=True)
-    binds = [line.strip() for line in config.read_text().splitlines() if "bind" in line]
-    assert binds == ["bind 127.0.0.1:29101", "bind 127.0.0.1:8000", "bind 127.0.0.1:28404"]
+    bufsize = variables["RAY_SERVE_HAPROXY_TUNE_BUFSIZE"]
+    config.write_text(CONFIG.format(port=port, metrics=metrics, stats=stats, bufsize=bufsize))
+    return Haproxy(variables["RAY_SERVE_HAPROXY_BINARY_PATH"], config, port, metrics, stats)
+
+
+@pytest.fixture
+def running(haproxy: Haproxy) -> Iterator[str]:
+    """The address of one that runs."""
+    process = subprocess.Popen([haproxy.wrapper, "-db", "-f", haproxy.config])
+    while not answers(haproxy.port):
+        assert process.poll() is None
+        time.sleep(0.02)
+    yield f"http://127.0.0.1:{haproxy.port}"
+    process.kill()
+    process.wait()
+
+
+def test_haproxy_is_started_on_loopback(haproxy: Haproxy) -> None:
+    subprocess.run([haproxy.wrapper, "-c", "-f", haproxy.config], check=True, capture_output=True)
+    binds = [line for line in haproxy.lines() if "bind" in line]
+    ports = (haproxy.metrics, haproxy.port, haproxy.stats)
+    assert binds == [f"bind 127.0.0.1:{port}" for port in ports]
+
+
+def test_haproxy_waits_for_nobodys_headers(haproxy: Haproxy) -> None:
+    subprocess.run([haproxy.wrapper, "-c", "-f", haproxy.config], check=True, capture_output=True)
+    lines = haproxy.lines()
+    defaults = lines[lines.index("defaults") : lines.index("frontend prometheus")]
+    assert {"timeout http-request 15s", "timeout http-keep-alive 90s"} <= set(defaults)
+
+
+def test_a_client_cannot_name_an_address_of_its_own(running: str) -> None:
+    forged = [("X-Forwarded-For", "6.6.6.6"), ("x-forwarded-for", "7.7.7.7")]
+    assert httpx.get(running, headers=forged).text == "127.0.0.1"
+
+
+def test_haproxy_refuses_what_does_not_fit_into_its_buffer(running: str) -> None:
+    assert httpx.get(running, headers={"x": "y" * 14_000}).status_code == 200
+    assert httpx.get(running, headers={"x": "y" * 17_000}).status_code == 400
+    assert httpx.get(f"{running}/{'x' * 17_000}").status_code == 400
 
 
 def test_a_haproxy_that_outlived_its_cluster_is_stopped(tmp_path: Path) -> None:
