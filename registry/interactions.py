@@ -5,8 +5,9 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import ColumnElement, case, func, insert, update
+from sqlalchemy import ColumnElement, case, func, update
 from sqlalchemy import select as select_columns
+from sqlalchemy.dialects import postgresql, sqlite
 from sqlmodel import Session, col, select
 
 from registry.clock import NewId
@@ -59,6 +60,19 @@ class Feedback:
     thumb: int | None = None
     text: str | None = None
     corrected_output: str | None = None
+    id: str | None = None
+    """The event's id: the same one again changes nothing. Unset, it gets one when it is kept."""
+    given_at: datetime | None = None
+    """Unset: the moment it is kept."""
+
+
+@dataclass(frozen=True)
+class Rated:
+    """Which version feedback was about. No version: the base model."""
+
+    workload: str
+    version: str | None
+    thumb: int | None
 
 
 @dataclass(frozen=True)
@@ -91,7 +105,10 @@ def thumb_of(score: int) -> int:
 
 
 def log(session: Session, interactions: Sequence[Interaction], *, keyring: Keyring) -> None:
-    """Insert a batch of interactions with their users and client metadata."""
+    """Insert a batch of interactions with their users and client metadata.
+
+    What is there already, by its id, stays as it is: a batch may be given again.
+    """
     if not interactions:
         return
     pseudonyms = {
@@ -101,7 +118,8 @@ def log(session: Session, interactions: Sequence[Interaction], *, keyring: Keyri
     }
     _add_users(session, pseudonyms, keyring, interactions[0].created_at)
     session.connection().execute(
-        insert(UserInteraction), [_row(item, pseudonyms) for item in interactions]
+        _insert(session, UserInteraction).on_conflict_do_nothing(index_elements=["id"]),
+        [_row(item, pseudonyms) for item in interactions],
     )
     clients = [
         _client_row(item, keyring)
@@ -109,42 +127,87 @@ def log(session: Session, interactions: Sequence[Interaction], *, keyring: Keyri
         if item.ip_address is not None or item.user_agent is not None
     ]
     if clients:
-        session.connection().execute(insert(ClientMetadata), clients)
+        statement = _insert(session, ClientMetadata)
+        session.connection().execute(
+            statement.on_conflict_do_nothing(index_elements=["interaction_id"]), clients
+        )
 
 
-def add_feedback(session: Session, feedback: Feedback, *, now: datetime, new_id: NewId) -> None:
-    """Keep the event, and show what it says on the interaction.
+def add_feedback(
+    session: Session, feedback: Feedback, *, now: datetime, new_id: NewId
+) -> Rated | None:
+    """Keep the event, and show what it says on the interaction; what it was about.
 
-    Fields that the feedback leaves out keep what was said before.
+    Fields that the feedback leaves out keep what was said before; what arrives late does not
+    replace what was said after it. `feedback_at` is always `now`, since curation reads on from
+    there. An event that is there already changes nothing, and None is returned.
     Raises `NotFoundError` where there is no such interaction.
     """
+    event = _event(feedback, now=now, new_id=new_id)
+    later = (col(FeedbackEvent.interaction_id) == event.interaction_id) & (
+        col(FeedbackEvent.created_at) > event.created_at
+    )
+    known_or_late = select(FeedbackEvent.id).where((col(FeedbackEvent.id) == event.id) | later)
+    found = session.connection().execute(
+        update(UserInteraction)
+        .where(col(UserInteraction.id) == event.interaction_id, ~known_or_late.exists())
+        .values(**_shown(event), feedback_at=now, updated_at=now)
+        .returning(col(UserInteraction.workload), col(UserInteraction.model_version))
+    )
+    about = found.first()
+    if about is not None:
+        session.add(event)
+        return Rated(about[0], about[1], event.thumb)
+    row = session.get(UserInteraction, event.interaction_id)
+    if row is None:
+        raise NotFoundError(f"no interaction '{event.interaction_id}'")
+    if session.get(FeedbackEvent, event.id) is not None:
+        return None
+    session.add(event)
+    session.flush()
+    _show_all(session, event.interaction_id, now=now)
+    return Rated(row.workload, row.model_version, event.thumb)
+
+
+def _event(feedback: Feedback, *, now: datetime, new_id: NewId) -> FeedbackEvent:
     thumb = feedback.thumb
     if thumb is None and feedback.score is not None:
         thumb = thumb_of(feedback.score)
-    shown = {
-        "feedback_score": feedback.score,
-        "user_feedback": thumb,
-        "feedback_text": feedback.text,
-        "corrected_output": feedback.corrected_output,
-    }
-    changes = {name: value for name, value in shown.items() if value is not None}
-    result = session.connection().execute(
-        update(UserInteraction)
-        .where(col(UserInteraction.id) == feedback.interaction_id)
-        .values(**changes, feedback_at=now, updated_at=now)
+    return FeedbackEvent(
+        id=feedback.id or new_id(),
+        interaction_id=feedback.interaction_id,
+        score=feedback.score,
+        thumb=thumb,
+        text=feedback.text,
+        corrected_output=feedback.corrected_output,
+        created_at=feedback.given_at or now,
     )
-    if result.rowcount == 0:
-        raise NotFoundError(f"no interaction '{feedback.interaction_id}'")
-    session.add(
-        FeedbackEvent(
-            id=new_id(),
-            interaction_id=feedback.interaction_id,
-            score=feedback.score,
-            thumb=thumb,
-            text=feedback.text,
-            corrected_output=feedback.corrected_output,
-            created_at=now,
-        )
+
+
+def _shown(event: FeedbackEvent) -> dict[str, Any]:
+    values = {
+        "feedback_score": event.score,
+        "user_feedback": event.thumb,
+        "feedback_text": event.text,
+        "corrected_output": event.corrected_output,
+    }
+    return {name: value for name, value in values.items() if value is not None}
+
+
+def _show_all(session: Session, interaction_id: str, *, now: datetime) -> None:
+    """Show on the interaction what all its events say, the latest of each field."""
+    events = session.exec(
+        select(FeedbackEvent)
+        .where(FeedbackEvent.interaction_id == interaction_id)
+        .order_by(col(FeedbackEvent.created_at), col(FeedbackEvent.id))
+    )
+    changes: dict[str, Any] = {}
+    for event in events:
+        changes |= _shown(event)
+    session.connection().execute(
+        update(UserInteraction)
+        .where(col(UserInteraction.id) == interaction_id)
+        .values(**changes, feedback_at=now, updated_at=now)
     )
 
 
@@ -266,13 +329,16 @@ def insert_ignoring_duplicates(
     """Insert rows, leaving out those that break a unique constraint; the number inserted."""
     if not rows:
         return 0
+    statement = _insert(session, table).on_conflict_do_nothing()
     connection = session.connection()
-    if connection.dialect.name == "postgresql":
-        from sqlalchemy.dialects.postgresql import insert as dialect_insert
-    else:
-        from sqlalchemy.dialects.sqlite import insert as dialect_insert  # type: ignore[assignment]
-    statement = dialect_insert(table).on_conflict_do_nothing()
     return sum(connection.execute(statement, row).rowcount for row in rows)
+
+
+def _insert(session: Session, table: type[Any]) -> postgresql.Insert | sqlite.Insert:
+    """The dialect's own INSERT, which knows what to do about conflicts."""
+    if session.connection().dialect.name == "postgresql":
+        return postgresql.insert(table)
+    return sqlite.insert(table)
 
 
 def _row(item: Interaction, pseudonyms: dict[str, str]) -> dict[str, Any]:

@@ -9,7 +9,7 @@ import os
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
@@ -59,6 +59,8 @@ class ServingSettings(Part):
     """A request that takes longer is answered with 504."""
     poll_interval_s: Annotated[float, Field(gt=0, le=1)] = 0.25
     """How often routers and replicas look at the desired state."""
+    spool_max_bytes: Count = 256 * 2**20
+    """What one router keeps on its disk while the database is away; beyond it, 503."""
 
 
 class TrainingSettings(Part):
@@ -162,6 +164,14 @@ class RaySettings(Part):
     haproxy_stats_port: Port = 28404
 
 
+class LogSettings(Part):
+    """What the serving side writes to standard error."""
+
+    level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
+    format: Literal["json", "text"] = "json"
+    """"json": one object a line; "text": for people."""
+
+
 class PrefectSettings(Part):
     """The Prefect server that `kalimtak up` starts."""
 
@@ -186,6 +196,7 @@ class Settings(Part):
     gate: GateSettings = GateSettings()
     ray: RaySettings = RaySettings()
     prefect: PrefectSettings = PrefectSettings()
+    log: LogSettings = LogSettings()
 
     @property
     def resolved_database_url(self) -> str:

@@ -11,8 +11,10 @@ from dataclasses import dataclass, field, replace
 from registry import prompts, quality
 from registry.clock import Clock, NewId, new_id, utc_now
 from registry.interactions import Interaction
+from registry.models import DEFAULT_WORKLOAD
 from registry.settings import Settings
-from serving.errors import RecordingError
+from serving import metrics, tracing
+from serving.errors import OverloadedError, RecordingError
 from serving.jobs import Job, Models, Reply
 from serving.problems import ProblemError
 from serving.recorder import Recorder
@@ -76,8 +78,9 @@ class Answerer:
         self._afterwards: set[asyncio.Task[None]] = set()
 
     async def answer(self, request: GenerateRequest, client: Client) -> GenerateResponse:
-        """The answer, once it is durable. Raises `ProblemError`."""
+        """The answer, once it is durable. Raises `ProblemError`, or `OverloadedError`."""
         limit = self._serving.request_timeout_s
+        self._recorder.require_room()
         exchange = _Exchange(self._make_id(), request, client, time.monotonic() + limit)
         try:
             async with asyncio.timeout(limit):
@@ -102,7 +105,9 @@ class Answerer:
         try:
             await self._recorder.record(row, *exchange.rows)
         except RecordingError as error:
-            raise ProblemError(503, "the answer could not be written down") from error
+            raise ProblemError(
+                503, "the answer could not be written down", headers=RETRY_AFTER
+            ) from error
         version = exchange.route.version
         return GenerateResponse(
             structured_prompt=row.structured_prompt,
@@ -167,7 +172,14 @@ class Answerer:
             top_p=1.0 if request.top_p is None else request.top_p,
             seed=request.seed,
         )
-        return await self._models.generate(job, role=exchange.route.role)
+        reply = await self._models.generate(job, role=exchange.route.role)
+        tracing.note_reply(
+            reply,
+            workload=DEFAULT_WORKLOAD,
+            version=metrics.BASE if version is None else version.version,
+            role=exchange.route.role,
+        )
+        return reply
 
     def _failure(self, exchange: _Exchange, reply: Reply) -> ProblemError:
         if reply.status == "too_long":
@@ -233,5 +245,5 @@ class Answerer:
     async def _record_quietly(self, *rows: Interaction) -> None:
         try:
             await self._recorder.record(*rows)
-        except RecordingError as error:
+        except (RecordingError, OverloadedError) as error:
             logger.warning("a failed request was not counted: %s", error)

@@ -27,6 +27,7 @@ from registry.db import open_database
 from registry.errors import SettingsError
 from registry.models import DEFAULT_WORKLOAD
 from registry.settings import Settings, load_settings
+from serving.metrics import clean_stale, metrics_folder
 from serving.replica import CHALLENGER, CHAMPION, ModelReplica, ReplicaHandles, replica_id
 
 APP_NAME = "kalimtak"
@@ -49,6 +50,7 @@ class ServeArgs(BaseModel):
     artifacts_url: str | None = None
     serving: dict[str, Any] = Field(default_factory=dict)
     training: dict[str, Any] = Field(default_factory=dict)
+    log: dict[str, Any] = Field(default_factory=dict)
 
     def apply(self, settings: Settings) -> Settings:
         """`settings` with these overrides. Raises `SettingsError`."""
@@ -80,7 +82,9 @@ class RouterBase:
     def __serve_build_asgi_app__(self) -> Any:
         from serving.api.app import create_api
         from serving.api.service import make_service
+        from serving.logs import configure_logs
 
+        configure_logs(self._settings.log)
         service = make_service(
             self._settings,
             lambda state: ReplicaHandles(**self._handles, state=state),
@@ -156,7 +160,7 @@ def serve_config(settings: Settings) -> dict[str, Any]:
                 "import_path": "serving.app:build",
                 "args": settings.model_dump(
                     mode="json",
-                    include={"home", "database_url", "artifacts_url", "serving", "training"},
+                    include={"home", "database_url", "artifacts_url", "serving", "training", "log"},
                 ),
             }
         ],
@@ -165,6 +169,7 @@ def serve_config(settings: Settings) -> dict[str, Any]:
 
 def _prepare(settings: Settings) -> None:
     load_keyring(settings.home)
+    clean_stale(metrics_folder(settings.home))
     database = open_database(settings.resolved_database_url)
     with database.write() as session:
         deployment.add_workload(session, DEFAULT_WORKLOAD, now=utc_now())

@@ -7,7 +7,9 @@ KalimtakError
     │   └── NotLoadedError        the engine does not hold the adapter that the request names
     ├── AdapterError          an adapter cannot be used with this base model
     ├── OverloadedError       a bounded queue is full
-    └── RecordingError        an answer or feedback could not be written down
+    ├── RecordingError        an answer or feedback could not be written down
+    ├── UnavailableError      the database is away; what it was offered may be offered again
+    └── RecordError           a spooled record cannot be read
 """
 
 from registry.errors import KalimtakError
@@ -39,3 +41,11 @@ class OverloadedError(ServingError):
 
 class RecordingError(ServingError):
     """An answer or feedback could not be written down."""
+
+
+class RecordError(ServingError):
+    """A spooled record cannot be read."""
+
+
+class UnavailableError(ServingError):
+    """The database is away; what it was offered may be offered again."""

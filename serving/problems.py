@@ -9,12 +9,16 @@ from typing import Any
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from pydantic import ValidationError
+from sqlalchemy.exc import OperationalError
 from starlette.exceptions import HTTPException
 from starlette.responses import Response
+
+from serving.errors import OverloadedError
 
 MEDIA_TYPE = "application/problem+json"
 MAX_SHOWN_FAULTS = 10
 MAX_SHOWN_NAME_CHARS = 100
+RETRY_AFTER = {"Retry-After": "1"}
 
 logger = logging.getLogger(__name__)
 
@@ -87,6 +91,15 @@ def install(app: FastAPI) -> None:
         fault = error.errors()[0]
         name = _field(fault["loc"][1:])
         return ProblemError(422, f"{name}: {fault['msg']}", field=name).response()
+
+    @app.exception_handler(OverloadedError)
+    async def _overloaded(_request: Request, error: OverloadedError) -> Response:
+        return ProblemError(503, str(error), headers=RETRY_AFTER).response()
+
+    @app.exception_handler(OperationalError)
+    async def _away(_request: Request, error: OperationalError) -> Response:
+        logger.warning("a request needed the database, which is away: %s", error.orig)
+        return ProblemError(503, "the database is out of reach", headers=RETRY_AFTER).response()
 
     @app.exception_handler(Exception)
     async def _unexpected(request: Request, error: Exception) -> Response:

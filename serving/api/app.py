@@ -5,18 +5,29 @@ from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from importlib.metadata import version
 
 from fastapi import FastAPI
+from starlette.types import ASGIApp
 
 from serving import problems
-from serving.api import feedback, generate, health, history
+from serving.api import feedback, generate, health, history, metrics
 from serving.api.service import Service
+from serving.logs import Observed
+
+
+class _Api(FastAPI):
+    """Puts the log line around everything, so that failures of any kind have one too."""
+
+    def build_middleware_stack(self) -> ASGIApp:
+        """The application as it is called."""
+        service: Service = self.state.service
+        return Observed(super().build_middleware_stack(), service.metrics)
 
 
 def create_api(service: Service) -> FastAPI:
     """All routes on `service`. Its state and recorder start and stop with the application."""
-    app = FastAPI(title="Kalimtak", version=version("kalimtak"), lifespan=_lifespan(service))
+    app = _Api(title="Kalimtak", version=version("kalimtak"), lifespan=_lifespan(service))
     app.state.service = service
     problems.install(app)
-    for module in (generate, feedback, history, health):
+    for module in (generate, feedback, history, health, metrics):
         app.include_router(module.router)
     return app
 

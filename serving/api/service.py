@@ -13,9 +13,15 @@ from registry.db import Database
 from registry.settings import Settings
 from serving.answering import Answerer
 from serving.jobs import Models
+from serving.last_view import LastView
+from serving.metrics import Metrics, metrics_folder
 from serving.recorder import Recorder
 from serving.schemas import Limits
+from serving.spool import Spool
 from serving.state import ROUTER, Poller, Reporter, RouterState
+
+PATIENCE_S = 0.5
+"""How long an answer may wait for a locked database before it goes to the spool."""
 
 
 @dataclass(frozen=True)
@@ -26,6 +32,7 @@ class Service:
     database: Database
     keyring: Keyring
     recorder: Recorder
+    metrics: Metrics
     state: RouterState
     answerer: Answerer
     reporter: Reporter
@@ -59,16 +66,19 @@ def make_service(
     clock: Clock = utc_now,
 ) -> Service:
     """A router on the settings' registry; `make_models` reaches its model replicas."""
-    database = Database(settings.resolved_database_url)
+    database = Database(settings.resolved_database_url, patience_s=PATIENCE_S)
     keyring = load_keyring(settings.home)
-    recorder = Recorder(database, keyring, clock=clock)
+    spool = Spool(settings.home / "spool", max_bytes=settings.serving.spool_max_bytes)
+    metrics = Metrics(metrics_folder(settings.home))
+    recorder = Recorder(database, keyring, spool=spool, metrics=metrics, clock=clock)
     reporter = Reporter(database, replica_id=replica_id, kind=ROUTER)
-    state = RouterState(database, reporter)
+    state = RouterState(database, reporter, last_view=LastView(settings.home / "run"))
     return Service(
         settings=settings,
         database=database,
         keyring=keyring,
         recorder=recorder,
+        metrics=metrics,
         state=state,
         answerer=Answerer(
             models=make_models(state),
