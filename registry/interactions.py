@@ -220,7 +220,7 @@ def history(
     before_id: str | None = None,
     failed: bool = True,
 ) -> Sequence[UserInteraction]:
-    """The interactions of one user (by pseudonym), newest first.
+    """The interactions of one user (by pseudonym), newest first, without shadow answers.
 
     The next page is what lies before the last row's `created_at` and id; without
     `before_id`, rows of the moment `before` itself are left out. `failed=False` leaves out
@@ -228,7 +228,7 @@ def history(
     """
     query = (
         select(UserInteraction)
-        .where(UserInteraction.user_id == user_id)
+        .where(UserInteraction.user_id == user_id, UserInteraction.role != "shadow")
         .order_by(col(UserInteraction.created_at).desc(), col(UserInteraction.id).desc())
         .limit(limit)
     )

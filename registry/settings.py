@@ -59,6 +59,8 @@ class ServingSettings(Part):
     """A request that takes longer is answered with 504."""
     poll_interval_s: Annotated[float, Field(gt=0, le=1)] = 0.25
     """How often routers and replicas look at the desired state."""
+    shadow_share: Share = 0
+    """Share of the champion's traffic of which the challenger answers a copy, unseen."""
     spool_max_bytes: Count = 256 * 2**20
     """What one router keeps on its disk while the database is away; beyond it, 503."""
 

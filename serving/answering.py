@@ -20,6 +20,7 @@ from serving.problems import ProblemError
 from serving.recorder import Recorder
 from serving.routing import Route, assign, champion, pin, unit_of
 from serving.schemas import GenerateRequest, GenerateResponse
+from serving.shadow import Shadows
 from serving.state import RouterState
 
 CHALLENGER_SHARE_OF_TIME = 0.5
@@ -47,6 +48,8 @@ class _Exchange:
     ends_at: float
     """Moment of the monotonic clock."""
     route: Route | None = None
+    job: Job | None = None
+    """What the model was last asked."""
     rows: list[Interaction] = field(default_factory=list)
     """What to write down beside the answer."""
 
@@ -65,12 +68,14 @@ class Answerer:
         recorder: Recorder,
         state: RouterState,
         settings: Settings,
+        shadows: Shadows,
         clock: Clock = utc_now,
         make_id: NewId = new_id,
     ) -> None:
         self._models = models
         self._recorder = recorder
         self._state = state
+        self._shadows = shadows
         self._serving = settings.serving
         self._base_model = settings.training.base_model
         self._clock = clock
@@ -108,6 +113,8 @@ class Answerer:
             raise ProblemError(
                 503, "the answer could not be written down", headers=RETRY_AFTER
             ) from error
+        if exchange.job is not None:
+            self._shadows.offer(exchange.job, row, exchange.route)
         version = exchange.route.version
         return GenerateResponse(
             structured_prompt=row.structured_prompt,
@@ -162,7 +169,7 @@ class Answerer:
         request, settings = exchange.request, self._serving
         temperature = request.temperature
         version = exchange.route.version
-        job = Job(
+        exchange.job = job = Job(
             messages=prompts.messages(
                 request.text, target_tool=request.target_tool, language=request.language
             ),

@@ -43,7 +43,7 @@ class Metrics:
             # The library looks at the environment when it is imported, which in a process that
             # somebody else starts may have happened already.
             os.environ[FOLDER_VARIABLE] = str(folder)
-            values.ValueClass = values.MultiProcessValue()
+            values.ValueClass = values.MultiProcessValue()  # type: ignore[no-untyped-call]
         self._make_router_metrics()
         self._make_recorder_metrics()
         build = Gauge(

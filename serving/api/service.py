@@ -7,7 +7,7 @@ from typing import Annotated, cast
 
 from fastapi import Depends, Request
 
-from registry.clock import Clock, utc_now
+from registry.clock import Clock, new_id, utc_now
 from registry.crypto import Keyring, load_keyring
 from registry.db import Database
 from registry.settings import Settings
@@ -17,6 +17,7 @@ from serving.last_view import LastView
 from serving.metrics import Metrics, metrics_folder
 from serving.recorder import Recorder
 from serving.schemas import Limits
+from serving.shadow import Shadows
 from serving.spool import Spool
 from serving.state import ROUTER, Poller, Reporter, RouterState
 
@@ -35,6 +36,7 @@ class Service:
     metrics: Metrics
     state: RouterState
     answerer: Answerer
+    shadows: Shadows
     reporter: Reporter
     poller: Poller
 
@@ -47,6 +49,7 @@ class Service:
         """Write down what waits, and sign off."""
         await self.poller.stop()
         await self.answerer.finish()
+        await self.shadows.stop()
         await self.recorder.stop()
         await asyncio.to_thread(self.reporter.forget)
         self.database.close()
@@ -73,6 +76,16 @@ def make_service(
     recorder = Recorder(database, keyring, spool=spool, metrics=metrics, clock=clock)
     reporter = Reporter(database, replica_id=replica_id, kind=ROUTER)
     state = RouterState(database, reporter, last_view=LastView(settings.home / "run"))
+    models = make_models(state)
+    shadows = Shadows(
+        models=models,
+        recorder=recorder,
+        state=state,
+        settings=settings,
+        metrics=metrics,
+        clock=clock,
+        make_id=new_id,
+    )
     return Service(
         settings=settings,
         database=database,
@@ -81,12 +94,14 @@ def make_service(
         metrics=metrics,
         state=state,
         answerer=Answerer(
-            models=make_models(state),
+            models=models,
             recorder=recorder,
             state=state,
             settings=settings,
+            shadows=shadows,
             clock=clock,
         ),
+        shadows=shadows,
         reporter=reporter,
         poller=Poller(state.refresh, interval_s=settings.serving.poll_interval_s),
     )
