@@ -104,7 +104,7 @@ def build_app(settings: Settings, *, clock: Clock = utc_now) -> Application:
 
     Prepares the registry: schema, default workload, key.
     """
-    _prepare(settings)
+    prepare(settings)
     serving = settings.serving
     champion = _models("Champion", CHAMPION, serving.num_champion_replicas, settings)
     challenger = _models("Challenger", CHALLENGER, serving.num_challenger_replicas, settings)
@@ -167,7 +167,8 @@ def serve_config(settings: Settings) -> dict[str, Any]:
     }
 
 
-def _prepare(settings: Settings) -> None:
+def prepare(settings: Settings) -> None:
+    """Make the registry ready: key, schema, default workload; clear what the dead left."""
     load_keyring(settings.home)
     clean_stale(metrics_folder(settings.home))
     database = open_database(settings.resolved_database_url)
