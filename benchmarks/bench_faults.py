@@ -41,6 +41,7 @@ CONNECTIONS = 8
 PAUSE_S = 0.1
 KILLED_FOR_S = 5.0
 """Connections that break this soon after a router was killed were its own."""
+CLOCK_SLACK_S = 0.5
 DRAIN_S = 60.0
 
 
@@ -159,14 +160,7 @@ def tally(outcomes: Sequence[Outcome], run: Run) -> Tally:
     kept = Counter(session_id for _, session_id, error in rows if error is None)
     answered = [outcome for outcome in outcomes if outcome.status == 200]
     broken = [outcome for outcome in outcomes if outcome.status not in (200, 503)]
-    cut = [
-        outcome
-        for outcome in broken
-        if any(
-            outcome.at <= at + KILLED_FOR_S <= outcome.at + outcome.seconds + 2 * KILLED_FOR_S
-            for at in run.router_kills
-        )
-    ]
+    cut = [outcome for outcome in broken if any(_overlaps(outcome, at) for at in run.router_kills)]
     return Tally(
         sent=len(outcomes),
         answered=len(answered),
@@ -177,6 +171,12 @@ def tally(outcomes: Sequence[Outcome], run: Run) -> Tally:
         double=sum(count > 1 for count in kept.values()),
         waits=run.longest_waits(outcomes),
     )
+
+
+def _overlaps(outcome: Outcome, killed_at: float) -> bool:
+    """Whether a request was under way when a router was killed, or came right after."""
+    ended_at = outcome.at + outcome.seconds
+    return outcome.at <= killed_at + KILLED_FOR_S and ended_at >= killed_at - CLOCK_SLACK_S
 
 
 def measure(settings: Settings, faults: Callable[[Run], None]) -> tuple[Tally, Run]:
