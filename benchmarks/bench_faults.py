@@ -295,7 +295,8 @@ def main(arguments: list[str] | None = None) -> None:
         if not options.quick and options.only != "sqlite":
             with postgresql(Path(folder) / "pg") as (url, bounce):
 
-                def stops(_run: Run) -> None:
+                def stops(run: Run) -> None:
+                    run.begin("database stopped and started")
                     for _ in range(sizes.stops):
                         bounce()
                         time.sleep(5.0)

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import ColumnElement, case, func, update
+from sqlalchemy import ColumnElement, Insert, case, func, insert, update
 from sqlalchemy import select as select_columns
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlmodel import Session, col, select
@@ -104,10 +104,16 @@ def thumb_of(score: int) -> int:
     return 0 if score == 3 else -1
 
 
-def log(session: Session, interactions: Sequence[Interaction], *, keyring: Keyring) -> None:
+def log(
+    session: Session,
+    interactions: Sequence[Interaction],
+    *,
+    keyring: Keyring,
+    again: bool = False,
+) -> None:
     """Insert a batch of interactions with their users and client metadata.
 
-    What is there already, by its id, stays as it is: a batch may be given again.
+    `again`: some may be there already, by their ids; those stay as they are.
     """
     if not interactions:
         return
@@ -117,20 +123,15 @@ def log(session: Session, interactions: Sequence[Interaction], *, keyring: Keyri
         if item.external_user_id is not None
     }
     _add_users(session, pseudonyms, keyring, interactions[0].created_at)
-    session.connection().execute(
-        _insert(session, UserInteraction).on_conflict_do_nothing(index_elements=["id"]),
-        [_row(item, pseudonyms) for item in interactions],
-    )
+    rows = [_row(item, pseudonyms) for item in interactions]
+    _insert_all(session, UserInteraction, rows, key="id", again=again)
     clients = [
         _client_row(item, keyring)
         for item in interactions
         if item.ip_address is not None or item.user_agent is not None
     ]
     if clients:
-        statement = _insert(session, ClientMetadata)
-        session.connection().execute(
-            statement.on_conflict_do_nothing(index_elements=["interaction_id"]), clients
-        )
+        _insert_all(session, ClientMetadata, clients, key="interaction_id", again=again)
 
 
 def add_feedback(
@@ -332,6 +333,16 @@ def insert_ignoring_duplicates(
     statement = _insert(session, table).on_conflict_do_nothing()
     connection = session.connection()
     return sum(connection.execute(statement, row).rowcount for row in rows)
+
+
+def _insert_all(
+    session: Session, table: type[Any], rows: Sequence[dict[str, Any]], *, key: str, again: bool
+) -> None:
+    if again:
+        statement: Insert = _insert(session, table).on_conflict_do_nothing(index_elements=[key])
+    else:
+        statement = insert(table)  # SQLAlchemy keeps this one compiled, and the other not
+    session.connection().execute(statement, rows)
 
 
 def _insert(session: Session, table: type[Any]) -> postgresql.Insert | sqlite.Insert:

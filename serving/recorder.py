@@ -229,7 +229,7 @@ class Recorder:
                 known.append((line, unseal(line, self._keyring)))
             except RecordError as error:
                 self._spool.quarantine(line, str(error))
-        outcomes = self._writer.write([item for _, item in known])
+        outcomes = self._writer.write([item for _, item in known], again=True)
         early = []
         for (line, item), outcome in zip(known, outcomes, strict=True):
             if isinstance(outcome, NotFoundError) and self._may_come(item):

@@ -36,19 +36,20 @@ class Writer:
         self._clock = clock
         self._make_id = make_id
 
-    def write(self, batch: Sequence[Item]) -> list[Exception | None]:
+    def write(self, batch: Sequence[Item], *, again: bool = False) -> list[Exception | None]:
         """What became of each item: None where it is kept, else why it never will be.
 
+        `again`: some may have been kept before, and stay as they are.
         Where one item spoils the transaction, each gets its own. Raises `UnavailableError` where
         the database is away; some of the batch may be kept then, so offer all of it again.
         """
         try:
-            return self._transact(batch)
+            return self._transact(batch, again)
         except Exception as error:  # whatever one item does, the others are written
             if not is_refusal(error):
                 raise UnavailableError(f"the database is away: {_reason(error)}") from error
             if len(batch) > 1:
-                return [self.write([item])[0] for item in batch]
+                return [self.write([item], again=again)[0] for item in batch]
             logger.warning("a record was refused: %s", _reason(error))
             failure = RecordingError(f"the database refused it: {_reason(error)}")
             failure.__cause__ = error
@@ -64,12 +65,12 @@ class Writer:
             return False
         return True
 
-    def _transact(self, batch: Sequence[Item]) -> list[Exception | None]:
+    def _transact(self, batch: Sequence[Item], again: bool) -> list[Exception | None]:
         outcomes: list[Exception | None] = [None] * len(batch)
         rows = [row for item in batch if not isinstance(item, Feedback) for row in item]
         rated = []
         with self._database.write() as session:
-            interactions.log(session, rows, keyring=self._keyring)
+            interactions.log(session, rows, keyring=self._keyring, again=again)
             for index, item in enumerate(batch):
                 if not isinstance(item, Feedback):
                     continue

@@ -107,7 +107,8 @@ def make_service(
     )
 
 
-def _service(request: Request) -> Service:
+# A plain function would be sent to a thread, for each request.
+async def _service(request: Request) -> Service:
     return cast(Service, request.app.state.service)
 
 
