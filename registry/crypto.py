@@ -6,6 +6,7 @@ import hmac
 import os
 import secrets
 from dataclasses import dataclass, field
+from functools import lru_cache
 from pathlib import Path
 
 from cryptography.exceptions import InvalidTag
@@ -26,7 +27,7 @@ class Keyring:
 
     def derive(self, purpose: str) -> bytes:
         """A 32-byte key for one purpose (HMAC-SHA256 of the purpose's name)."""
-        return hmac.new(self.master, purpose.encode(), hashlib.sha256).digest()
+        return _derive(self.master, purpose)
 
     @property
     def key_id(self) -> str:
@@ -61,6 +62,11 @@ class Keyring:
         except InvalidTag as error:
             raise KeyringError(f"the encrypted value at {context} was altered or moved") from error
         return data.decode("utf-8", "surrogatepass")
+
+
+@lru_cache(maxsize=32)  # one for each purpose; every encrypted field needs two of them
+def _derive(master: bytes, purpose: str) -> bytes:
+    return hmac.new(master, purpose.encode(), hashlib.sha256).digest()
 
 
 def load_keyring(home: Path) -> Keyring:

@@ -3,6 +3,7 @@
 Every user-visible change is one `Database.write()` block; nothing else commits.
 """
 
+import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib.resources import as_file, files
@@ -13,22 +14,38 @@ from alembic import command
 from alembic.config import Config
 from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
-from sqlalchemy import Connection, Engine, create_engine, event, make_url
-from sqlalchemy.exc import ArgumentError, DBAPIError, OperationalError
+from sqlalchemy import URL, Connection, Engine, create_engine, event, make_url
+from sqlalchemy.exc import (
+    ArgumentError,
+    DataError,
+    DBAPIError,
+    IntegrityError,
+    InterfaceError,
+    OperationalError,
+    SQLAlchemyError,
+    StatementError,
+)
 from sqlmodel import Session
 
 from registry.errors import DatabaseError
 
-SQLITE_BUSY_TIMEOUT_MS = 30_000
+SQLITE_PATIENCE_S = 30.0
+"""How long a lock is waited for where nothing else was asked for."""
+STATEMENT_PATIENCE = 10
+"""A statement on PostgreSQL may take this many times as long as a lock may be waited for."""
 
 
 class Database:
     """An engine, and the two kinds of transaction on it. Threads may share one."""
 
-    def __init__(self, url: str) -> None:
-        """Open `url`. Raises `DatabaseError` where it is not one that can be used."""
+    def __init__(self, url: str, *, patience_s: float | None = None) -> None:
+        """Open `url`. Raises `DatabaseError` where it is not one that can be used.
+
+        `patience_s`: how long to wait for a lock or a connection before giving up; unset, as
+        long as batch work may.
+        """
         self.url = url
-        self.engine = _create_engine(url)
+        self.engine = _create_engine(url, patience_s)
         self._write_engine = self.engine.execution_options(kalimtak_write=True)
 
     @contextmanager
@@ -86,7 +103,7 @@ def open_database(url: str) -> Database:
     return database
 
 
-def _create_engine(url: str) -> Engine:
+def _create_engine(url: str, patience_s: float | None) -> Engine:
     try:
         parsed = make_url(url)
     except ArgumentError as error:
@@ -95,20 +112,37 @@ def _create_engine(url: str) -> Engine:
         ) from error
     backend = parsed.get_backend_name()
     if backend == "sqlite":
-        return _create_sqlite(url, Path(parsed.database or ""))
+        return _create_sqlite(url, Path(parsed.database or ""), patience_s or SQLITE_PATIENCE_S)
     if backend == "postgresql":
         if parsed.drivername == "postgresql":
             parsed = parsed.set(drivername="postgresql+psycopg")
-        return create_engine(parsed, pool_pre_ping=True)
+        return _create_postgresql(parsed, patience_s)
     raise DatabaseError(f"database '{backend}' is not supported: use sqlite or postgresql")
 
 
-def _create_sqlite(url: str, path: Path) -> Engine:
+def _create_postgresql(url: URL, patience_s: float | None) -> Engine:
+    if patience_s is None:
+        return create_engine(url, pool_pre_ping=True)
+    lock_ms = math.ceil(patience_s * 1000)
+    return create_engine(
+        url,
+        pool_pre_ping=True,
+        pool_timeout=patience_s,
+        connect_args={
+            "connect_timeout": max(2, math.ceil(patience_s)),  # libpq knows no shorter one
+            "tcp_user_timeout": STATEMENT_PATIENCE * lock_ms,
+            "options": f"-c lock_timeout={lock_ms} "
+            f"-c statement_timeout={STATEMENT_PATIENCE * lock_ms}",
+        },
+    )
+
+
+def _create_sqlite(url: str, path: Path, patience_s: float) -> Engine:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise DatabaseError(f"cannot create {path.parent}: {error.strerror}") from error
-    engine = create_engine(url, connect_args={"timeout": SQLITE_BUSY_TIMEOUT_MS / 1000})
+    engine = create_engine(url, pool_timeout=patience_s, connect_args={"timeout": patience_s})
 
     # pysqlite's own transaction handling begins too late for a consistent read and
     # cannot take the write lock up front, so it is switched off and done here.
@@ -116,7 +150,7 @@ def _create_sqlite(url: str, path: Path) -> Engine:
     def _configure(connection: Any, _record: Any) -> None:
         connection.isolation_level = None
         for pragma in (
-            f"busy_timeout={SQLITE_BUSY_TIMEOUT_MS}",
+            f"busy_timeout={math.ceil(patience_s * 1000)}",
             "journal_mode=WAL",
             "synchronous=FULL",
             "foreign_keys=ON",
@@ -159,3 +193,16 @@ def is_unavailable(error: BaseException) -> bool:
     return isinstance(error, OperationalError) or (
         isinstance(error, DBAPIError) and error.connection_invalidated
     )
+
+
+def is_refusal(error: BaseException) -> bool:
+    """Whether these rows will never be taken: a constraint, or a value that does not fit.
+
+    Everything else that a database says (locked, full, read-only, gone, schema behind) can
+    pass, and the same rows may be offered again.
+    """
+    if isinstance(error, IntegrityError | DataError | InterfaceError):
+        return not error.connection_invalidated
+    if isinstance(error, StatementError):  # a value that no driver was even given
+        return not isinstance(error, DBAPIError)
+    return not isinstance(error, SQLAlchemyError | OSError)

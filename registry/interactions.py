@@ -5,8 +5,9 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Literal
 
-from sqlalchemy import ColumnElement, case, func, insert, update
+from sqlalchemy import ColumnElement, Insert, case, func, insert, update
 from sqlalchemy import select as select_columns
+from sqlalchemy.dialects import postgresql, sqlite
 from sqlmodel import Session, col, select
 
 from registry.clock import NewId
@@ -67,6 +68,19 @@ class Feedback:
     corrected_output: str | None = None
     owner: str | None = None
     """Pseudonym of the user whose answer it must be; None: anybody's."""
+    id: str | None = None
+    """The event's id: the same one again changes nothing. Unset, it gets one when it is kept."""
+    given_at: datetime | None = None
+    """Unset: the moment it is kept."""
+
+
+@dataclass(frozen=True)
+class Rated:
+    """Which version feedback was about. No version: the base model."""
+
+    workload: str
+    version: str | None
+    thumb: int | None
 
 
 @dataclass(frozen=True)
@@ -98,8 +112,17 @@ def thumb_of(score: int) -> int:
     return 0 if score == 3 else -1
 
 
-def log(session: Session, interactions: Sequence[Interaction], *, keyring: Keyring) -> None:
-    """Insert a batch of interactions with their users and client metadata."""
+def log(
+    session: Session,
+    interactions: Sequence[Interaction],
+    *,
+    keyring: Keyring,
+    again: bool = False,
+) -> None:
+    """Insert a batch of interactions with their users and client metadata.
+
+    `again`: some may be there already, by their ids; those stay as they are.
+    """
     if not interactions:
         return
     pseudonyms = {
@@ -108,52 +131,95 @@ def log(session: Session, interactions: Sequence[Interaction], *, keyring: Keyri
         if item.external_user_id is not None
     }
     _add_users(session, pseudonyms, keyring, interactions[0].created_at)
-    session.connection().execute(
-        insert(UserInteraction), [_row(item, pseudonyms) for item in interactions]
-    )
+    rows = [_row(item, pseudonyms) for item in interactions]
+    _insert_all(session, UserInteraction, rows, key="id", again=again)
     clients = [
         _client_row(item, keyring)
         for item in interactions
         if item.ip_address is not None or item.user_agent is not None
     ]
     if clients:
-        session.connection().execute(insert(ClientMetadata), clients)
+        _insert_all(session, ClientMetadata, clients, key="interaction_id", again=again)
 
 
-def add_feedback(session: Session, feedback: Feedback, *, now: datetime, new_id: NewId) -> None:
-    """Keep the event, and show what it says on the interaction.
+def add_feedback(
+    session: Session, feedback: Feedback, *, now: datetime, new_id: NewId
+) -> Rated | None:
+    """Keep the event, and show what it says on the interaction; what it was about.
 
-    Fields that the feedback leaves out keep what was said before.
+    Fields that the feedback leaves out keep what was said before; what arrives late does not
+    replace what was said after it. `feedback_at` is always `now`, since curation reads on from
+    there. An event that is there already changes nothing, and None is returned.
     Raises `NotFoundError` where there is no such interaction, or it is not the owner's.
     """
+    event = _event(feedback, now=now, new_id=new_id)
+    later = (col(FeedbackEvent.interaction_id) == event.interaction_id) & (
+        col(FeedbackEvent.created_at) > event.created_at
+    )
+    known_or_late = select(FeedbackEvent.id).where((col(FeedbackEvent.id) == event.id) | later)
+    rated = col(UserInteraction.id) == event.interaction_id
+    if feedback.owner is not None:
+        rated &= col(UserInteraction.user_id) == feedback.owner
+    found = session.connection().execute(
+        update(UserInteraction)
+        .where(rated, ~known_or_late.exists())
+        .values(**_shown(event), feedback_at=now, updated_at=now)
+        .returning(col(UserInteraction.workload), col(UserInteraction.model_version))
+    )
+    about = found.first()
+    if about is not None:
+        session.add(event)
+        return Rated(about[0], about[1], event.thumb)
+    row = session.get(UserInteraction, event.interaction_id)
+    if row is None or feedback.owner not in (None, row.user_id):
+        raise NotFoundError(f"no interaction '{event.interaction_id}'")
+    if session.get(FeedbackEvent, event.id) is not None:
+        return None
+    session.add(event)
+    session.flush()
+    _show_all(session, event.interaction_id, now=now)
+    return Rated(row.workload, row.model_version, event.thumb)
+
+
+def _event(feedback: Feedback, *, now: datetime, new_id: NewId) -> FeedbackEvent:
     thumb = feedback.thumb
     if thumb is None and feedback.score is not None:
         thumb = thumb_of(feedback.score)
-    shown = {
-        "feedback_score": feedback.score,
-        "user_feedback": thumb,
-        "feedback_text": feedback.text,
-        "corrected_output": feedback.corrected_output,
-    }
-    changes = {name: value for name, value in shown.items() if value is not None}
-    rated = col(UserInteraction.id) == feedback.interaction_id
-    if feedback.owner is not None:
-        rated &= col(UserInteraction.user_id) == feedback.owner
-    result = session.connection().execute(
-        update(UserInteraction).where(rated).values(**changes, feedback_at=now, updated_at=now)
+    return FeedbackEvent(
+        id=feedback.id or new_id(),
+        interaction_id=feedback.interaction_id,
+        score=feedback.score,
+        thumb=thumb,
+        text=feedback.text,
+        corrected_output=feedback.corrected_output,
+        created_at=feedback.given_at or now,
     )
-    if result.rowcount == 0:
-        raise NotFoundError(f"no interaction '{feedback.interaction_id}'")
-    session.add(
-        FeedbackEvent(
-            id=new_id(),
-            interaction_id=feedback.interaction_id,
-            score=feedback.score,
-            thumb=thumb,
-            text=feedback.text,
-            corrected_output=feedback.corrected_output,
-            created_at=now,
-        )
+
+
+def _shown(event: FeedbackEvent) -> dict[str, Any]:
+    values = {
+        "feedback_score": event.score,
+        "user_feedback": event.thumb,
+        "feedback_text": event.text,
+        "corrected_output": event.corrected_output,
+    }
+    return {name: value for name, value in values.items() if value is not None}
+
+
+def _show_all(session: Session, interaction_id: str, *, now: datetime) -> None:
+    """Show on the interaction what all its events say, the latest of each field."""
+    events = session.exec(
+        select(FeedbackEvent)
+        .where(FeedbackEvent.interaction_id == interaction_id)
+        .order_by(col(FeedbackEvent.created_at), col(FeedbackEvent.id))
+    )
+    changes: dict[str, Any] = {}
+    for event in events:
+        changes |= _shown(event)
+    session.connection().execute(
+        update(UserInteraction)
+        .where(col(UserInteraction.id) == interaction_id)
+        .values(**changes, feedback_at=now, updated_at=now)
     )
 
 
@@ -166,7 +232,7 @@ def history(
     before_id: str | None = None,
     failed: bool = True,
 ) -> Sequence[UserInteraction]:
-    """The interactions of one user (by pseudonym), newest first.
+    """The interactions of one user (by pseudonym), newest first, without shadow answers.
 
     The next page is what lies before the last row's `created_at` and id; without
     `before_id`, rows of the moment `before` itself are left out. `failed=False` leaves out
@@ -174,7 +240,7 @@ def history(
     """
     query = (
         select(UserInteraction)
-        .where(UserInteraction.user_id == user_id)
+        .where(UserInteraction.user_id == user_id, UserInteraction.role != "shadow")
         .order_by(col(UserInteraction.created_at).desc(), col(UserInteraction.id).desc())
         .limit(limit)
     )
@@ -275,13 +341,26 @@ def insert_ignoring_duplicates(
     """Insert rows, leaving out those that break a unique constraint; the number inserted."""
     if not rows:
         return 0
+    statement = _insert(session, table).on_conflict_do_nothing()
     connection = session.connection()
-    if connection.dialect.name == "postgresql":
-        from sqlalchemy.dialects.postgresql import insert as dialect_insert
-    else:
-        from sqlalchemy.dialects.sqlite import insert as dialect_insert  # type: ignore[assignment]
-    statement = dialect_insert(table).on_conflict_do_nothing()
     return sum(connection.execute(statement, row).rowcount for row in rows)
+
+
+def _insert_all(
+    session: Session, table: type[Any], rows: Sequence[dict[str, Any]], *, key: str, again: bool
+) -> None:
+    if again:
+        statement: Insert = _insert(session, table).on_conflict_do_nothing(index_elements=[key])
+    else:
+        statement = insert(table)  # SQLAlchemy keeps this one compiled, and the other not
+    session.connection().execute(statement, rows)
+
+
+def _insert(session: Session, table: type[Any]) -> postgresql.Insert | sqlite.Insert:
+    """The dialect's own INSERT, which knows what to do about conflicts."""
+    if session.connection().dialect.name == "postgresql":
+        return postgresql.insert(table)
+    return sqlite.insert(table)
 
 
 def _row(item: Interaction, pseudonyms: dict[str, str]) -> dict[str, Any]:

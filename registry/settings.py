@@ -9,75 +9,18 @@ import os
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
-from limits import RateLimitItem, parse_many
-from pydantic import (
-    AfterValidator,
-    BaseModel,
-    BeforeValidator,
-    ConfigDict,
-    Field,
-    PlainSerializer,
-    SecretStr,
-    ValidationError,
-    field_validator,
-    model_validator,
-)
+from pydantic import Field, ValidationError, model_validator
 
 from registry.errors import SettingsError
+from registry.settings_access import AuthSettings, LimitSettings
 from registry.settings_legacy import from_config_json
+from registry.settings_types import Count, Part, Port, Positive, Share
 
 PREFIX = "KALIMTAK_"
 CONFIG_VARIABLE = "KALIMTAK_CONFIG"
 DEFAULT_FILE = "kalimtak.toml"
-
-MIN_SECRET_BYTES = 32
-MIN_SECRET_CHARACTERS = 10
-"""Different characters in a secret: fewer are no random text."""
-
-Share = Annotated[float, Field(ge=0, le=1)]
-Positive = Annotated[float, Field(gt=0)]
-Count = Annotated[int, Field(ge=1)]
-Port = Annotated[int, Field(ge=1, le=65535)]
-
-NO_LIMIT = "none"
-LIMIT_STORAGES = ("redis", "rediss", "redis+unix")
-
-
-def _rate(value: Any) -> Any:
-    if value is None or value == NO_LIMIT:
-        return None
-    if not isinstance(value, str) or len(limits := _parsed(value)) != 1 or limits[0].amount == 0:
-        raise ValueError(f"must be like 60/minute or 500 per 2 hours, or {NO_LIMIT} for no limit")
-    return value
-
-
-def _parsed(value: str) -> list[RateLimitItem]:
-    try:
-        return parse_many(value)
-    except ValueError:
-        return []
-
-
-def _limit_storage(value: str | None) -> str | None:
-    if value is not None and value.partition("://")[0] not in LIMIT_STORAGES:
-        raise ValueError(f"must begin with {', '.join(f'{name}://' for name in LIMIT_STORAGES)}")
-    return value
-
-
-Rate = Annotated[
-    str | None,
-    BeforeValidator(_rate),
-    PlainSerializer(lambda value: value or NO_LIMIT, return_type=str, when_used="json"),
-]
-"""A rate limit as the `limits` library writes it; None is no limit."""
-
-
-class Part(BaseModel):
-    """Base of all parts: immutable, and closed to unknown keys."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
 
 class ServingSettings(Part):
@@ -112,47 +55,10 @@ class ServingSettings(Part):
     """A request that takes longer is answered with 504."""
     poll_interval_s: Annotated[float, Field(gt=0, le=1)] = 0.25
     """How often routers and replicas look at the desired state."""
-
-
-class AuthSettings(Part):
-    """Who may call the endpoint."""
-
-    enabled: bool = False
-    """Off: whoever reaches the endpoint may do everything, so it must be on loopback."""
-    secrets: dict[str, SecretStr] = {}
-    """Secrets of HS256 tokens by key id (`kid`): `KALIMTAK_AUTH__SECRETS__2026=…`. Tokens of all
-    of them are taken, which is how a secret is replaced. None: one made from the key in `home`."""
-    signing_key: str | None = None
-    """Key id that `kalimtak token` signs with; unset, the only one."""
-    jwks_url: str | None = None
-    """Public keys of an identity provider (RS256, ES256, …)."""
-    jwks_file: Path | None = None
-    issuer: str | None = None
-    """Where set, the `iss` that a token must have."""
-    audience: str | None = None
-    """Where set, the `aud` that a token must have."""
-    role_claim: str = "role"
-    """Claim that holds user, reviewer or admin; a token without it is a user's."""
-
-    @field_validator("secrets")
-    @classmethod
-    def _secrets_are_strong(cls, value: dict[str, SecretStr]) -> dict[str, SecretStr]:
-        for name, secret in value.items():
-            text = secret.get_secret_value()
-            if len(text.encode()) < MIN_SECRET_BYTES or len(set(text)) < MIN_SECRET_CHARACTERS:
-                raise ValueError(
-                    f"the secret '{name}' is weak: at least {MIN_SECRET_BYTES} random bytes are "
-                    "needed (openssl rand -hex 32)"
-                )
-        return value
-
-    @model_validator(mode="after")
-    def _signing_key_exists(self) -> "AuthSettings":
-        if self.signing_key is not None and self.signing_key not in self.secrets:
-            raise ValueError(f"signing_key '{self.signing_key}' is not among the secrets")
-        if self.jwks_url is not None and self.jwks_file is not None:
-            raise ValueError("give jwks_url or jwks_file, not both")
-        return self
+    shadow_share: Share = 0
+    """Share of the champion's traffic of which the challenger answers a copy, unseen."""
+    spool_max_bytes: Count = 256 * 2**20
+    """What one router keeps on its disk while the database is away; beyond it, 503."""
 
 
 class TrainingSettings(Part):
@@ -256,6 +162,14 @@ class RaySettings(Part):
     haproxy_stats_port: Port = 28404
 
 
+class LogSettings(Part):
+    """What the serving side writes to standard error."""
+
+    level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
+    format: Literal["json", "text"] = "json"
+    """"json": one object a line; "text": for people."""
+
+
 class PrefectSettings(Part):
     """The Prefect server that `kalimtak up` starts."""
 
@@ -266,23 +180,6 @@ class PrefectSettings(Part):
     def url(self) -> str:
         """Its API, where `PREFECT_API_URL` names no other server."""
         return f"http://{self.host}:{self.port}/api"
-
-
-class LimitSettings(Part):
-    """How many requests each caller may make, such as `60/minute`, `500 per 2 hours` or `none`."""
-
-    user: Rate = "60/minute"
-    """For each person."""
-    reviewer: Rate = "300/minute"
-    """For each reviewer."""
-    service: Rate = "3000/minute"
-    """For each API key that speaks for many people."""
-    admin: Rate = None
-    """For each admin; also for everybody where authentication is off, which it may be on
-    loopback alone."""
-    storage_url: Annotated[str | None, AfterValidator(_limit_storage)] = None
-    """redis://…, rediss://… or redis+unix://…: where requests are counted if routers run on
-    several machines; unset, a file that those of one machine share."""
 
 
 class Settings(Part):
@@ -304,6 +201,7 @@ class Settings(Part):
     ray: RaySettings = RaySettings()
     prefect: PrefectSettings = PrefectSettings()
     limits: LimitSettings = LimitSettings()
+    log: LogSettings = LogSettings()
 
     @property
     def resolved_database_url(self) -> str:

@@ -14,7 +14,7 @@ from typing import TypeVar, cast
 from registry.clock import Clock, NewId, new_id, utc_now
 from registry.interactions import Interaction
 from registry.settings import Settings
-from serving import rows
+from serving import metrics, rows, tracing
 from serving.asking import Answer, Ask, Piece
 from serving.errors import OverloadedError, RecordingError
 from serving.jobs import Delta, Job, Models, Reply
@@ -22,6 +22,7 @@ from serving.merging import all_of, merge
 from serving.problems import ProblemError, overloaded
 from serving.recorder import Recorder
 from serving.routing import Role, Route, assign, champion, pin, unit_of
+from serving.shadow import Shadows
 from serving.state import RouterState
 
 CHALLENGER_SHARE_OF_TIME = 0.5
@@ -46,6 +47,8 @@ class _Exchange:
     ends_at: float
     """Moment of the monotonic clock."""
     route: Route | None = None
+    job: Job | None = None
+    """What the model was last asked."""
     rows: list[Interaction] = field(default_factory=list)
     """What to write down beside the answer."""
     stream: AsyncGenerator[Delta | Reply] | None = None
@@ -72,12 +75,14 @@ class Answerer:
         recorder: Recorder,
         state: RouterState,
         settings: Settings,
+        shadows: Shadows,
         clock: Clock = utc_now,
         make_id: NewId = new_id,
     ) -> None:
         self._models = models
         self._recorder = recorder
         self._state = state
+        self._shadows = shadows
         self._limit_s = settings.serving.request_timeout_s
         self._base_model = settings.training.base_model
         self._clock = clock
@@ -111,8 +116,13 @@ class Answerer:
     def _open(self, ask: Ask, choices: int) -> list[_Exchange]:
         """The first answer has the request's id, the others the same with "-1", "-2", ….
 
-        Seeded answers differ from each other, and are the same the next time.
+        Seeded answers differ from each other, and are the same the next time. Raises
+        `ProblemError` where nothing more can be written down.
         """
+        try:
+            self._recorder.require_room()
+        except OverloadedError as error:
+            raise overloaded(str(error)) from error
         first, ends_at = self._make_id(), time.monotonic() + self._limit_s
         unit = unit_of(user_id=ask.user_id, session_id=ask.session_id, request_id=first)
         exchanges = []
@@ -203,7 +213,9 @@ class Answerer:
 
     async def _generate(self, exchange: _Exchange) -> Reply:
         job, role = _work(exchange)
-        return await self._models.generate(job, role=role)
+        reply = await self._models.generate(job, role=role)
+        _note(exchange, reply)
+        return reply
 
     async def _generate_first(self, exchange: _Exchange) -> Delta | Reply:
         job, role = _work(exchange)
@@ -215,7 +227,10 @@ class Answerer:
 
     async def _next(self, exchange: _Exchange) -> Delta | Reply:
         assert exchange.stream is not None
-        return await anext(exchange.stream, BROKEN_OFF)
+        item = await anext(exchange.stream, BROKEN_OFF)
+        if isinstance(item, Reply):
+            _note(exchange, item)
+        return item
 
     async def _keep(self, exchanges: list[_Exchange], replies: list[Reply]) -> list[Answer]:
         """Make the answers durable, together."""
@@ -231,9 +246,12 @@ class Answerer:
         try:
             await self._recorder.record(*kept, *beside)
         except RecordingError as error:
-            raise ProblemError(503, "the answer could not be written down") from error
+            raise overloaded("the answer could not be written down") from error
         except OverloadedError as error:
             raise overloaded(str(error)) from error
+        for exchange, row in zip(exchanges, kept, strict=True):
+            if exchange.job is not None:
+                self._shadows.offer(exchange.job, row, _routed(exchange))
         return [
             Answer(
                 choice=exchange.choice,
@@ -318,4 +336,16 @@ def _routed(exchange: _Exchange) -> Route:
 def _work(exchange: _Exchange) -> tuple[Job, Role]:
     route = _routed(exchange)
     digest = None if route.version is None else route.version.adapter_digest
-    return exchange.ask.job(digest), route.role
+    exchange.job = exchange.ask.job(digest)
+    return exchange.job, route.role
+
+
+def _note(exchange: _Exchange, reply: Reply) -> None:
+    """For the log and the metrics of this request."""
+    route = _routed(exchange)
+    tracing.note_reply(
+        reply,
+        workload=exchange.ask.workload,
+        version=metrics.BASE if route.version is None else route.version.version,
+        role=route.role,
+    )

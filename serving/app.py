@@ -28,6 +28,7 @@ from registry.errors import SettingsError
 from registry.models import DEFAULT_WORKLOAD
 from registry.settings import Settings, load_settings
 from serving.exposure import refuse_exposed
+from serving.metrics import clean_stale, metrics_folder
 from serving.replica import CHALLENGER, CHAMPION, ModelReplica, ReplicaHandles, replica_id
 
 APP_NAME = "kalimtak"
@@ -51,6 +52,7 @@ class ServeArgs(BaseModel):
     serving: dict[str, Any] = Field(default_factory=dict)
     training: dict[str, Any] = Field(default_factory=dict)
     limits: dict[str, Any] = Field(default_factory=dict)
+    log: dict[str, Any] = Field(default_factory=dict)
 
     def apply(self, settings: Settings) -> Settings:
         """`settings` with these overrides. Raises `SettingsError`."""
@@ -82,7 +84,9 @@ class RouterBase:
     def __serve_build_asgi_app__(self) -> Any:
         from serving.api.app import create_api
         from serving.api.service import make_service
+        from serving.logs import configure_logs
 
+        configure_logs(self._settings.log)
         service = make_service(
             self._settings,
             lambda state: ReplicaHandles(**self._handles, state=state),
@@ -103,7 +107,7 @@ def build_app(settings: Settings, *, clock: Clock = utc_now) -> Application:
     Prepares the registry: schema, default workload, key.
     """
     refuse_exposed(settings)
-    _prepare(settings)
+    prepare(settings)
     serving = settings.serving
     champion = _models("Champion", CHAMPION, serving.num_champion_replicas, settings)
     challenger = _models("Challenger", CHALLENGER, serving.num_challenger_replicas, settings)
@@ -170,6 +174,7 @@ def serve_config(settings: Settings) -> dict[str, Any]:
                         "serving",
                         "training",
                         "limits",
+                        "log",
                     },
                 ),
             }
@@ -177,8 +182,10 @@ def serve_config(settings: Settings) -> dict[str, Any]:
     }
 
 
-def _prepare(settings: Settings) -> None:
+def prepare(settings: Settings) -> None:
+    """Make the registry ready: key, schema, default workload; clear what the dead left."""
     load_keyring(settings.home)
+    clean_stale(metrics_folder(settings.home))
     database = open_database(settings.resolved_database_url)
     with database.write() as session:
         deployment.add_workload(session, DEFAULT_WORKLOAD, now=utc_now())

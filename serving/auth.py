@@ -12,7 +12,7 @@ from fastapi import Depends, Request
 
 from registry.crypto import Keyring
 from registry.db import Database
-from registry.settings import AuthSettings
+from registry.settings_access import AuthSettings
 from serving.keys import KeyLookup
 from serving.problems import ProblemError
 from serving.tokens import ProviderKeys, TokenChecker, TokenError, make_signer

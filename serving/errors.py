@@ -9,7 +9,9 @@ KalimtakError
     ├── OverloadedError       a bounded queue is full
     ├── RecordingError        an answer or feedback could not be written down
     ├── OrchestratorError     the Prefect server cannot be used
-    └── ClientError           an endpoint could not be reached, or refused a request
+    ├── ClientError           an endpoint could not be reached, or refused a request
+    ├── UnavailableError      the database is away; what it was offered may be offered again
+    └── RecordError           a spooled record cannot be read
 """
 
 from registry.errors import KalimtakError
@@ -54,3 +56,11 @@ class ClientError(ServingError):
         super().__init__(message)
         self.status = status
         """The answer's status; None where there was no answer."""
+
+
+class RecordError(ServingError):
+    """A spooled record cannot be read."""
+
+
+class UnavailableError(ServingError):
+    """The database is away; what it was offered may be offered again."""

@@ -18,7 +18,8 @@ from limits.aio.strategies import MovingWindowRateLimiter
 from limits.errors import ConfigurationError, StorageError
 
 from registry.errors import SettingsError
-from registry.settings import LimitSettings, Settings
+from registry.settings import Settings
+from registry.settings_access import LimitSettings
 from serving.auth import Principal, PrincipalDep
 from serving.problems import ProblemError
 from serving.runtime_env import run_folder

@@ -15,7 +15,7 @@ from starlette.responses import Response
 
 from registry.db import is_unavailable
 from registry.errors import ConflictError, KalimtakError, NotFoundError, SettingsError
-from serving.errors import OrchestratorError
+from serving.errors import OrchestratorError, OverloadedError
 
 MEDIA_TYPE = "application/problem+json"
 MAX_SHOWN_FAULTS = 10
@@ -130,6 +130,8 @@ def from_unexpected(error: Exception) -> ProblemError:
     """Any exception as a problem: what is no refusal of ours goes to the log, not to the caller."""
     if isinstance(error, ProblemError):
         return error
+    if isinstance(error, OverloadedError):
+        return overloaded(str(error))
     for kind, status in STATUSES.items():
         if isinstance(error, kind):
             return ProblemError(status, str(error))

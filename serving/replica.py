@@ -16,6 +16,7 @@ from registry.db import Database
 from registry.settings import Settings
 from serving.errors import EngineError
 from serving.jobs import Delta, Job, Models, Reply
+from serving.last_view import LastView
 from serving.routing import Role
 from serving.state import Poller, ReplicaState, Reporter, RouterState
 
@@ -24,6 +25,8 @@ CHALLENGER = "challenger"
 MAX_ATTEMPTS = 6
 RETRY_PAUSE_S = 0.05
 UNREACHABLE = Reply(status="unreachable", detail="every replica that was asked has died")
+PATIENCE_S = 2.0
+"""How long a report may wait for a locked database; the next one comes soon."""
 
 
 class ModelReplica:
@@ -34,12 +37,15 @@ class ModelReplica:
         # torch is imported only where a model runs: routers stay small and start fast.
         from serving.worker import make_worker
 
-        self._database = Database(settings.resolved_database_url)
+        self._database = Database(settings.resolved_database_url, patience_s=PATIENCE_S)
         self._worker = await asyncio.to_thread(make_worker, settings)
         self._reporter = Reporter(self._database, replica_id=replica_id(), kind=kind)
-        state = ReplicaState(self._database, self._worker.keeper, self._reporter)
+        last_view = LastView(settings.home / "run")
+        state = ReplicaState(
+            self._database, self._worker.keeper, self._reporter, last_view=last_view
+        )
         # Before the first request: what is live is loaded.
-        await asyncio.to_thread(state.refresh)
+        await asyncio.to_thread(state.begin)
         self._worker.start()
         self._poller = Poller(
             lambda: asyncio.to_thread(state.refresh),

@@ -7,20 +7,25 @@ of the machine.
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Mapping
+from contextlib import suppress
 from datetime import datetime, timedelta
 from typing import Protocol
+
+from sqlalchemy.exc import SQLAlchemyError
 
 from registry import deployment
 from registry.clock import Clock, utc_now
 from registry.db import Database
 from registry.deployment import DesiredState
 from registry.models import DEFAULT_WORKLOAD, ReplicaStatus
+from serving.last_view import LastView
+from serving.liveness import Liveness
 from serving.routing import Report, settle
 
 HEARTBEAT_S = 2.0
 """How often a process reports when nothing has changed."""
-LIVE_FOR_S = 6.0
-"""A process whose last report is older is taken for dead."""
+REMEMBERED_FOR_S = 24 * 3600.0
+"""Older reports are not even looked at."""
 ROUTER = "router"
 
 logger = logging.getLogger(__name__)
@@ -85,39 +90,72 @@ class Reporter:
 
     def forget(self) -> None:
         """Take the report back: this process ends."""
-        with self._database.write() as session:
-            deployment.forget_replica(session, self._replica_id)
+        try:
+            with self._database.write() as session:
+                deployment.forget_replica(session, self._replica_id)
+        except SQLAlchemyError as error:  # a report that stays grows old by itself
+            logger.warning("the report could not be taken back: %s", error)
 
 
 class ReplicaState:
     """A model replica's side: loads what is live in any workload."""
 
-    def __init__(self, database: Database, keeper: Keeper, reporter: Reporter) -> None:
+    def __init__(
+        self,
+        database: Database,
+        keeper: Keeper,
+        reporter: Reporter,
+        *,
+        last_view: LastView | None = None,
+    ) -> None:
         self._database = database
         self._keeper = keeper
         self._reporter = reporter
+        self._last_view = last_view
+
+    def begin(self) -> None:
+        """The first look; while the database is away, what was served last is loaded."""
+        try:
+            self.refresh()
+        except SQLAlchemyError as error:
+            logger.warning("starting without the database: %s", error)
+            if self._last_view is not None and not self._keeper.loaded:
+                self._follow(self._last_view.recall())
 
     def refresh(self) -> None:
         """One look at the desired state."""
         with self._database.read() as session:
             states = deployment.all_desired(session)
-        live = {
-            version.version: version.adapter_digest
-            for state in states.values()
-            for version in state.live
-        }
-        self._keeper.follow(live)
+        self._follow(states)
         generations = {workload: state.generation for workload, state in states.items()}
         self._reporter.report(generations, self._keeper.loaded, self._keeper.refused)
+
+    def _follow(self, states: Mapping[str, DesiredState]) -> None:
+        self._keeper.follow(
+            {
+                version.version: version.adapter_digest
+                for state in states.values()
+                for version in state.live
+            }
+        )
 
 
 class RouterState:
     """A router's side: what each workload serves now, and which model replicas live."""
 
-    def __init__(self, database: Database, reporter: Reporter, *, clock: Clock = utc_now) -> None:
+    def __init__(
+        self,
+        database: Database,
+        reporter: Reporter,
+        *,
+        clock: Clock = utc_now,
+        last_view: LastView | None = None,
+    ) -> None:
         self._database = database
         self._reporter = reporter
         self._clock = clock
+        self._last_view = last_view
+        self._liveness = Liveness()
         self._views: dict[str, DesiredState] = {}
         self._workloads = {DEFAULT_WORKLOAD}
         self._reports: list[Report] = []
@@ -140,6 +178,11 @@ class RouterState:
         """What is served now; None before anything can be."""
         return self._views.get(workload)
 
+    @property
+    def views(self) -> Mapping[str, DesiredState]:
+        """What every workload serves now."""
+        return self._views
+
     async def view(self, workload: str = DEFAULT_WORKLOAD) -> DesiredState:
         """What is served now, waiting until something can be."""
         while True:
@@ -157,20 +200,50 @@ class RouterState:
         """Whether a replica of this kind has reported since the last one was lost."""
         return any(report.kind == kind for report in self._live())
 
+    @property
+    def is_cut_off(self) -> bool:
+        """Whether the database is away: then the last view holds, and no report means nothing."""
+        return self._liveness.is_failing
+
     async def refresh(self) -> None:
         """One look at the desired state and the reports."""
-        states, reports = await asyncio.to_thread(self._read)
+        if not self._liveness.is_known:
+            with suppress(SQLAlchemyError):  # whether this works says whose silence means death
+                await self._report()
+        try:
+            states, reports = await asyncio.to_thread(self._read)
+        except SQLAlchemyError:
+            self._liveness.report_failed()
+            self._recall()
+            raise
         self._reports = reports
         self._workloads = {DEFAULT_WORKLOAD, *states}
-        live = self._live()
+        live, before = self._live(), dict(self._views)
         for workload, desired in states.items():
             settled = settle(desired, live, current=self._views.get(workload))
             if settled is not None:
                 self._views[workload] = settled
         if self._views:
             self._settled.set()
+        if self._last_view is not None and self._views != before:
+            await asyncio.to_thread(self._last_view.remember, dict(self._views))
+        await self._report()
+
+    async def _report(self) -> None:
         generations = {workload: view.generation for workload, view in self._views.items()}
-        await asyncio.to_thread(self._reporter.report, generations, {}, {})
+        try:
+            await asyncio.to_thread(self._reporter.report, generations, {}, {})
+        except SQLAlchemyError:
+            self._liveness.report_failed()
+            raise
+        self._liveness.report_kept(self._clock())
+
+    def _recall(self) -> None:
+        if self._last_view is not None and not self._views:
+            self._views = self._last_view.recall()
+            self._workloads |= set(self._views)
+            if self._views:
+                self._settled.set()
 
     def _live(self) -> list[Report]:
         """The reports, without those that a lost replica may have left behind."""
@@ -183,8 +256,10 @@ class RouterState:
     def _read(self) -> tuple[dict[str, DesiredState], list[Report]]:
         with self._database.read() as session:
             states = deployment.all_desired(session)
-            rows = deployment.replicas(session, now=self._clock(), max_age_s=LIVE_FOR_S)
-        return states, [_report(row) for row in rows if row.kind != ROUTER]
+            rows = deployment.replicas(session, now=self._clock(), max_age_s=REMEMBERED_FOR_S)
+        newest = max((row.seen_at for row in rows), default=None)
+        since = self._liveness.dead_before(self._clock(), newest=newest)
+        return states, [_report(row) for row in rows if row.kind != ROUTER and row.seen_at >= since]
 
 
 class Poller:

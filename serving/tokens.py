@@ -18,7 +18,7 @@ from jwt import PyJWK, PyJWKSet
 
 from registry.crypto import Keyring
 from registry.errors import SettingsError
-from registry.settings import AuthSettings
+from registry.settings_access import AuthSettings
 from serving.errors import ServingError
 
 HOME_KEY = "home"

@@ -5,6 +5,7 @@ from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from importlib.metadata import version
 
 from fastapi import Depends, FastAPI
+from starlette.types import ASGIApp
 
 from serving import problems
 from serving.api import (
@@ -17,11 +18,13 @@ from serving.api import (
     health,
     history,
     interactions,
+    metrics,
     models,
 )
 from serving.api.caps import RequestCaps
 from serving.api.service import Service
 from serving.limits import limited
+from serving.logs import Observed
 
 LIMITED = (
     generate,
@@ -37,15 +40,25 @@ LIMITED = (
 """Modules whose routes count towards the caller's rate."""
 
 
+class _Api(FastAPI):
+    """Puts the log line around everything, so that failures of any kind have one too."""
+
+    def build_middleware_stack(self) -> ASGIApp:
+        """The application as it is called."""
+        service: Service = self.state.service
+        return Observed(super().build_middleware_stack(), service.metrics)
+
+
 def create_api(service: Service) -> FastAPI:
     """All routes on `service`. Its state and recorder start and stop with the application."""
-    app = FastAPI(title="Kalimtak", version=version("kalimtak"), lifespan=_lifespan(service))
+    app = _Api(title="Kalimtak", version=version("kalimtak"), lifespan=_lifespan(service))
     app.state.service = service
     problems.install(app)
     app.add_middleware(RequestCaps)
     for module in LIMITED:
         app.include_router(module.router, dependencies=[Depends(limited)])
-    app.include_router(health.router)
+    for module in (health, metrics):
+        app.include_router(module.router)
     return app
 
 

@@ -1,14 +1,11 @@
 """GET /healthz: the process runs. GET /readyz: it can answer, and what it serves."""
 
-import asyncio
 from typing import Any
 
 from fastapi import APIRouter
-from sqlalchemy.exc import SQLAlchemyError
-from sqlmodel import select
 
 from registry.deployment import DesiredState
-from serving.api.service import Service, ServiceDep
+from serving.api.service import ServiceDep
 from serving.problems import ProblemError
 
 router = APIRouter()
@@ -22,14 +19,14 @@ async def healthz() -> dict[str, str]:
 
 @router.get("/readyz")
 async def readyz(service: ServiceDep) -> dict[str, Any]:
-    """Whether an answer can be given and written down; the state that is served."""
+    """Whether an answer can be given and written down; the state that is served.
+
+    `recording` says where answers go: "database", or "spool" while that is away.
+    """
     view = service.state.current()
-    if view is None or not service.state.reports:
+    if view is None or not (service.state.reports or service.state.is_cut_off):
         raise ProblemError(503, "no model replica has reported yet", headers={"Retry-After": "1"})
-    try:
-        await asyncio.to_thread(_touch, service)
-    except SQLAlchemyError as error:
-        raise ProblemError(503, "the database is out of reach") from error
+    service.recorder.require_room()
     return {
         "status": "ready",
         "state": state_name(view),
@@ -37,6 +34,7 @@ async def readyz(service: ServiceDep) -> dict[str, Any]:
         "champion": view.champion.version if view.champion else None,
         "challenger": view.challenger.version if view.challenger else None,
         "share": view.share,
+        "recording": service.recorder.into,
         "refused": {
             version: reason
             for report in service.state.reports
@@ -50,8 +48,3 @@ def state_name(view: DesiredState) -> str:
     if view.challenger is not None:
         return "Testing"
     return "NoChampion" if view.champion is None else "Champion"
-
-
-def _touch(service: Service) -> None:
-    with service.database.read() as session:
-        session.exec(select(1)).one()

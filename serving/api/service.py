@@ -20,16 +20,22 @@ from serving.answering import Answerer
 from serving.asking import Client, Sampling
 from serving.auth import Authenticator, Principal
 from serving.jobs import Models
+from serving.last_view import LastView
 from serving.limits import Limiter
+from serving.metrics import Metrics, metrics_folder
 from serving.naming import Target
 from serving.prefect_api import PrefectApi, prefect_api
 from serving.problems import ProblemError
 from serving.recorder import Recorder
 from serving.routing import pin
 from serving.schemas import Limits
+from serving.shadow import Shadows
+from serving.spool import Spool
 from serving.state import ROUTER, Poller, Reporter, RouterState
 
 MAX_USER_AGENT_CHARS = 512
+PATIENCE_S = 0.5
+"""How long an answer may wait for a locked database before it goes to the spool."""
 
 
 @dataclass(frozen=True)
@@ -40,9 +46,11 @@ class Service:
     database: Database
     keyring: Keyring
     recorder: Recorder
+    metrics: Metrics
     state: RouterState
     answerer: Answerer
     authenticator: Authenticator
+    shadows: Shadows
     reporter: Reporter
     poller: Poller
     prefect: PrefectApi
@@ -59,6 +67,7 @@ class Service:
         await self.poller.stop()
         await self.answerer.finish()
         await self.authenticator.finish()
+        await self.shadows.stop()
         await self.recorder.stop()
         await self.limiter.close()
         await asyncio.to_thread(self.reporter.forget)
@@ -116,25 +125,40 @@ def make_service(
     clock: Clock = utc_now,
 ) -> Service:
     """A router on the settings' registry; `make_models` reaches its model replicas."""
-    database = Database(settings.resolved_database_url)
+    database = Database(settings.resolved_database_url, patience_s=PATIENCE_S)
     keyring = load_keyring(settings.home)
-    recorder = Recorder(database, keyring, clock=clock)
+    spool = Spool(settings.home / "spool", max_bytes=settings.serving.spool_max_bytes)
+    metrics = Metrics(metrics_folder(settings.home))
+    recorder = Recorder(database, keyring, spool=spool, metrics=metrics, clock=clock)
     reporter = Reporter(database, replica_id=replica_id, kind=ROUTER)
-    state = RouterState(database, reporter)
+    state = RouterState(database, reporter, last_view=LastView(settings.home / "run"))
+    models = make_models(state)
+    shadows = Shadows(
+        models=models,
+        recorder=recorder,
+        state=state,
+        settings=settings,
+        metrics=metrics,
+        clock=clock,
+        make_id=new_id,
+    )
     return Service(
         settings=settings,
         database=database,
         keyring=keyring,
         recorder=recorder,
+        metrics=metrics,
         state=state,
         answerer=Answerer(
-            models=make_models(state),
+            models=models,
             recorder=recorder,
             state=state,
             settings=settings,
+            shadows=shadows,
             clock=clock,
         ),
         authenticator=Authenticator(settings.auth, database=database, keyring=keyring),
+        shadows=shadows,
         reporter=reporter,
         poller=Poller(state.refresh, interval_s=settings.serving.poll_interval_s),
         prefect=prefect_api(settings, os.environ),
@@ -158,7 +182,8 @@ def client_of(request: Request) -> Client:
     )
 
 
-def _service(request: Request) -> Service:
+# A plain function would be sent to a thread, for each request.
+async def _service(request: Request) -> Service:
     return cast(Service, request.app.state.service)
 
 

@@ -12,7 +12,7 @@ from typer.testing import CliRunner
 from flows.cli import app
 from registry.clock import utc_now
 from registry.crypto import load_keyring
-from registry.settings import AuthSettings
+from registry.settings_access import AuthSettings
 from serving.tokens import make_signer
 
 

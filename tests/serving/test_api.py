@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime
@@ -192,15 +193,48 @@ async def test_a_request_that_takes_too_long_ends_with_504(installation: Install
     assert row.error is not None
 
 
-async def test_a_locked_out_database_gives_503_and_no_answer(
+async def test_while_the_database_is_away_answers_and_feedback_are_kept(
     router: Router, installation: Installation, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def refuse(*_args: object, **_kwargs: object) -> None:
         raise OSError("disk full")
 
-    monkeypatch.setattr(interactions, "log", refuse)
-    assert_problem(await router.generate(), 503)
-    assert rows(installation) == []
+    assert (await router.client.get("/readyz")).json()["recording"] == "database"
+    with monkeypatch.context() as away:
+        away.setattr(interactions, "log", refuse)
+        answer = await router.generate()
+        assert answer.status_code == 200
+        assert (await router.client.get("/readyz")).json()["recording"] == "spool"
+        said = {"interaction_id": answer.json()["interaction_id"], "score": 5}
+        assert (await router.client.post("/api/feedback", json=said)).status_code == 200
+        assert rows(installation) == []
+    while router.service.recorder.into == "spool":
+        await asyncio.sleep(0.05)
+    (row,) = rows(installation)
+    assert row.feedback_score == 5
+
+
+async def test_past_the_spools_bound_requests_are_refused_before_any_work(
+    installation: Installation, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_args: object, **_kwargs: object) -> None:
+        raise OSError("disk full")
+
+    serving = installation.settings.serving.model_copy(update={"spool_max_bytes": 1_500})
+    async with running_router(installation.settings.model_copy(update={"serving": serving})) as r:
+        with monkeypatch.context() as away:
+            away.setattr(interactions, "log", refuse)
+            statuses = [(await r.generate()).status_code for _ in range(4)]
+            assert statuses[0] == 200
+            assert statuses[-1] == 503
+            refused = await r.generate()
+            assert_problem(refused, 503)
+            assert refused.headers["retry-after"]
+        kept = statuses.count(200)
+    async with running_router(installation.settings) as r:
+        while len(rows(installation)) < kept:
+            await asyncio.sleep(0.05)
+    assert len(rows(installation)) == kept
 
 
 async def test_client_details_are_kept_encrypted_and_forwarding_headers_ignored(

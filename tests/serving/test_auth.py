@@ -17,7 +17,7 @@ from cryptography.hazmat.primitives.asymmetric import ec, rsa
 
 from registry import keys
 from registry.clock import utc_now
-from registry.settings import AuthSettings
+from registry.settings_access import AuthSettings
 from serving.tokens import MAX_TOKEN_CHARS
 from tests.serving.conftest import Installation
 from tests.serving.router import Router, running_router

@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 
 from registry.errors import SettingsError
-from registry.settings import AuthSettings, ServingSettings, Settings, load_settings
+from registry.settings import ServingSettings, Settings, load_settings
+from registry.settings_access import AuthSettings
 from serving.exposure import is_loopback, refuse_exposed
 
 

@@ -15,7 +15,8 @@ import httpx
 import pytest
 
 from registry.errors import SettingsError
-from registry.settings import LimitSettings, Settings, load_settings
+from registry.settings import Settings
+from registry.settings_access import LimitSettings
 from serving.auth import Principal, principal
 from serving.limits import RETRY_S, Limiter
 from serving.problems import ProblemError

@@ -15,12 +15,18 @@ from registry.interactions import Feedback, Interaction
 from registry.models import UserInteraction
 from serving.errors import RecordingError
 from serving.recorder import Recorder
+from serving.spool import Spool
 from tests.serving.conftest import Installation
 
 
 @pytest.fixture
-async def recorder(installation: Installation) -> AsyncIterator[Recorder]:
-    recorder = Recorder(installation.database, installation.keyring)
+def spool(installation: Installation) -> Spool:
+    return Spool(installation.settings.home / "spool", max_bytes=1_000_000)
+
+
+@pytest.fixture
+async def recorder(installation: Installation, spool: Spool) -> AsyncIterator[Recorder]:
+    recorder = Recorder(installation.database, installation.keyring, spool=spool)
     recorder.start()
     yield recorder
     await recorder.stop()
@@ -76,9 +82,9 @@ async def test_rows_given_together_are_written_together_or_not_at_all(
 
 
 async def test_what_waits_is_written_before_the_recorder_stops(
-    installation: Installation,
+    installation: Installation, spool: Spool
 ) -> None:
-    recorder = Recorder(installation.database, installation.keyring)
+    recorder = Recorder(installation.database, installation.keyring, spool=spool)
     recorder.start()
     tasks = [asyncio.create_task(recorder.record(answer(n))) for n in range(10)]
     await asyncio.sleep(0)

@@ -7,12 +7,16 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
+from sqlalchemy.exc import OperationalError
 
 from registry import deployment
+from registry.db import Database
 from serving.adapters import RETRY_AFTER_S, UNLOAD_AFTER_S, AdapterKeeper
 from serving.engine_torch import TorchEngine
+from serving.last_view import LastView
 from serving.state import ReplicaState, Reporter, RouterState
 from tests.serving.conftest import Installation
+from tests.support.flaky_database import FlakyDatabase
 
 
 class ManualClock:
@@ -156,3 +160,79 @@ def test_a_missing_adapter_is_refused_and_taken_once_it_is_there(
     keeper.follow({"v": digest})
     assert keeper.loaded == {"v": digest}
     assert keeper.refused == {}
+
+
+def flaky_router(
+    installation: Installation, clock: ManualClock, *, last_view: LastView | None = None
+) -> tuple[RouterState, FlakyDatabase]:
+    database = FlakyDatabase(installation.settings.resolved_database_url)
+    reporter = Reporter(database, replica_id="r", kind="router", clock=clock.now)
+    return RouterState(database, reporter, clock=clock.now, last_view=last_view), database
+
+
+async def test_nobody_is_taken_for_dead_while_nobody_can_report(
+    installation: Installation, clock: ManualClock
+) -> None:
+    replica = model(installation, clock, "m1")
+    replica.refresh()
+    state, database = flaky_router(installation, clock)
+    await state.refresh()
+    database.away = True
+    for seconds in (3.0, 30.0, 31.0):
+        clock.seconds = seconds
+        with pytest.raises(OperationalError):
+            await state.refresh()
+        assert state.is_cut_off
+        assert state.has("champion")
+    database.away = False
+    clock.seconds = 32.0
+    await state.refresh()
+    assert state.has("champion"), "the replica has not had the time to report again"
+    assert not state.is_cut_off
+    clock.seconds = 34.0
+    replica.refresh()
+    for seconds in (36.0, 39.0):
+        clock.seconds = seconds
+        await state.refresh()
+        assert state.has("champion")
+    clock.seconds = 41.0
+    await state.refresh()
+    assert not state.has("champion"), "it could have reported, and did not"
+
+
+async def test_a_router_that_starts_in_an_outage_serves_what_was_served_last(
+    installation: Installation, adapters: dict[str, Path], clock: ManualClock
+) -> None:
+    last_view = LastView(installation.settings.home / "run")
+    version = installation.register(adapters["one"])
+    installation.deploy(version)
+    model(installation, clock, "m1").refresh()
+    earlier, _ = flaky_router(installation, clock, last_view=last_view)
+    await earlier.refresh()
+    clock.seconds = 3600.0
+    locked, database = flaky_router(installation, clock)
+    database.away = True
+    with pytest.raises(OperationalError):
+        await locked.refresh()
+    assert locked.has("champion"), "it can read, and nobody could report"
+    nowhere = Database(f"sqlite:///{installation.settings.home}/run/not_a_database/x.db")
+    (installation.settings.home / "run" / "not_a_database").rmdir()
+    reporter = Reporter(nowhere, replica_id="r2", kind="router", clock=clock.now)
+    blind = RouterState(nowhere, reporter, clock=clock.now, last_view=last_view)
+    with pytest.raises(OperationalError):
+        await blind.refresh()
+    view = blind.current()
+    assert view is not None
+    assert view.champion is not None
+    assert view.champion.version == version
+    keeper = FakeKeeper()
+    ReplicaState(
+        nowhere, keeper, Reporter(nowhere, replica_id="m2", kind="champion"), last_view=last_view
+    ).begin()
+    assert set(keeper.loaded) == {version}
+
+
+def test_a_last_view_that_cannot_be_read_is_none(tmp_path: Path) -> None:
+    assert LastView(tmp_path).recall() == {}
+    (tmp_path / "last_view.json").write_text("{not json")
+    assert LastView(tmp_path).recall() == {}

@@ -11,7 +11,7 @@ from cryptography.hazmat.primitives.asymmetric import rsa
 
 from registry.crypto import Keyring
 from registry.errors import SettingsError
-from registry.settings import AuthSettings
+from registry.settings_access import AuthSettings
 from serving.tokens import (
     JWKS_MAX_AGE_S,
     JWKS_MIN_AGE_S,

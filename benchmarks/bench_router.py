@@ -1,0 +1,150 @@
+"""What the router costs: python -m benchmarks.bench_router [--quick] [--out FILE]
+
+The product's router, with every answer durable before it leaves, on a model that answers at
+once; beside it, in the same cluster and behind the same HAProxy, an ingress that passes
+requests to the same model and does nothing else. A client process of its own asks both, in
+turn, over 1, 16 and 64 kept connections.
+"""
+
+from __future__ import annotations
+
+import argparse
+import subprocess
+import sys
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import median, quantiles
+
+from rich.console import Console
+from rich.table import Table
+
+from benchmarks.http_load import Outcome, read_outcomes
+from benchmarks.results import Figure, write_results
+from benchmarks.serving_process import System, free_port, serving
+from registry.settings import RaySettings, ServingSettings, Settings
+
+CONNECTIONS = (1, 16, 64)
+PATHS = {"router": "/api/generate", "bare ingress": "/bare"}
+WARM_UP_S = 2.0
+GOAL = 0.8
+
+
+@dataclass(frozen=True)
+class Speed:
+    """One measurement."""
+
+    per_second: float
+    p50_ms: float
+    p99_ms: float
+    failed: int
+
+
+def speed(outcomes: Sequence[Outcome]) -> Speed:
+    """Answers per second and latencies, once warm."""
+    warm = min(outcome.at for outcome in outcomes) + WARM_UP_S
+    counted = [outcome for outcome in outcomes if outcome.at >= warm]
+    answered = [outcome.seconds * 1000 for outcome in counted if outcome.status == 200]
+    if len(answered) < 2:
+        return Speed(0.0, 0.0, 0.0, len(counted))
+    span = max(outcome.at + outcome.seconds for outcome in counted) - warm
+    cuts = quantiles(answered, n=100)
+    return Speed(len(answered) / span, cuts[49], cuts[98], len(counted) - len(answered))
+
+
+def ask(
+    system: System, path: str, *, connections: int, seconds: float, headers: Sequence[str]
+) -> Speed:
+    """Let a client process ask for a while."""
+    settings = system.settings
+    out = settings.home / "load.json"
+    command = [sys.executable, "-m", "benchmarks.http_load", str(settings.serving.port), str(out)]
+    command += ["--path", path, "--connections", str(connections)]
+    command += ["--seconds", str(WARM_UP_S + seconds)]
+    for header in headers:
+        command += ["--header", header]
+    subprocess.run(command, check=True)
+    return speed(read_outcomes(out))
+
+
+def figures(found: dict[tuple[str, int], list[Speed]]) -> list[Figure]:
+    """Medians over the rounds, the router beside the bare ingress."""
+    shown = []
+    for connections in sorted({connections for _, connections in found}):
+        ours, bare = (found[name, connections] for name in PATHS)
+        rate = median(speed.per_second for speed in ours)
+        bare_rate = median(speed.per_second for speed in bare)
+        at = f"{connections} connection{'s' * (connections > 1)}"
+        shown += [
+            Figure(
+                f"requests at {at}",
+                rate,
+                "requests/s",
+                peer="bare ingress",
+                peer_value=bare_rate,
+                goal=f"≥ {GOAL:g} of the bare ingress",
+                holds=rate >= GOAL * bare_rate,
+            ),
+            Figure(
+                f"p50 at {at}",
+                median(speed.p50_ms for speed in ours),
+                "ms",
+                peer="bare ingress",
+                peer_value=median(speed.p50_ms for speed in bare),
+            ),
+            Figure(
+                f"p99 at {at}",
+                median(speed.p99_ms for speed in ours),
+                "ms",
+                peer="bare ingress",
+                peer_value=median(speed.p99_ms for speed in bare),
+            ),
+            Figure(f"not answered at {at}", sum(speed.failed for speed in ours), "requests"),
+        ]
+    return shown
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Measure, print and write the result file."""
+    parser = argparse.ArgumentParser(description=main.__doc__)
+    parser.add_argument("--quick", action="store_true", help="one short round")
+    parser.add_argument("--out", type=Path)
+    parser.add_argument(
+        "--header",
+        action="append",
+        default=[],
+        help="a header for the router, such as 'Authorization: Bearer …'",
+    )
+    options = parser.parse_args(arguments)
+    rounds, seconds = (1, 2.0) if options.quick else (3, 8.0)
+    found: dict[tuple[str, int], list[Speed]] = {}
+    with tempfile.TemporaryDirectory() as folder:
+        settings = Settings(
+            home=Path(folder) / "home",
+            serving=ServingSettings(port=free_port()),
+            ray=RaySettings(haproxy_metrics_port=free_port(), haproxy_stats_port=free_port()),
+        )
+        with serving(settings, noop=True) as system:
+            for _ in range(rounds):
+                for connections in CONNECTIONS:
+                    for name, path in PATHS.items():
+                        headers = options.header if name == "router" else []
+                        result = ask(
+                            system, path, connections=connections, seconds=seconds, headers=headers
+                        )
+                        found.setdefault((name, connections), []).append(result)
+    shown = figures(found)
+    table = Table("figure", "value", "unit", "bare ingress", "ratio")
+    for figure in shown:
+        peer = "" if figure.peer_value is None else f"{figure.peer_value:.1f}"
+        ratio = "" if figure.ratio is None else f"{figure.ratio:.2f}"
+        table.add_row(figure.name, f"{figure.value:.1f}", figure.unit, peer, ratio)
+    Console().print(table)
+    sizes = {"connections": CONNECTIONS, "seconds": seconds, "rounds": rounds}
+    sizes |= {"routers": settings.serving.num_routers, "headers": len(options.header)}
+    write_results("router", shown, sizes=sizes, out=options.out)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,140 @@
+"""Has the challenger answer a copy of a share of the traffic, unseen by anyone.
+
+Its answers are logged with the role `shadow`. They cost the caller nothing: a copy is made
+after the caller's answer is durable, few run at a time, and under load there are none.
+"""
+
+import asyncio
+import logging
+from dataclasses import replace
+
+from registry import prompts, quality
+from registry.clock import Clock, NewId
+from registry.interactions import Interaction
+from registry.settings import Settings
+from serving.errors import OverloadedError, RecordingError
+from serving.jobs import Job, Models, Reply
+from serving.metrics import Metrics
+from serving.recorder import Recorder
+from serving.routing import Route, position, unit_of
+from serving.state import RouterState
+
+MAX_RUNNING = 4
+BUSY_QUEUE_MS = 100.0
+"""A caller who waited this long for a batch means that there is no room for copies."""
+
+logger = logging.getLogger(__name__)
+
+
+class Shadows:
+    """The copies of one router's requests."""
+
+    def __init__(
+        self,
+        *,
+        models: Models,
+        recorder: Recorder,
+        state: RouterState,
+        settings: Settings,
+        metrics: Metrics,
+        clock: Clock,
+        make_id: NewId,
+    ) -> None:
+        self._models = models
+        self._recorder = recorder
+        self._state = state
+        self._share = settings.serving.shadow_share
+        self._timeout_s = settings.serving.request_timeout_s
+        self._metrics = metrics
+        self._clock = clock
+        self._make_id = make_id
+        self._running: set[asyncio.Task[None]] = set()
+
+    def offer(self, job: Job, row: Interaction, route: Route) -> None:
+        """Copy a request that was answered by `route` as `row`, if it falls into the share."""
+        state = self._state.current(row.workload)
+        if state is None or state.challenger is None or route.pinned or route.role == "challenger":
+            return
+        unit = unit_of(user_id=row.external_user_id, session_id=row.session_id, request_id=row.id)
+        if position(f"shadow:{state.challenger.version}", unit) >= self._share:
+            return
+        if self._is_busy(row):
+            self._metrics.shadow("dropped")
+            return
+        copy = replace(job, digest=state.challenger.adapter_digest)
+        blank = replace(
+            row,
+            id=self._make_id(),
+            role="shadow",
+            model_version=state.challenger.version,
+            experiment_id=state.experiment_id,
+            # Where the request came from is kept with the answer that was given.
+            ip_address=None,
+            user_agent=None,
+        )
+        task = asyncio.get_running_loop().create_task(self._run(copy, blank))
+        self._running.add(task)
+        task.add_done_callback(self._running.discard)
+
+    async def stop(self) -> None:
+        """Give up those that run."""
+        for task in self._running:
+            task.cancel()
+        await asyncio.gather(*self._running, return_exceptions=True)
+
+    def _is_busy(self, row: Interaction) -> bool:
+        return (
+            len(self._running) >= MAX_RUNNING
+            or self._recorder.into == "spool"
+            or (row.queue_ms or 0.0) > BUSY_QUEUE_MS
+        )
+
+    async def _run(self, job: Job, blank: Interaction) -> None:
+        try:
+            async with asyncio.timeout(self._timeout_s):
+                reply = await self._models.generate(job, role="challenger")
+        except TimeoutError:
+            reply = Reply(status="failed", detail=f"no answer within {self._timeout_s:g} s")
+        except Exception as error:  # nobody waits for it: a line in the log is all there is to do
+            logger.warning("a shadow request failed: %s", error)
+            reply = Reply(status="failed", detail="the request to the replica failed")
+        if reply.status in ("overloaded", "not_loaded", "unreachable"):
+            self._metrics.shadow("dropped")
+            return
+        try:
+            await self._recorder.record(_row(blank, reply, self._clock))
+        except (RecordingError, OverloadedError) as error:
+            logger.warning("a shadow answer was not kept: %s", error)
+            self._metrics.shadow("dropped")
+            return
+        self._metrics.shadow("answered" if reply.ok else "failed")
+
+
+def _row(blank: Interaction, reply: Reply, clock: Clock) -> Interaction:
+    if not reply.ok:
+        return replace(
+            blank,
+            created_at=clock(),
+            model_output="",
+            structured_prompt="",
+            error=reply.detail,
+            tokens_input=None,
+            tokens_output=None,
+            processing_time_ms=None,
+            queue_ms=None,
+            quality_score=None,
+            scorer_version=None,
+        )
+    output = reply.text.replace("\0", "\N{REPLACEMENT CHARACTER}")
+    return replace(
+        blank,
+        created_at=clock(),
+        model_output=output,
+        structured_prompt=prompts.normalise(output, target_tool=blank.target_tool),
+        tokens_input=reply.tokens_input,
+        tokens_output=reply.tokens_output,
+        processing_time_ms=reply.processing_ms,
+        queue_ms=reply.queue_ms,
+        quality_score=quality.score(output, target_tool=blank.target_tool),
+        scorer_version=quality.RULE_SCORER,
+    )

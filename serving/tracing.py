@@ -1,0 +1,39 @@
+"""What is known of the request that is being answered, for its log line and its metrics."""
+
+from contextvars import ContextVar
+from dataclasses import dataclass
+
+from serving.jobs import Reply
+
+
+@dataclass
+class RequestFacts:
+    """One request; whoever answers it fills in what it learns."""
+
+    request_id: str
+    traceparent: str | None = None
+    workload: str = ""
+    version: str = ""
+    role: str = ""
+    reply: Reply | None = None
+
+
+_current: ContextVar[RequestFacts | None] = ContextVar("request_facts", default=None)
+
+
+def begin(facts: RequestFacts) -> None:
+    """The running task answers this request from now on."""
+    _current.set(facts)
+
+
+def current() -> RequestFacts | None:
+    """The request that the running task answers; None outside of any."""
+    return _current.get()
+
+
+def note_reply(reply: Reply, *, workload: str, version: str, role: str) -> None:
+    """A model has answered the running task's request."""
+    facts = _current.get()
+    if facts is not None:
+        facts.reply = reply
+        facts.workload, facts.version, facts.role = workload, version, role
