@@ -12,7 +12,7 @@ from registry import interactions
 from registry.clock import new_id
 from registry.interactions import Interaction
 from serving.api.caps import MAX_HEADER_BYTES, MAX_TARGET_BYTES
-from serving.api.history import MAX_LIMIT
+from serving.api.paging import MAX_LIMIT
 from serving.runtime_env import HAPROXY_BUFFER_BYTES
 from serving.schemas import MAX_ID_CHARS
 from tests.serving.conftest import Installation

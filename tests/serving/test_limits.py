@@ -15,7 +15,7 @@ import httpx
 import pytest
 
 from registry.errors import SettingsError
-from registry.settings import Settings
+from registry.settings import Settings, load_settings
 from registry.settings_access import LimitSettings
 from serving.auth import Principal, principal
 from serving.limits import RETRY_S, Limiter
