@@ -6,7 +6,7 @@ from importlib.metadata import version
 
 from fastapi import FastAPI
 
-from serving import problems
+from serving import openapi, problems
 from serving.api import (
     admin_acts,
     admin_runs,
@@ -38,6 +38,7 @@ def create_api(service: Service) -> FastAPI:
     app = FastAPI(title="Kalimtak", version=version("kalimtak"), lifespan=_lifespan(service))
     app.state.service = service
     problems.install(app)
+    openapi.install(app, service.limits)
     for module in MODULES:
         app.include_router(module.router)
     return app

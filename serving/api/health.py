@@ -11,7 +11,7 @@ from registry.deployment import DesiredState
 from serving.api.service import Service, ServiceDep
 from serving.problems import ProblemError
 
-router = APIRouter()
+router = APIRouter(tags=["Probes"])
 
 
 @router.get("/healthz")
