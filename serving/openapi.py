@@ -1,6 +1,7 @@
 """The OpenAPI document: what the routes cannot say of themselves is added here."""
 
 from collections.abc import Callable, Iterator
+from copy import deepcopy
 from typing import Any
 
 from fastapi import FastAPI
@@ -98,6 +99,8 @@ def _document(app: FastAPI, limits: Limits) -> dict[str, Any]:
         operation["responses"] |= _refusals(path, has_body="requestBody" in operation)
     for schema in list(schemas.values()):
         schemas.update(schema.pop("$defs", {}))
+    # A copy, since parts of it belong to the models.
+    document = deepcopy(document)
     _write_limits(document, limits)
     return document
 

@@ -48,6 +48,7 @@ Integer = Annotated[int, BeforeValidator(_whole)]
 LIMIT = "x-limit"
 """Marks the part of a schema whose bound is a setting; `serving.openapi` writes it in."""
 NO_NUL = r"^[^\u0000]*$"
+NOT_BLANK = r"^[^\u0000]*[^\s\u0000][^\u0000]*$"
 
 Storable = Annotated[str, AfterValidator(_storable), Field(json_schema_extra={"pattern": NO_NUL})]
 Text = Annotated[
@@ -56,7 +57,7 @@ Text = Annotated[
     AfterValidator(_not_blank),
     Field(
         json_schema_extra={
-            "pattern": r"^[^\u0000]*[^\s\u0000][^\u0000]*$",
+            "pattern": NOT_BLANK,
             LIMIT: "max_text_chars",
         }
     ),
@@ -162,12 +163,7 @@ class GenerateResponse(BaseModel):
     role: str
 
 
-_SAID = {
-    "score": "integer",
-    "thumb": "integer",
-    "feedback_text": "string",
-    "corrected_output": "string",
-}
+_SAID = ("score", "thumb", "feedback_text", "corrected_output")
 
 
 class FeedbackRequest(Body):
@@ -175,10 +171,7 @@ class FeedbackRequest(Body):
 
     model_config = ConfigDict(
         json_schema_extra={
-            "anyOf": [
-                {"required": [name], "properties": {name: {"type": kind}}}
-                for name, kind in _SAID.items()
-            ],
+            "anyOf": [{"required": [name]} for name in _SAID],
             "examples": [
                 {
                     "interaction_id": "019aa5b7-5d2c-7e0b-9d59-8c1f6f7f2f3a",
