@@ -4,13 +4,51 @@ import time
 from collections.abc import AsyncGenerator, Iterator, Sequence
 from typing import Any
 
+from typing_extensions import TypedDict
+
 from serving import events
 from serving.asking import Answer, Piece
 from serving.jobs import TokenLogprob
 from serving.problems import from_unexpected
 
 
-def completion(answers: Sequence[Answer], *, with_logprobs: bool) -> dict[str, Any]:
+class Usage(TypedDict):
+    """Tokens read and written."""
+
+    prompt_tokens: int
+    completion_tokens: int
+    total_tokens: int
+
+
+class Message(TypedDict):
+    """What the model says."""
+
+    role: str
+    content: str
+    refusal: str | None
+
+
+class Choice(TypedDict):
+    """One of the answers."""
+
+    index: int
+    message: Message
+    logprobs: dict[str, Any] | None
+    finish_reason: str
+
+
+class Completion(TypedDict):
+    """A whole completion; its id is the id of the interaction."""
+
+    id: str
+    object: str
+    created: int
+    model: str
+    choices: list[Choice]
+    usage: Usage
+
+
+def completion(answers: Sequence[Answer], *, with_logprobs: bool) -> Completion:
     """A whole completion; its id is the first answer's."""
     first = answers[0]
     return {
@@ -83,7 +121,7 @@ class Chunks:
         return self._chunk([choice])
 
     def _chunk(
-        self, choices: list[dict[str, Any]], *, usage: dict[str, int] | None = None
+        self, choices: list[dict[str, Any]], *, usage: Usage | None = None
     ) -> dict[str, Any]:
         chunk: dict[str, Any] = {
             "id": self._id,
@@ -95,7 +133,7 @@ class Chunks:
         return {**chunk, "usage": usage} if self._with_usage else chunk
 
 
-def _usage(answers: Sequence[Answer]) -> dict[str, int]:
+def _usage(answers: Sequence[Answer]) -> Usage:
     """The prompt counts once, as in OpenAI's API."""
     num_input = max(answer.reply.tokens_input for answer in answers)
     num_output = sum(answer.reply.tokens_output for answer in answers)

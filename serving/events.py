@@ -12,6 +12,10 @@ MEDIA_TYPE = "text/event-stream"
 DONE = "data: [DONE]\n\n"
 # Proxies on the way are not to gather what is meant to be read at once.
 HEADERS = {"Cache-Control": "no-cache", "X-Accel-Buffering": "no"}
+RESPONSES: dict[int | str, dict[str, Any]] = {
+    200: {"content": {MEDIA_TYPE: {"schema": {"type": "string"}}}}
+}
+"""For the OpenAPI document: with `stream`, the answer comes as events."""
 T = TypeVar("T")
 
 

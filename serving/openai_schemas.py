@@ -8,6 +8,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import (
     BeforeValidator,
+    ConfigDict,
     Field,
     GetCoreSchemaHandler,
     GetJsonSchemaHandler,
@@ -22,10 +23,13 @@ from pydantic_core.core_schema import no_info_after_validator_function
 from serving.schemas import (
     MAX_SEED,
     MAX_TEMPERATURE,
+    NO_NUL,
     Body,
     Id,
+    Integer,
     Limits,
     Storable,
+    Tokens,
     limit_tokens,
 )
 
@@ -85,19 +89,22 @@ def _known_role(role: Any) -> Any:
 
 _PART = {
     "type": "object",
-    "properties": {"type": {"const": "text"}, "text": {"type": "string", "pattern": "^[^\0]*$"}},
+    "properties": {"type": {"const": "text"}, "text": {"type": "string", "pattern": NO_NUL}},
     "required": ["type", "text"],
     "additionalProperties": False,
 }
-_CONTENT = {"anyOf": [{"type": "string", "pattern": "^[^\0]*$"}, {"type": "array", "items": _PART}]}
+_CONTENT = {"anyOf": [{"type": "string", "pattern": NO_NUL}, {"type": "array", "items": _PART}]}
+Stop = Annotated[Storable, Field(min_length=1, max_length=MAX_STOP_CHARS)]
+_STOP_SCHEMA = {
+    "type": "string",
+    "minLength": 1,
+    "maxLength": MAX_STOP_CHARS,
+    "pattern": NO_NUL,
+}
 _STOP = {
     "anyOf": [
-        {"type": "string", "minLength": 1, "maxLength": MAX_STOP_CHARS},
-        {
-            "type": "array",
-            "items": {"type": "string", "minLength": 1, "maxLength": MAX_STOP_CHARS},
-            "maxItems": MAX_STOPS,
-        },
+        _STOP_SCHEMA,
+        {"type": "array", "items": _STOP_SCHEMA, "maxItems": MAX_STOPS},
         {"type": "null"},
     ]
 }
@@ -127,27 +134,38 @@ class StreamOptions(Body):
 
 
 class ChatRequest(Body):
-    """A chat to be answered."""
+    """A conversation to be answered."""
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "examples": [
+                {
+                    "model": "kalimtak",
+                    "messages": [{"role": "user", "content": "Write an email"}],
+                    "user": "user-123",
+                }
+            ]
+        }
+    )
 
     model: Annotated[Storable, Field(min_length=1, max_length=MAX_MODEL_CHARS)]
     messages: Annotated[list[ChatMessage], Field(min_length=1, max_length=MAX_MESSAGES)]
-    max_tokens: Annotated[int, Field(ge=1)] | None = None
-    max_completion_tokens: Annotated[int, Field(ge=1)] | None = None
+    max_tokens: Tokens | None = None
+    max_completion_tokens: Tokens | None = None
     temperature: Annotated[float, Field(ge=0, le=MAX_TEMPERATURE)] | None = None
     """0 is greedy."""
     top_p: Annotated[float, Field(gt=0, le=1)] | None = None
-    top_k: Annotated[int, Field(ge=1, le=1000)] | None = None
+    top_k: Annotated[Integer, Field(ge=1, le=1000)] | None = None
     """Beyond OpenAI's API."""
-    n: Annotated[int, Field(ge=1, le=MAX_CHOICES)] | None = None
+    n: Annotated[Integer, Field(ge=1, le=MAX_CHOICES)] | None = None
     stop: Annotated[
-        list[Annotated[Storable, Field(min_length=1, max_length=MAX_STOP_CHARS)]] | None,
+        Annotated[list[Stop], Field(max_length=MAX_STOPS)] | None,
         BeforeValidator(lambda value: [value] if isinstance(value, str) else value),
-        Field(max_length=MAX_STOPS),
         WithJsonSchema(_STOP),
     ] = None
-    seed: Annotated[int, Field(ge=-MAX_SEED, le=MAX_SEED)] | None = None
+    seed: Annotated[Integer, Field(ge=-MAX_SEED, le=MAX_SEED)] | None = None
     logprobs: bool | None = None
-    top_logprobs: Annotated[int, Field(ge=0, le=MAX_TOP_LOGPROBS)] | None = None
+    top_logprobs: Annotated[Integer, Field(ge=0, le=MAX_TOP_LOGPROBS)] | None = None
     stream: bool | None = None
     stream_options: StreamOptions | None = None
     user: Id | None = None

@@ -7,6 +7,7 @@ from typing import Annotated, Any
 from pydantic import (
     AfterValidator,
     BaseModel,
+    BeforeValidator,
     ConfigDict,
     Field,
     ValidationInfo,
@@ -38,8 +39,30 @@ def _not_blank(value: str) -> str:
     return value
 
 
-Storable = Annotated[str, AfterValidator(_storable)]
-Text = Annotated[Storable, AfterValidator(_not_blank)]
+def _whole(value: Any) -> Any:
+    # In JSON, 1.0 is an integer.
+    return int(value) if isinstance(value, float) and value.is_integer() else value
+
+
+Integer = Annotated[int, BeforeValidator(_whole)]
+LIMIT = "x-limit"
+"""Marks the part of a schema whose bound is a setting; `serving.openapi` writes it in."""
+NO_NUL = r"^[^\u0000]*$"
+NOT_BLANK = r"^[^\u0000]*[^\s\u0000][^\u0000]*$"
+
+Storable = Annotated[str, AfterValidator(_storable), Field(json_schema_extra={"pattern": NO_NUL})]
+Text = Annotated[
+    str,
+    AfterValidator(_storable),
+    AfterValidator(_not_blank),
+    Field(
+        json_schema_extra={
+            "pattern": NOT_BLANK,
+            LIMIT: "max_text_chars",
+        }
+    ),
+]
+Tokens = Annotated[Integer, Field(ge=1, json_schema_extra={LIMIT: "max_new_tokens"})]
 Id = Annotated[Storable, Field(min_length=1, max_length=MAX_ID_CHARS)]
 Name = Annotated[Storable, Field(max_length=MAX_NAME_CHARS)]
 
@@ -78,6 +101,19 @@ def limit_tokens(value: int | None, info: ValidationInfo) -> int | None:
 class GenerateRequest(Body):
     """A text that a structured prompt is wanted for."""
 
+    model_config = ConfigDict(
+        json_schema_extra={
+            "examples": [
+                {
+                    "text": "Write a professional email to request a meeting",
+                    "language": "en",
+                    "target_tool": "email",
+                    "user_id": "user-123",
+                }
+            ]
+        }
+    )
+
     text: Text
     language: Name | None = "en"
     target_tool: Name | None = "general"
@@ -90,18 +126,33 @@ class GenerateRequest(Body):
     """Whose model is asked; unset, the default one's."""
     stream: bool = False
     """Send the answer as it is written, as server-sent events."""
-    max_tokens: Annotated[int, Field(ge=1)] | None = None
+    max_tokens: Tokens | None = None
     temperature: Annotated[float, Field(ge=0, le=MAX_TEMPERATURE)] | None = None
     """0 is greedy."""
     top_p: Annotated[float, Field(gt=0, le=1)] | None = None
-    seed: Annotated[int, Field(ge=0, le=MAX_SEED)] | None = None
+    seed: Annotated[Integer, Field(ge=0, le=MAX_SEED)] | None = None
 
     _text_fits = field_validator("text")(_limit_text)
     _max_tokens_fit = field_validator("max_tokens")(limit_tokens)
 
 
 class GenerateResponse(BaseModel):
-    """What /api/generate answers."""
+    """An answer, which is durable by now."""
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "examples": [
+                {
+                    "structured_prompt": "Role: assistant\nTask: Write an email",
+                    "model_output": "Role: assistant\nTask: Write an email",
+                    "tokens_used": 58,
+                    "interaction_id": "019aa5b7-5d2c-7e0b-9d59-8c1f6f7f2f3a",
+                    "model_version": "embedded-ft-1795311456",
+                    "role": "champion",
+                }
+            ]
+        }
+    )
 
     structured_prompt: str
     model_output: str
@@ -112,22 +163,40 @@ class GenerateResponse(BaseModel):
     role: str
 
 
+_SAID = ("score", "thumb", "feedback_text", "corrected_output")
+
+
 class FeedbackRequest(Body):
-    """What /api/feedback takes: at least one thing said of an answer."""
+    """What is said of an answer: at least one thing. A score implies its thumb."""
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "anyOf": [{"required": [name]} for name in _SAID],
+            "examples": [
+                {
+                    "interaction_id": "019aa5b7-5d2c-7e0b-9d59-8c1f6f7f2f3a",
+                    "score": 5,
+                    "feedback_text": "Perfect!",
+                }
+            ],
+        }
+    )
 
     interaction_id: Id
-    score: Annotated[int, Field(ge=1, le=5)] | None = None
-    thumb: Annotated[int, Field(ge=-1, le=1)] | None = None
-    feedback_text: Storable | None = None
+    score: Annotated[Integer, Field(ge=1, le=5)] | None = None
+    thumb: Annotated[Integer, Field(ge=-1, le=1)] | None = None
+    feedback_text: (
+        Annotated[Storable, Field(json_schema_extra={"pattern": NO_NUL, LIMIT: "max_text_chars"})]
+        | None
+    ) = None
     corrected_output: Text | None = None
 
     _text_fits = field_validator("feedback_text", "corrected_output")(_limit_text)
 
     @model_validator(mode="after")
     def _says_something(self) -> "FeedbackRequest":
-        said = (self.score, self.thumb, self.feedback_text, self.corrected_output)
-        if all(value is None for value in said):
-            raise ValueError("give at least one of score, thumb, feedback_text, corrected_output")
+        if all(getattr(self, name) is None for name in _SAID):
+            raise ValueError(f"give at least one of {', '.join(_SAID)}")
         return self
 
 

@@ -14,7 +14,7 @@ from serving.api.service import Service, ServiceDep
 from serving.auth import AdminDep
 from serving.schemas import json_schema
 
-router = APIRouter(prefix="/api/admin")
+router = APIRouter(prefix="/api/admin", tags=["Administration"])
 Change = Callable[[Session, Act, str], None]
 """Changes a workload inside a transaction."""
 

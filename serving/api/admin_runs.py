@@ -11,7 +11,7 @@ from serving.auth import AdminDep
 from serving.prefect_api import CURATE, RETRAIN
 from serving.schemas import json_schema
 
-router = APIRouter(prefix="/api/admin")
+router = APIRouter(prefix="/api/admin", tags=["Administration"])
 TRIGGER = "manual"
 
 

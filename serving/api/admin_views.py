@@ -25,7 +25,7 @@ from serving.api.service import Service, ServiceDep
 from serving.auth import AdminDep, ReviewerDep
 from serving.schemas import MAX_NAME_CHARS
 
-router = APIRouter(prefix="/api/admin")
+router = APIRouter(prefix="/api/admin", tags=["Administration"])
 NUM_DECISIONS = 5
 Workload = Annotated[
     str | None, Query(max_length=MAX_NAME_CHARS, description="Unset: the default.")

@@ -7,7 +7,7 @@ from importlib.metadata import version
 from fastapi import Depends, FastAPI
 from starlette.types import ASGIApp
 
-from serving import problems
+from serving import openapi, problems
 from serving.api import (
     admin_acts,
     admin_runs,
@@ -54,6 +54,7 @@ def create_api(service: Service) -> FastAPI:
     app = _Api(title="Kalimtak", version=version("kalimtak"), lifespan=_lifespan(service))
     app.state.service = service
     problems.install(app)
+    openapi.install(app, service.limits)
     app.add_middleware(RequestCaps)
     for module in LIMITED:
         app.include_router(module.router, dependencies=[Depends(limited)])

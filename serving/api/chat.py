@@ -7,18 +7,23 @@ from starlette.responses import JSONResponse, Response
 
 from serving import events
 from serving.api.body import parse, read_raw
-from serving.api.once import once, refuse_key
+from serving.api.once import DESCRIBED, once, refuse_key
 from serving.api.service import Service, ServiceDep, client_of
 from serving.asking import Ask, Client
 from serving.auth import Principal, PrincipalDep, acting_user
-from serving.completions import Chunks, completion
+from serving.completions import Chunks, Completion, completion
 from serving.openai_schemas import ChatMessage, ChatRequest
 from serving.schemas import MAX_SEED, json_schema
 
-router = APIRouter()
+router = APIRouter(tags=["OpenAI"])
 
 
-@router.post("/v1/chat/completions", openapi_extra=json_schema(ChatRequest))
+@router.post(
+    "/v1/chat/completions",
+    response_model=Completion,
+    openapi_extra=json_schema(ChatRequest) | DESCRIBED,
+    responses=events.RESPONSES,
+)
 async def complete(request: Request, service: ServiceDep, caller: PrincipalDep) -> Response:
     """Answer a conversation."""
     raw = await read_raw(request, service.limits)

@@ -6,18 +6,20 @@ from starlette.responses import JSONResponse, Response
 from registry.errors import NotFoundError
 from registry.interactions import Feedback
 from serving.api.body import parse, read_raw
-from serving.api.once import once
+from serving.api.once import DESCRIBED, once
 from serving.api.service import Service, ServiceDep
 from serving.auth import PrincipalDep, owner_of_rated
 from serving.errors import OverloadedError, RecordingError
 from serving.problems import ProblemError, overloaded
 from serving.schemas import FeedbackRequest, FeedbackResponse, json_schema
 
-router = APIRouter()
+router = APIRouter(tags=["Answers"])
 
 
 @router.post(
-    "/api/feedback", response_model=FeedbackResponse, openapi_extra=json_schema(FeedbackRequest)
+    "/api/feedback",
+    response_model=FeedbackResponse,
+    openapi_extra=json_schema(FeedbackRequest) | DESCRIBED,
 )
 async def feedback(request: Request, service: ServiceDep, caller: PrincipalDep) -> Response:
     """Say what an answer was worth."""

@@ -8,18 +8,21 @@ from starlette.responses import JSONResponse, Response
 from registry import prompts
 from serving import events
 from serving.api.body import parse, read_raw
-from serving.api.once import once, refuse_key
+from serving.api.once import DESCRIBED, once, refuse_key
 from serving.api.service import Service, ServiceDep, client_of
 from serving.asking import Answer, Ask, Client, Piece
 from serving.auth import Principal, PrincipalDep, acting_user
 from serving.problems import from_unexpected
 from serving.schemas import GenerateRequest, GenerateResponse, json_schema
 
-router = APIRouter()
+router = APIRouter(tags=["Answers"])
 
 
 @router.post(
-    "/api/generate", response_model=GenerateResponse, openapi_extra=json_schema(GenerateRequest)
+    "/api/generate",
+    response_model=GenerateResponse,
+    openapi_extra=json_schema(GenerateRequest) | DESCRIBED,
+    responses=events.RESPONSES,
 )
 async def generate(request: Request, service: ServiceDep, caller: PrincipalDep) -> Response:
     """Write a structured prompt for a text."""

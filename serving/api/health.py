@@ -8,7 +8,7 @@ from registry.deployment import DesiredState
 from serving.api.service import ServiceDep
 from serving.problems import ProblemError
 
-router = APIRouter()
+router = APIRouter(tags=["Probes"])
 
 
 @router.get("/healthz")

@@ -14,7 +14,7 @@ from serving.auth import PrincipalDep, may_read_user
 from serving.problems import ProblemError
 from serving.schemas import MAX_ID_CHARS, HistoryItem, HistoryResponse
 
-router = APIRouter()
+router = APIRouter(tags=["Answers"])
 
 
 # Of type "path", since an id may hold slashes.

@@ -11,7 +11,7 @@ from serving import naming
 from serving.api.service import Service, ServiceDep
 from serving.auth import PrincipalDep
 
-router = APIRouter()
+router = APIRouter(tags=["OpenAI"])
 
 
 class Model(BaseModel):

@@ -3,6 +3,7 @@
 import asyncio
 import hashlib
 import json
+import re
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from datetime import timedelta
@@ -21,6 +22,17 @@ from serving.problems import RETRY_AFTER, ProblemError
 HEADER = "Idempotency-Key"
 REPLAYED = {"Idempotent-Replayed": "true"}
 MAX_KEY_CHARS = 255
+_KEY = re.compile(rf"[!-~]{{1,{MAX_KEY_CHARS}}}")
+_PARAMETER = {
+    "name": HEADER,
+    "in": "header",
+    "required": False,
+    "description": "Repeating the request with the same key and body within 24 hours gives the "
+    "first answer again, with the header Idempotent-Replayed. Not for streams.",
+    "schema": {"type": "string", "pattern": "^[!-~]+$", "minLength": 1, "maxLength": MAX_KEY_CHARS},
+}
+DESCRIBED = {"parameters": [_PARAMETER]}
+"""For the OpenAPI document of routes that may be repeated."""
 LEASE_MARGIN_S = 30.0
 """Beyond the longest request: then its router must have died."""
 
@@ -69,9 +81,9 @@ def key_of(request: Request) -> str | None:
     key = request.headers.get(HEADER)
     if key is None:
         return None
-    if not 1 <= len(key) <= MAX_KEY_CHARS or not key.isascii() or not key.isprintable():
+    if _KEY.fullmatch(key) is None:
         raise ProblemError(
-            400, f"{HEADER}: must have 1 to {MAX_KEY_CHARS} visible characters", field=HEADER
+            400, f"{HEADER}: must be 1 to {MAX_KEY_CHARS} visible ASCII characters", field=HEADER
         )
     return key
 

@@ -219,6 +219,13 @@ def test_what_cannot_be_honoured_is_refused_by_name(
     assert rows(installation) == []
 
 
+def test_null_stands_for_what_is_left_out(live: Live) -> None:
+    fields = ("stop", "n", "tools", "stream", "stream_options", "logprobs", "user", "seed")
+    body = {"model": "kalimtak", "messages": HELLO, **dict.fromkeys(fields)}
+    answer = httpx.post(f"{live.url}/v1/chat/completions", json=body)
+    assert answer.status_code == 200, answer.text
+
+
 def test_logprobs_are_passed_on(client: openai.OpenAI, live: Live) -> None:
     answer = client.chat.completions.create(
         model="kalimtak", messages=HELLO, logprobs=True, top_logprobs=2
