@@ -1,4 +1,4 @@
-"""The engine's speed: python -m benchmarks.bench_engine [--device cuda] [--quick] [--out FILE]
+"""The engine's speed: python -m benchmarks.bench_engine [--device cuda] [--rounds N] [--out FILE]
 
 Tokens generated per CPU-second (on a GPU: per second), at 1, 8 and 32 requests at a time of
 mixed prompt and answer lengths, against transformers' own continuous batching and against
@@ -216,6 +216,7 @@ def measure(size: str, bench: Bench, *, rounds: int) -> list[Figure]:
     unit = "tokens per second" if bench.cuda else "tokens per CPU-second"
     warm_up(bench)
     for number in CONCURRENCY:
+        last = number == CONCURRENCY[-1]
         ours, theirs, alone, one, two = [], [], [], [], []
         for seed in range(rounds):
             load = load_of(number, seed=seed)
@@ -224,22 +225,21 @@ def measure(size: str, bench: Bench, *, rounds: int) -> list[Figure]:
             ours.append(bench.ours(load, number))
             with bench.manager() as manager:
                 theirs.append(bench.continuous(load, number, manager))
-            if number > 1:
+            if last:
                 one.append(bench.ours(load, number, ("one",)))
                 two.append(bench.ours(load, number, ("one", "two")))
         at = f"{size}, {number} at a time"
         speed = _median(ours)
-        last = number == CONCURRENCY[-1]
         figures += [
             _over(f"{at}", speed, unit, "transformers' continuous batching", _median(theirs),
                   1.5 if last else None),
             _over(f"{at}", speed, unit, "generate, one by one", _median(alone),
                   8 if last else None),
         ]  # fmt: skip
-        if number > 1:
+        if last:
             figures.append(
                 _over(f"{at}, two adapters mixed", _median(two), unit, "one adapter",
-                      _median(one), 1 / 1.15 if last else None)
+                      _median(one), 1 / 1.15)
             )  # fmt: skip
     return figures
 
@@ -299,19 +299,18 @@ def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=main.__doc__)
     parser.add_argument("--device", choices=tuple(DEVICE_SIZES), default="cpu")
     parser.add_argument("--size", choices=tuple(SIZES), action="append")
-    parser.add_argument("--quick", action="store_true", help="one round")
+    parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--out", type=Path)
     options = parser.parse_args(arguments)
     torch.set_num_threads(1)
-    rounds = 1 if options.quick else 3
     figures: list[Figure] = []
     for size in options.size or DEVICE_SIZES[options.device]:
         with tempfile.TemporaryDirectory() as folder:
             bench = Bench(size, device=options.device, folder=Path(folder))
-            found = measure(size, bench, rounds=rounds)
+            found = measure(size, bench, rounds=options.rounds)
         _print(found)
         figures += found
-    sizes = {"rounds": rounds, "prompt tokens": "16 to 192", "new tokens": "16 to 96"}
+    sizes = {"rounds": options.rounds, "prompt tokens": "16 to 192", "new tokens": "16 to 96"}
     write_results("engine", figures, sizes=sizes, out=options.out)
 
 
