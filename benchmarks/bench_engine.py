@@ -1,4 +1,4 @@
-"""The engine's speed: python -m benchmarks.bench_engine [--device cuda] [--quick] [--out FILE]
+"""The engine's speed: python -m benchmarks.bench_engine [--device cuda] [--rounds N] [--out FILE]
 
 Tokens generated per CPU-second (on a GPU: per second), at 1, 8 and 32 requests at a time of
 mixed prompt and answer lengths, against transformers' own continuous batching and against
@@ -76,11 +76,11 @@ class Run:
 
 
 def load_of(number: int, *, seed: int) -> list[Asked]:
-    """Three rounds of requests with prompts of 16 to 192 tokens and answers of 16 to 128."""
+    """`number` twice: requests with prompts of 16 to 192 tokens and answers of 16 to 96."""
     rng = random.Random(seed)
     return [
-        Asked([rng.randrange(3, 2000) for _ in range(rng.randint(16, 192))], rng.randint(16, 128))
-        for _ in range(3 * number)
+        Asked([rng.randrange(3, 2000) for _ in range(rng.randint(16, 192))], rng.randint(16, 96))
+        for _ in range(max(4, 2 * number))
     ]
 
 
@@ -88,8 +88,8 @@ class Bench:
     """One model, run in three ways on the same weights."""
 
     def __init__(self, size: str, *, device: str, folder: Path) -> None:
-        self._cuda = device == "cuda"
-        dtype = torch.bfloat16 if self._cuda else torch.float32
+        self.cuda = device == "cuda"
+        dtype = torch.bfloat16 if self.cuda else torch.float32
         base = resolve("embedded")
         self.plain = _model(size, base, dtype).to(device).eval()
         self.plain.generation_config.eos_token_id = None
@@ -181,62 +181,71 @@ class Bench:
         """transformers' continuous batching, sized by its own rules, without an end mark."""
         return self.plain.continuous_batching_context_manager(
             generation_config=GenerationConfig(
-                do_sample=False, eos_token_id=-1, pad_token_id=0, max_new_tokens=128
+                do_sample=False, eos_token_id=-1, pad_token_id=0, max_new_tokens=96
             ),
             continuous_batching_config=ContinuousBatchingConfig(
                 # On a CPU it would take most of the machine's memory at once.
-                max_memory_percent=None if self._cuda else 0.05
+                max_memory_percent=None if self.cuda else 0.05
             ),
         )
 
     def _timed(self, work: Callable[[], int]) -> Run:
-        clock = time.perf_counter if self._cuda else time.process_time
-        if self._cuda:
+        clock = time.perf_counter if self.cuda else time.process_time
+        if self.cuda:
             torch.cuda.synchronize()
         started = clock()
         tokens = work()
-        if self._cuda:
+        if self.cuda:
             torch.cuda.synchronize()
         return Run(tokens, clock() - started)
+
+
+def warm_up(bench: Bench) -> None:
+    """Everything once: what is done only the first time is not measured."""
+    load = load_of(2, seed=0)
+    bench.sequential(load[:1])
+    for adapters in ((None,), ("one",), ("one", "two")):
+        bench.ours(load, 2, adapters)
+    with bench.manager() as manager:
+        bench.continuous(load, 2, manager)
 
 
 def measure(size: str, bench: Bench, *, rounds: int) -> list[Figure]:
     """All figures of one model; the ways take turns, so that noise hits all alike."""
     figures = []
-    unit = "tokens per second" if bench._cuda else "tokens per CPU-second"
+    unit = "tokens per second" if bench.cuda else "tokens per CPU-second"
+    warm_up(bench)
     for number in CONCURRENCY:
+        last = number == CONCURRENCY[-1]
         ours, theirs, alone, one, two = [], [], [], [], []
-        for seed in range(rounds + 1):
+        for seed in range(rounds):
             load = load_of(number, seed=seed)
             # One after the other, a part of the load tells the speed of all of it.
             alone.append(bench.sequential(load[:4]))
             ours.append(bench.ours(load, number))
             with bench.manager() as manager:
-                bench.continuous(load[:1], 1, manager)
                 theirs.append(bench.continuous(load, number, manager))
-            if number > 1:
+            if last:
                 one.append(bench.ours(load, number, ("one",)))
                 two.append(bench.ours(load, number, ("one", "two")))
         at = f"{size}, {number} at a time"
         speed = _median(ours)
-        last = number == CONCURRENCY[-1]
         figures += [
             _over(f"{at}", speed, unit, "transformers' continuous batching", _median(theirs),
                   1.5 if last else None),
             _over(f"{at}", speed, unit, "generate, one by one", _median(alone),
                   8 if last else None),
         ]  # fmt: skip
-        if number > 1:
+        if last:
             figures.append(
                 _over(f"{at}, two adapters mixed", _median(two), unit, "one adapter",
-                      _median(one), 1 / 1.15 if last else None)
+                      _median(one), 1 / 1.15)
             )  # fmt: skip
     return figures
 
 
 def _median(runs: Sequence[Run]) -> float:
-    """The first round warms up."""
-    return median(run.speed for run in runs[1:])
+    return median(run.speed for run in runs)
 
 
 def _over(
@@ -263,10 +272,8 @@ def _adapter(config: Any, folder: Path, *, seed: int) -> Path:
     """A LoRA of rank 8 on all linear layers, made without the base's weights."""
     with torch.device("meta"):
         model = Qwen3ForCausalLM(config)
-        peft = get_peft_model(
-            model,
-            LoraConfig(r=8, lora_alpha=16, target_modules="all-linear", task_type="CAUSAL_LM"),
-        )
+        lora = LoraConfig(r=8, lora_alpha=16, target_modules="all-linear", task_type="CAUSAL_LM")
+        peft = get_peft_model(model, lora)
     torch.manual_seed(seed)
     peft.to_empty(device="cpu")
     for name, parameter in peft.named_parameters():
@@ -278,13 +285,13 @@ def _adapter(config: Any, folder: Path, *, seed: int) -> Path:
 
 def _print(figures: Sequence[Figure]) -> None:
     for figure in figures:
-        holds = (
-            "" if figure.holds is None else f"  {figure.goal}: {'yes' if figure.holds else 'no'}"
-        )
-        print(  # noqa: T201
+        line = (
             f"{figure.name:42} {figure.value:9.0f} {figure.unit}, "
-            f"{figure.ratio or 0:5.2f} × {figure.peer} ({figure.peer_value:.0f}){holds}"
+            f"{figure.ratio or 0:5.2f} × {figure.peer} ({figure.peer_value:.0f})"
         )
+        if figure.goal:
+            line += f"  {figure.goal}: {'yes' if figure.holds else 'no'}"
+        print(line, flush=True)  # noqa: T201
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -292,19 +299,18 @@ def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=main.__doc__)
     parser.add_argument("--device", choices=tuple(DEVICE_SIZES), default="cpu")
     parser.add_argument("--size", choices=tuple(SIZES), action="append")
-    parser.add_argument("--quick", action="store_true", help="one round")
+    parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--out", type=Path)
     options = parser.parse_args(arguments)
     torch.set_num_threads(1)
-    rounds = 1 if options.quick else 3
     figures: list[Figure] = []
     for size in options.size or DEVICE_SIZES[options.device]:
         with tempfile.TemporaryDirectory() as folder:
             bench = Bench(size, device=options.device, folder=Path(folder))
-            found = measure(size, bench, rounds=rounds)
+            found = measure(size, bench, rounds=options.rounds)
         _print(found)
         figures += found
-    sizes = {"rounds": rounds, "prompt tokens": "16 to 192", "new tokens": "16 to 128"}
+    sizes = {"rounds": options.rounds, "prompt tokens": "16 to 192", "new tokens": "16 to 96"}
     write_results("engine", figures, sizes=sizes, out=options.out)
 
 

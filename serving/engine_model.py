@@ -39,7 +39,7 @@ class ChatModel:
         )
         self.module = loaded.to(device).eval().requires_grad_(False)
         self.dtype: torch.dtype = self.module.dtype
-        self.context: int = self.module.config.max_position_embeddings
+        self.context = _context(self.module)
         self.ends = _end_tokens(self.module, self._tokenizer)
         self._special = tuple(self._tokenizer.all_special_tokens)
         self.shapes = self._check()
@@ -47,7 +47,7 @@ class ChatModel:
     def encode(self, messages: Sequence[Mapping[str, Any]]) -> list[int]:
         """The chat's token ids. Text that spells a control token is not taken for one."""
         cleaned = [
-            {**message, "content": without(str(message["content"]), self._special)}
+            {**message, "content": without(str(message["content"] or ""), self._special)}
             for message in messages
         ]
         text = self._tokenizer.apply_chat_template(
@@ -137,6 +137,16 @@ def without(text: str, special: Sequence[str]) -> str:
         for token in special:
             text = text.replace(token, "")
     return text
+
+
+def _context(model: Any) -> int:
+    context = getattr(model.config, "max_position_embeddings", None)
+    if not isinstance(context, int):
+        raise EngineError(
+            f"{type(model).__name__} says no max_position_embeddings: this engine serves decoders "
+            "with attention over a bounded context"
+        )
+    return context
 
 
 def _end_tokens(model: Any, tokenizer: Any) -> frozenset[int]:

@@ -77,7 +77,8 @@ class StackedLora:
         head = outputs.get_output_embeddings()
         for name, module in self._modules.items():
             # In place of a hook, which costs a small layer as much as its product.
-            module.forward = self._forward(name, module.forward, is_head=module is head)
+            forward = self._forward(name, module.forward, is_head=module is head)
+            module.forward = forward  # type: ignore[method-assign, assignment]
 
     @property
     def names(self) -> frozenset[str]:

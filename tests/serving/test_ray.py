@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import shutil
 import signal
@@ -227,6 +228,36 @@ async def test_a_killed_model_replica_costs_no_request(served: Installation) -> 
         os.kill(replica_process(served, "Champion"), signal.SIGKILL)
         await until_asked(traffic, 20)
     assert traffic.failures == []
+
+
+def test_what_nobody_waits_for_is_ended_on_the_replica(tmp_path: Path, tiny_base: Path) -> None:
+    settings = served_settings(tmp_path, tiny_base)
+    open_database(settings.resolved_database_url).close()
+    (tmp_path / "settings.json").write_text(settings.model_dump_json())
+    ray_folder = tempfile.mkdtemp(prefix="kr", dir="/tmp")
+    seen = subprocess.run(
+        [
+            sys.executable,
+            "-m",
+            "tests.serving.replica_process",
+            tmp_path / "settings.json",
+            ray_folder,
+        ],
+        env={**os.environ, **environment(settings), "PYTHONPATH": str(ROOT)},
+        cwd=tmp_path,
+        stdout=subprocess.PIPE,
+        text=True,
+        check=True,
+    )
+    shutil.rmtree(ray_folder)
+    assert json.loads(seen.stdout.splitlines()[-1]) == {
+        "streamed": True,
+        "closed_frees": True,
+        "cancelled_frees": True,
+        "killed": ["failed"],
+        "retried": "ok",
+        "lost": 1,
+    }
 
 
 def observed(database: Database, generation: int) -> bool:

@@ -1,0 +1,149 @@
+"""Streams from, cancels and kills replicas on a Ray cluster of its own; prints what it saw.
+
+`python -m tests.serving.replica_process SETTINGS.json RAY_FOLDER`
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import signal
+import sys
+import time
+from contextlib import aclosing
+from pathlib import Path
+from typing import Any
+
+import ray
+from ray import serve
+
+from registry.settings import Settings
+from serving.jobs import Delta, Job, Reply
+from serving.replica import CHAMPION, ModelReplica, ReplicaHandles
+
+STEP_S = 0.05
+LONG = Job(
+    messages=[{"role": "user", "content": "x"}],
+    digest=None,
+    max_new_tokens=400,
+    # So that the end mark is as rare as any token.
+    temperature=9.0,
+    seed=3,
+)
+SHORT = Job(messages=LONG.messages, digest=None, max_new_tokens=6, temperature=9.0, seed=3)
+
+
+class SlowReplica(ModelReplica):
+    """A replica that takes its time, and tells what it does."""
+
+    async def __init__(self, settings: Settings, kind: str) -> None:  # type: ignore[misc]
+        await super().__init__(settings, kind)
+        engine: Any = self._worker._engine
+        self._core = engine._core
+        step = self._core.step
+
+        def slow_step() -> bool:
+            time.sleep(STEP_S)
+            return bool(step())
+
+        self._core.step = slow_step
+
+    def running(self) -> int:
+        return int(self._core.num_running)
+
+    def pid(self) -> int:
+        return os.getpid()
+
+
+class FakeRouterState:
+    """Knows of replicas of both kinds; counts those that were lost."""
+
+    lost = 0
+
+    def has(self, kind: str) -> bool:
+        return bool(kind)
+
+    def lose(self, kind: str) -> None:
+        self.lost += bool(kind)
+
+
+class Driver:
+    """What a router does with its handles."""
+
+    def __init__(self, replicas: Any) -> None:
+        self._replica = replicas
+        self._state: Any = FakeRouterState()
+        self._handles = ReplicaHandles(champion=replicas, challenger=replicas, state=self._state)
+
+    async def run(self) -> dict[str, Any]:
+        return {
+            "streamed": await self._streamed(),
+            "closed_frees": await self._closed(),
+            "cancelled_frees": await self._cancelled(),
+            "killed": await self._killed(),
+            "retried": (await self._handles.generate(SHORT, role=CHAMPION)).status,
+            "lost": self._state.lost,
+        }
+
+    async def _streamed(self) -> bool:
+        whole = await self._handles.generate(SHORT, role=CHAMPION)
+        *deltas, reply = [event async for event in self._handles.stream(SHORT, role=CHAMPION)]
+        text = "".join(delta.text for delta in deltas if isinstance(delta, Delta))
+        return whole.ok and isinstance(reply, Reply) and reply.text == text == whole.text
+
+    async def _closed(self) -> bool:
+        events: Any = self._handles.stream(LONG, role=CHAMPION)
+        async with aclosing(events):
+            await anext(events)
+            assert await self._replica.running.remote() == 1
+        return await self._idle()
+
+    async def _cancelled(self) -> bool:
+        task = asyncio.create_task(self._handles.generate(LONG, role=CHAMPION))
+        while await self._replica.running.remote() == 0:
+            await asyncio.sleep(0.01)
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+        return task.cancelled() and await self._idle()
+
+    async def _killed(self) -> list[str]:
+        statuses = []
+        async for event in self._handles.stream(LONG, role=CHAMPION):
+            if isinstance(event, Reply):
+                statuses.append(event.status)
+            elif self._state.lost == 0 and not statuses:
+                os.kill(await self._replica.pid.remote(), signal.SIGKILL)
+        return statuses
+
+    async def _idle(self) -> bool:
+        """Whether the replica has nothing to do long before the answer would have ended."""
+        for _ in range(100):
+            if await self._replica.running.remote() == 0:
+                return True
+            await asyncio.sleep(STEP_S / 2)
+        return False
+
+
+def main() -> None:
+    settings = Settings.model_validate_json(Path(sys.argv[1]).read_text())
+    ray.init(
+        num_cpus=4,
+        include_dashboard=False,
+        object_store_memory=80 * 2**20,
+        _temp_dir=sys.argv[2],
+        logging_level="warning",
+        log_to_driver=False,
+    )
+    serve.start(proxy_location="Disabled")
+    few = {"ray_actor_options": {"num_cpus": 0.1}}
+    replica = serve.deployment(SlowReplica, name="Models", max_ongoing_requests=9, **few)
+    driver = serve.deployment(Driver, **few).bind(replica.bind(settings, CHAMPION))
+    handle = serve.run(driver, name="replicas", route_prefix=None)
+    sys.stdout.write(json.dumps(handle.run.remote().result(timeout_s=120)) + "\n")
+    serve.shutdown()
+    ray.shutdown()
+
+
+if __name__ == "__main__":
+    main()
