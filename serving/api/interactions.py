@@ -1,6 +1,7 @@
 """POST /api/interactions: answers that something else has given, one or a batch."""
 
 import asyncio
+from typing import Any
 
 from fastapi import APIRouter, Request
 from sqlalchemy.exc import SQLAlchemyError
@@ -18,31 +19,53 @@ RETRY_AFTER = {"Retry-After": "1"}
 
 router = APIRouter()
 
-_ITEM = LoggedInteraction.model_json_schema(ref_template="#/components/schemas/{model}")
+
+def _item_schema() -> dict[str, Any]:
+    """The schema of one interaction, without references: the document has no such components."""
+    schema = LoggedInteraction.model_json_schema()
+    parts = schema.pop("$defs")
+
+    def inline(value: Any) -> Any:
+        if isinstance(value, list):
+            return [inline(part) for part in value]
+        if not isinstance(value, dict):
+            return value
+        if "$ref" in value:
+            return inline(parts[value["$ref"].rpartition("/")[2]])
+        return {name: inline(part) for name, part in value.items()}
+
+    return dict(inline(schema))
+
+
+_BATCH_SCHEMA = {
+    "type": "object",
+    "title": "Batch",
+    "additionalProperties": False,
+    "required": [BATCH],
+    "properties": {
+        BATCH: {"type": "array", "minItems": 1, "maxItems": MAX_BATCH, "items": _item_schema()}
+    },
+}
+_EXAMPLE = {
+    "interactions": [
+        {
+            "id": "order-17",
+            "created_at": "2026-01-14T12:00:00+01:00",
+            "messages": [{"role": "user", "content": "Where is my order?"}],
+            "model_output": "On its way.",
+            "model_version": "gpt-x",
+            "user_id": "user-123",
+            "feedback": {"score": 4},
+        }
+    ]
+}
 _SCHEMA = {
     "requestBody": {
         "required": True,
         "content": {
             "application/json": {
-                "schema": {
-                    "oneOf": [
-                        {key: value for key, value in _ITEM.items() if key != "$defs"},
-                        {
-                            "type": "object",
-                            "title": "Batch",
-                            "additionalProperties": False,
-                            "required": [BATCH],
-                            "properties": {
-                                BATCH: {
-                                    "type": "array",
-                                    "minItems": 1,
-                                    "maxItems": MAX_BATCH,
-                                    "items": {"type": "object"},
-                                }
-                            },
-                        },
-                    ]
-                },
+                "schema": {"oneOf": [_item_schema(), _BATCH_SCHEMA]},
+                "example": _EXAMPLE,
             }
         },
     }

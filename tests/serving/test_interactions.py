@@ -146,6 +146,17 @@ async def test_feedback_that_an_interrupted_attempt_left_out_is_made_up_for(
     assert rows(installation)["a"].user_feedback == -1
 
 
+async def test_the_document_describes_the_body_completely_by_a_valid_example(
+    router: Router,
+) -> None:
+    document = (await router.client.get("/openapi.json")).json()
+    body = document["paths"]["/api/interactions"]["post"]["requestBody"]["content"]
+    described = body["application/json"]
+    assert "$ref" not in json.dumps(described)
+    assert "feedback" in json.dumps(described["schema"])
+    assert (await post(router, described["example"])).json()["created"] == 1
+
+
 FAULTS: list[tuple[dict[str, Any], str]] = [
     ({"model_output": ""}, "model_output"),
     ({"input_text": None}, "input_text"),
