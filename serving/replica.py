@@ -8,6 +8,7 @@ from typing import Any, cast
 
 from ray import serve
 from ray.exceptions import RayActorError
+from ray.serve.exceptions import BackPressureError
 from ray.serve.handle import DeploymentHandle
 
 from registry.db import Database
@@ -86,6 +87,8 @@ class ReplicaHandles(Models):
             sent_at = time.monotonic()
             try:
                 return cast(Reply, await self._handles[kind].generate.remote(job))
+            except BackPressureError:
+                return Reply(status="overloaded", detail="too many requests wait for a replica")
             except RayActorError:
                 self._state.lose(kind)
             if time.monotonic() - sent_at < RETRY_PAUSE_S:
