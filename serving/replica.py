@@ -15,6 +15,7 @@ from registry.db import Database
 from registry.settings import Settings
 from serving.jobs import Job, Models, Reply
 from serving.last_view import LastView
+from serving.logs import configure_logs
 from serving.routing import Role
 from serving.state import Poller, ReplicaState, Reporter, RouterState
 
@@ -34,6 +35,7 @@ class ModelReplica:
         # torch is imported only where a model runs: routers stay small and start fast.
         from serving.worker import make_worker
 
+        configure_logs(settings.log)
         self._database = Database(settings.resolved_database_url, patience_s=PATIENCE_S)
         self._worker = await asyncio.to_thread(make_worker, settings)
         self._reporter = Reporter(self._database, replica_id=replica_id(), kind=kind)
