@@ -129,6 +129,8 @@ def _models(name: str, kind: str, num_replicas: int, settings: Settings) -> Appl
         name=name,
         num_replicas=num_replicas,
         max_ongoing_requests=serving.max_batch_size * REPLICA_QUEUED_BATCHES,
+        # Of each router; beyond it a request is refused at once.
+        max_queued_requests=serving.max_batch_size * REPLICA_QUEUED_BATCHES,
         health_check_period_s=HEALTH_CHECK_PERIOD_S,
         graceful_shutdown_timeout_s=SHUTDOWN_S,
         ray_actor_options={

@@ -74,7 +74,7 @@ class Observed:
         route = getattr(scope.get("route"), "path", UNROUTED)
         about = {"workload": facts.workload, "version": facts.version, "role": facts.role}
         self._metrics.request(route=route, status=status, seconds=seconds, **about)
-        if facts.reply is not None:
+        if facts.reply is not None and facts.reply.ok:
             self._metrics.reply(facts.reply, **about)
         level = logging.DEBUG if route in QUIET else logging.INFO
         if logger.isEnabledFor(level):

@@ -10,6 +10,7 @@ from typing import Any, cast
 
 from ray import serve
 from ray.exceptions import RayActorError
+from ray.serve.exceptions import BackPressureError
 from ray.serve.handle import DeploymentHandle
 
 from registry.db import Database
@@ -17,6 +18,7 @@ from registry.settings import Settings
 from serving.errors import EngineError
 from serving.jobs import Delta, Job, Models, Reply
 from serving.last_view import LastView
+from serving.logs import configure_logs
 from serving.routing import Role
 from serving.state import Poller, ReplicaState, Reporter, RouterState
 
@@ -24,6 +26,7 @@ CHAMPION = "champion"
 CHALLENGER = "challenger"
 MAX_ATTEMPTS = 6
 RETRY_PAUSE_S = 0.05
+OVERLOADED = Reply(status="overloaded", detail="too many requests wait for a replica")
 UNREACHABLE = Reply(status="unreachable", detail="every replica that was asked has died")
 PATIENCE_S = 2.0
 """How long a report may wait for a locked database; the next one comes soon."""
@@ -37,6 +40,7 @@ class ModelReplica:
         # torch is imported only where a model runs: routers stay small and start fast.
         from serving.worker import make_worker
 
+        configure_logs(settings.log)
         self._database = Database(settings.resolved_database_url, patience_s=PATIENCE_S)
         self._worker = await asyncio.to_thread(make_worker, settings)
         self._reporter = Reporter(self._database, replica_id=replica_id(), kind=kind)
@@ -101,6 +105,8 @@ class ReplicaHandles(Models):
             response: Any = self._handles[kind].generate.remote(job)
             try:
                 return cast(Reply, await response)
+            except BackPressureError:
+                return OVERLOADED
             except RayActorError:
                 self._state.lose(kind)
             except asyncio.CancelledError:
@@ -117,6 +123,9 @@ class ReplicaHandles(Models):
                 async for piece in pieces:
                     begun = True
                     yield piece
+                return
+            except BackPressureError:
+                yield OVERLOADED
                 return
             except RayActorError:
                 self._state.lose(kind)

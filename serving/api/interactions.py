@@ -64,7 +64,7 @@ _SCHEMA = {
         "required": True,
         "content": {
             "application/json": {
-                "schema": {"oneOf": [_item_schema(), _BATCH_SCHEMA]},
+                "schema": {"title": "Intake", "oneOf": [_item_schema(), _BATCH_SCHEMA]},
                 "example": _EXAMPLE,
             }
         },

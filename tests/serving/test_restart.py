@@ -79,6 +79,7 @@ def ask(settings: Settings, text: str) -> httpx.Response:
     return httpx.post(
         f"http://127.0.0.1:{settings.serving.port}/api/generate",
         json={"text": text, "max_tokens": 2},
+        headers={"x-request-id": "abc-1"},
         timeout=90,
     )
 
@@ -97,7 +98,9 @@ def test_killed_altogether_it_starts_again_and_has_lost_nothing(
     settings = served_settings(tmp_path, tiny_base)
     (tmp_path / "settings.json").write_text(settings.model_dump_json())
     with system(settings) as process:
-        assert ask(settings, "before").status_code == 200
+        answer = ask(settings, "before")
+        assert answer.status_code == 200
+        assert answer.headers.get_list("x-request-id") == ["abc-1"]
         lock = sqlite3.connect(tmp_path / "kalimtak.db", isolation_level=None)
         lock.execute("BEGIN IMMEDIATE")
         assert ask(settings, "during an outage").status_code == 200
