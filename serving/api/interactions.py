@@ -17,7 +17,7 @@ from serving.problems import ProblemError
 BATCH = "interactions"
 RETRY_AFTER = {"Retry-After": "1"}
 
-router = APIRouter()
+router = APIRouter(tags=["Answers"])
 
 
 def _item_schema() -> dict[str, Any]:

@@ -6,13 +6,14 @@ from fastapi import APIRouter
 from starlette.responses import Response
 
 from serving.api.service import ServiceDep
+from serving.auth import ReviewerDep
 from serving.metrics import CONTENT_TYPE
 
-router = APIRouter()
+router = APIRouter(tags=["Probes"])
 
 
 @router.get("/metrics", response_class=Response)
-async def metrics(service: ServiceDep) -> Response:
+async def metrics(service: ServiceDep, _caller: ReviewerDep) -> Response:
     """The numbers of all processes on this machine."""
     for workload, view in service.state.views.items():
         service.metrics.share(workload, view.share)

@@ -61,7 +61,7 @@ def scores(installation: Installation) -> dict[str, int | None]:
 
 
 async def until_empty(recorder: Recorder) -> None:
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(60):
         while recorder.into == "spool":
             await asyncio.sleep(0.01)
 
@@ -191,7 +191,7 @@ async def test_feedback_on_nothing_is_told_so_or_set_aside_where_nobody_could_te
         await until_empty(recorder)
         assert len(recorder.spool.parked) == 1
         late = PARKED_FOR
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(60):
             while recorder.spool.parked:
                 await asyncio.sleep(0.01)
     text = (installation.settings.home / "spool" / "quarantine.jsonl").read_text()
@@ -213,7 +213,7 @@ async def test_feedback_waits_for_the_answer_in_another_routers_spool(
         assert len(recorder.spool.parked) == 1
         other_database.away = False
         await until_empty(other)
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(60):
             while recorder.spool.parked:
                 await asyncio.sleep(0.01)
     other_database.close()
@@ -281,7 +281,7 @@ def test_whatever_happens_what_was_acknowledged_is_there_once(
                 recorder = Recorder(database, installation.keyring, spool=spool)
                 recorder.start()
         database.away, database.lost_commits = False, 0
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(60):
             while list(spools.glob("*/*.spool")) or recorder.spool.parked:
                 await asyncio.sleep(0.005)
         await recorder.stop()

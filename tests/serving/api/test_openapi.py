@@ -20,7 +20,12 @@ from tests.support.fake_prefect import fake_prefect
 
 NUM_EXAMPLES = 12
 # Rules between fields, which a schema cannot tell: an example may break them.
-HAS_CROSS_RULES = ("/v1/chat/completions", "/api/generate", "/api/feedback")
+HAS_CROSS_RULES = (
+    "/v1/chat/completions",
+    "/api/generate",
+    "/api/feedback",
+    "/api/interactions",
+)
 
 
 @pytest.fixture
