@@ -9,7 +9,7 @@ import os
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
@@ -49,6 +49,10 @@ class ServingSettings(Part):
     """Threads of each model replica."""
     max_batch_size: Count = 32
     """Requests generated together."""
+    engine: Literal["torch", "vllm"] = "torch"
+    """What generates: the built-in engine, or a vLLM server at `vllm_url` (docs/engine.md)."""
+    vllm_url: str | None = None
+    """Address of the vLLM server, without /v1. It serves `training.base_model` by that name."""
     kv_cache_tokens: Count | None = None
     """Tokens, prompts and answers together, that a replica holds at a time; unset, what a
     quarter of the free memory has room for, or four fifths of the GPU's."""
@@ -62,6 +66,12 @@ class ServingSettings(Part):
     """A request that takes longer is answered with 504."""
     poll_interval_s: Annotated[float, Field(gt=0, le=1)] = 0.25
     """How often routers and replicas look at the desired state."""
+
+    @model_validator(mode="after")
+    def _vllm_has_an_address(self) -> "ServingSettings":
+        if self.engine == "vllm" and self.vllm_url is None:
+            raise ValueError("engine 'vllm' needs vllm_url, the address of a vLLM server")
+        return self
 
 
 class TrainingSettings(Part):

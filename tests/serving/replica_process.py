@@ -125,6 +125,11 @@ class Driver:
         return False
 
 
+async def ask(handle: Any) -> Any:
+    """Handles of this product live on an event loop."""
+    return await handle.run.remote()
+
+
 def main() -> None:
     settings = Settings.model_validate_json(Path(sys.argv[1]).read_text())
     ray.init(
@@ -140,7 +145,7 @@ def main() -> None:
     replica = serve.deployment(SlowReplica, name="Models", max_ongoing_requests=9, **few)
     driver = serve.deployment(Driver, **few).bind(replica.bind(settings, CHAMPION))
     handle = serve.run(driver, name="replicas", route_prefix=None)
-    sys.stdout.write(json.dumps(handle.run.remote().result(timeout_s=120)) + "\n")
+    sys.stdout.write(json.dumps(asyncio.run(ask(handle))) + "\n")
     serve.shutdown()
     ray.shutdown()
 
