@@ -146,7 +146,8 @@ def main() -> None:
     driver = serve.deployment(Driver, **few).bind(replica.bind(settings, CHAMPION))
     handle = serve.run(driver, name="replicas", route_prefix=None)
     sys.stdout.write(json.dumps(asyncio.run(ask(handle))) + "\n")
-    serve.shutdown()
+    sys.stdout.flush()
+    # Not serve.shutdown: it wants the event loop of the handle back. The cluster ends here.
     ray.shutdown()
 
 
