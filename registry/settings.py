@@ -40,6 +40,10 @@ class ServingSettings(Part):
     """Threads of each model replica."""
     max_batch_size: Count = 32
     """Requests generated together."""
+    engine: Literal["torch", "vllm"] = "torch"
+    """What generates: the built-in engine, or a vLLM server at `vllm_url` (docs/engine.md)."""
+    vllm_url: str | None = None
+    """Address of the vLLM server, without /v1. It serves `training.base_model` by that name."""
     kv_cache_tokens: Count | None = None
     """Tokens, prompts and answers together, that a replica holds at a time; unset, what a
     quarter of the free memory has room for, or four fifths of the GPU's."""
@@ -59,6 +63,12 @@ class ServingSettings(Part):
     """Share of the champion's traffic of which the challenger answers a copy, unseen."""
     spool_max_bytes: Count = 256 * 2**20
     """What one router keeps on its disk while the database is away; beyond it, 503."""
+
+    @model_validator(mode="after")
+    def _vllm_has_an_address(self) -> "ServingSettings":
+        if self.engine == "vllm" and self.vllm_url is None:
+            raise ValueError("engine 'vllm' needs vllm_url, the address of a vLLM server")
+        return self
 
 
 class TrainingSettings(Part):

@@ -13,6 +13,7 @@ from serving.adapters import AdapterKeeper
 from serving.batching import ThreadedEngine
 from serving.engine import Engine
 from serving.engine_torch import Limits, TorchEngine
+from serving.engine_vllm import VllmEngine
 from serving.jobs import Delta, Job, Reply
 
 WAITING_BATCHES = 8
@@ -52,8 +53,10 @@ class ModelWorker:
 
 
 def make_engine(settings: Settings) -> Engine:
-    """The engine that the settings ask for, on a GPU where the replica reserves one."""
+    """The engine that the settings ask for; ours on a GPU where the replica reserves one."""
     serving = settings.serving
+    if serving.engine == "vllm" and serving.vllm_url is not None:
+        return VllmEngine(serving.vllm_url, base=settings.training.base_model)
     torch.set_num_threads(serving.torch_threads)
     on_gpu = serving.replica_num_gpus > 0
     core = TorchEngine(

@@ -125,6 +125,11 @@ class Driver:
         return False
 
 
+async def ask(handle: Any) -> Any:
+    """Handles of this product live on an event loop."""
+    return await handle.run.remote()
+
+
 def main() -> None:
     settings = Settings.model_validate_json(Path(sys.argv[1]).read_text())
     ray.init(
@@ -140,8 +145,9 @@ def main() -> None:
     replica = serve.deployment(SlowReplica, name="Models", max_ongoing_requests=9, **few)
     driver = serve.deployment(Driver, **few).bind(replica.bind(settings, CHAMPION))
     handle = serve.run(driver, name="replicas", route_prefix=None)
-    sys.stdout.write(json.dumps(handle.run.remote().result(timeout_s=120)) + "\n")
-    serve.shutdown()
+    sys.stdout.write(json.dumps(asyncio.run(ask(handle))) + "\n")
+    sys.stdout.flush()
+    # Not serve.shutdown: it wants the event loop of the handle back. The cluster ends here.
     ray.shutdown()
 
 
