@@ -93,7 +93,7 @@ class RouterBase:
             replica_id=replica_id(),
             clock=self._clock,
         )
-        return create_api(service)
+        return create_api(service, behind_serve=True)
 
 
 def build(args: Mapping[str, Any]) -> Application:

@@ -41,9 +41,11 @@ logger = logging.getLogger("serving.requests")
 class Observed:
     """Puts ids, a log line and metrics around an ASGI application."""
 
-    def __init__(self, app: App, metrics: Metrics) -> None:
+    def __init__(self, app: App, metrics: Metrics, *, behind_serve: bool) -> None:
+        """Ray Serve returns the id that it was sent itself, so `behind_serve` leaves it to it."""
         self._app = app
         self._metrics = metrics
+        self._behind_serve = behind_serve
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request; other kinds of scope pass through."""
@@ -53,7 +55,9 @@ class Observed:
         facts = _facts(scope["headers"])
         tracing.begin(facts)
         started, status = time.perf_counter(), CLIENT_GONE
-        extra = [(b"x-request-id", facts.request_id.encode())]
+        extra = []
+        if not (self._behind_serve and facts.is_sent_id):
+            extra.append((b"x-request-id", facts.request_id.encode()))
         if facts.traceparent is not None:
             extra.append((b"traceparent", facts.traceparent.encode()))
 
@@ -144,4 +148,6 @@ def _facts(headers: list[tuple[bytes, bytes]]) -> RequestFacts:
             request_id = value.decode()
         elif name == b"traceparent" and TRACEPARENT.fullmatch(value):
             traceparent = value.decode()
-    return RequestFacts(request_id or new_id(), traceparent)
+    if request_id is None:
+        return RequestFacts(new_id(), traceparent)
+    return RequestFacts(request_id, traceparent, is_sent_id=True)

@@ -12,6 +12,8 @@ class RequestFacts:
 
     request_id: str
     traceparent: str | None = None
+    is_sent_id: bool = False
+    """Whether the id came with the request."""
     workload: str = ""
     version: str = ""
     role: str = ""

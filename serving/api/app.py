@@ -46,13 +46,18 @@ class _Api(FastAPI):
     def build_middleware_stack(self) -> ASGIApp:
         """The application as it is called."""
         service: Service = self.state.service
-        return Observed(super().build_middleware_stack(), service.metrics)
+        return Observed(
+            super().build_middleware_stack(),
+            service.metrics,
+            behind_serve=self.state.behind_serve,
+        )
 
 
-def create_api(service: Service) -> FastAPI:
+def create_api(service: Service, *, behind_serve: bool = False) -> FastAPI:
     """All routes on `service`. Its state and recorder start and stop with the application."""
     app = _Api(title="Kalimtak", version=version("kalimtak"), lifespan=_lifespan(service))
     app.state.service = service
+    app.state.behind_serve = behind_serve
     problems.install(app)
     openapi.install(app, service.limits)
     app.add_middleware(RequestCaps)

@@ -10,11 +10,16 @@ import subprocess
 import sys
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
+from typing import cast
 
+import httpx
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from registry.interactions import Rated
+from serving.api.app import create_api
+from serving.api.service import make_service
+from serving.jobs import Models
 from serving.logs import JsonLines, PlainLines
 from serving.metrics import Metrics, clean_stale, metrics_folder
 from tests.serving.conftest import Installation
@@ -156,6 +161,23 @@ async def test_an_unexpected_failure_has_an_id_and_a_line(
     assert "ZeroDivisionError" in failure["exception"]
     assert failure["request_id"] == response.headers["x-request-id"]
     assert lines[-1]["status"] == 500
+
+
+async def test_behind_serve_an_id_is_returned_once(installation: Installation) -> None:
+    """Ray Serve returns what it was sent; only an id that we do not take is answered by ours."""
+    service = make_service(installation.settings, lambda _state: _nobody(), replica_id="r")
+    api = create_api(service, behind_serve=True)
+    transport = httpx.ASGITransport(api)
+    async with httpx.AsyncClient(transport=transport, base_url="http://router") as client:
+        taken = await client.get("/healthz", headers={"x-request-id": "abc-1"})
+        refused = await client.get("/healthz", headers={"x-request-id": "a b"})
+    service.database.close()
+    assert "x-request-id" not in taken.headers
+    assert "x-request-id" in refused.headers
+
+
+def _nobody() -> Models:
+    return cast(Models, None)
 
 
 def test_plain_lines_are_for_people() -> None:

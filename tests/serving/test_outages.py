@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import sqlite3
+import sys
 from collections import Counter
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -301,3 +302,31 @@ def test_the_spool_lies_closed_to_others(tmp_path: Path) -> None:
     assert path.stat().st_mode & 0o077 == 0
     assert path.parent.stat().st_mode & 0o077 == 0
     spool.close()
+
+
+async def test_a_process_killed_while_it_spools_loses_nothing_that_it_acknowledged(
+    installation: Installation, database: FlakyDatabase
+) -> None:
+    home = installation.settings.home
+    command = [sys.executable, "-m", "tests.serving.recording_process", str(home)]
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
+    safe: list[str] = []
+    for count in (1, 7, 40):
+        process = await asyncio.create_subprocess_exec(
+            *command, stdout=asyncio.subprocess.PIPE, env=environment
+        )
+        assert process.stdout is not None
+        for _ in range(count):
+            safe.append((await process.stdout.readline()).decode().strip())
+        process.kill()
+        safe += (await process.stdout.read()).decode().split()
+        await process.wait()
+    assert rows(installation) == []
+    async with recording(installation, database):
+        async with asyncio.timeout(30):
+            while list((home / "spool").glob("*/*.spool")):
+                await asyncio.sleep(0.01)
+    assert len(safe) >= 48
+    assert set(safe) <= set(rows(installation))
+    # What was written in the very moment of death, and nobody heard of, may be there too.
+    assert len(rows(installation)) <= len(safe) + 3

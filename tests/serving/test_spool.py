@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from registry.clock import utc_now
@@ -71,6 +71,7 @@ def test_the_living_keep_their_spool_and_the_dead_are_adopted(tmp_path: Path) ->
     assert list(tmp_path.iterdir()) == []
 
 
+@settings(deadline=None)
 @given(cut=st.integers(0, 11), taken_before=st.integers(0, 2))
 def test_a_file_that_was_cut_gives_back_its_whole_lines(
     tmp_path_factory: pytest.TempPathFactory, cut: int, taken_before: int
