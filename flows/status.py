@@ -9,7 +9,7 @@ from typing import Any
 
 from flows.context import Context
 from registry import deployment, experiments, runs
-from registry.interactions import statistics
+from registry.statistics import statistics
 
 NUM_DECISIONS = 5
 

@@ -6,9 +6,9 @@ from sqlmodel import Session, col, select
 
 from flows.decisions.triggers import TriggerFacts, WindowFacts
 from registry import runs
-from registry.interactions import count_quality_samples, statistics
 from registry.models import UserInteraction
 from registry.settings import Settings
+from registry.statistics import count_quality_samples, statistics
 
 
 def gather(session: Session, *, workload: str, settings: Settings, now: datetime) -> TriggerFacts:

@@ -5,10 +5,11 @@ from typing import Annotated
 
 from fastapi import APIRouter, Query
 
-from registry import deployment, experiments, interactions, runs, versions
+from registry import deployment, experiments, runs, versions
 from registry.candidates import candidates
 from registry.clock import utc_now
 from registry.models import ModelVersion, ReplicaStatus, UserInteraction
+from registry.statistics import statistics
 from serving.admin_schemas import (
     Candidate,
     CandidatesResponse,
@@ -115,7 +116,7 @@ async def training_data_candidates(
 
 def _status(service: Service, workload: str) -> StatusResponse:
     with service.database.read() as session:
-        usage = interactions.statistics(session, workload=workload)
+        usage = statistics(session, workload=workload)
         state = deployment.desired(session, workload)
         running = runs.running(session, workload=workload)
         last = runs.last(session, workload=workload, statuses=tuple(sorted(runs.ENDED)))

@@ -12,6 +12,7 @@ from registry.db import Database
 from registry.errors import NotFoundError
 from registry.interactions import Feedback, Interaction
 from registry.models import ClientMetadata, FeedbackEvent, User, UserInteraction
+from registry.statistics import statistics
 from tests.registry.conftest import NOW
 
 NewId = Callable[[], str]
@@ -113,7 +114,7 @@ def test_statistics_count_what_people_saw(
             session, Feedback(interaction_id="i1", thumb=1), now=NOW, new_id=new_id
         )
     with database.read() as session:
-        found = interactions.statistics(session)
+        found = statistics(session)
     assert (found.total, found.rated, found.positive, found.errors) == (3, 1, 1, 1)
     assert found.avg_quality == pytest.approx(0.6)
     assert found.error_rate == pytest.approx(1 / 3)
