@@ -98,6 +98,10 @@ class Answerer:
                 return await self._keep(exchanges, replies)
         except TimeoutError as error:
             raise self._late(exchanges) from error
+        except asyncio.CancelledError:
+            for exchange in exchanges:
+                self._left(exchange)
+            raise
 
     async def stream(self, ask: Ask, *, choices: int = 1) -> AsyncGenerator[Piece | Answer]:
         """The answers piece by piece; each `Answer` comes when it is durable.

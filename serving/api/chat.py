@@ -7,6 +7,7 @@ from starlette.responses import JSONResponse, Response
 
 from serving import events
 from serving.api.body import parse, read_raw
+from serving.api.leaving import unless_left
 from serving.api.once import DESCRIBED, once, refuse_key
 from serving.api.service import Service, ServiceDep, client_of
 from serving.asking import Ask, Client
@@ -43,7 +44,7 @@ async def complete(request: Request, service: ServiceDep, caller: PrincipalDep) 
         return events.EventStream(chunks.events(events.chain(first, pieces)), pieces)
 
     async def work() -> Response:
-        answers = await service.answerer.answer(ask, choices=choices)
+        answers = await unless_left(request, service.answerer.answer(ask, choices=choices))
         return JSONResponse(completion(answers, with_logprobs=bool(body.logprobs)))
 
     return await once(request, service, caller, raw, work)

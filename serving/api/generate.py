@@ -8,6 +8,7 @@ from starlette.responses import JSONResponse, Response
 from registry import prompts
 from serving import events
 from serving.api.body import parse, read_raw
+from serving.api.leaving import unless_left
 from serving.api.once import DESCRIBED, once, refuse_key
 from serving.api.service import Service, ServiceDep, client_of
 from serving.asking import Answer, Ask, Client, Piece
@@ -37,7 +38,7 @@ async def generate(request: Request, service: ServiceDep, caller: PrincipalDep) 
         return events.EventStream(_events(events.chain(first, pieces)), pieces)
 
     async def work() -> Response:
-        (answer,) = await service.answerer.answer(ask)
+        (answer,) = await unless_left(request, service.answerer.answer(ask))
         return JSONResponse(_response(answer).model_dump())
 
     return await once(request, service, caller, raw, work)

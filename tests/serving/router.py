@@ -37,7 +37,11 @@ class LocalModels:
 
     async def generate(self, job: Job, *, role: Role) -> Reply:
         self.jobs.append((role, job))
-        await asyncio.sleep(self.delay_s.get(role, 0))
+        try:
+            await asyncio.sleep(self.delay_s.get(role, 0))
+        except asyncio.CancelledError:
+            self.num_cancelled += 1
+            raise
         return self.failures.get(role) or await self.worker.generate(job)
 
     async def stream(self, job: Job, *, role: Role) -> AsyncIterator[Delta | Reply]:

@@ -296,6 +296,17 @@ def test_a_client_that_leaves_ends_the_generation(
     assert row.model_output.startswith(text)
 
 
+def test_a_client_that_does_not_wait_ends_the_generation_too(
+    live: Live, installation: Installation
+) -> None:
+    live.models.delay_s["default"] = 60
+    with pytest.raises(httpx.ReadTimeout):
+        httpx.post(f"{live.url}/api/generate", json={"text": "Write"}, timeout=0.5)
+    until(lambda: live.models.num_cancelled == 1)
+    until(lambda: rows(installation) != [])
+    assert rows(installation)[0].error == "the caller went away"
+
+
 def until(condition: Any) -> None:
     ends_at = time.monotonic() + 20
     while not condition():
