@@ -3,15 +3,15 @@
 import asyncio
 
 from fastapi import APIRouter
-from starlette.responses import Response
+from starlette.responses import PlainTextResponse, Response
 
 from serving.api.service import ServiceDep
 from serving.metrics import CONTENT_TYPE
 
-router = APIRouter()
+router = APIRouter(tags=["Probes"])
 
 
-@router.get("/metrics", response_class=Response)
+@router.get("/metrics", response_class=PlainTextResponse)
 async def metrics(service: ServiceDep) -> Response:
     """The numbers of all processes on this machine."""
     for workload, view in service.state.views.items():
