@@ -3,7 +3,7 @@
 import asyncio
 
 from fastapi import APIRouter
-from starlette.responses import Response
+from starlette.responses import PlainTextResponse, Response
 
 from serving.api.service import ServiceDep
 from serving.auth import ReviewerDep
