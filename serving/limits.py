@@ -9,7 +9,7 @@ import logging
 import math
 import time
 from collections.abc import Callable
-from typing import Literal, cast
+from typing import Any, Literal, cast
 
 from fastapi import Request
 from limits import RateLimitItem, parse
@@ -71,7 +71,8 @@ class Limiter:
         if isinstance(self._storage, WindowStore):
             self._storage.close()
         else:
-            await self._storage.bridge.get_connection().aclose()
+            bridge: Any = self._storage.bridge
+            await bridge.get_connection().aclose()
 
     def _may_ask(self) -> bool:
         return self._retry_at is None or self._clock() >= self._retry_at

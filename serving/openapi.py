@@ -16,7 +16,7 @@ DESCRIPTION = (
     "A team's language model that improves from use: ask it, say what its answers are worth, "
     "and steer which version answers. Requests may carry an Idempotency-Key where it says so."
 )
-PROBE_PATHS = ("/healthz", "/readyz", "/metrics")
+PROBE_PATHS = ("/healthz", "/readyz")
 WITHOUT_BODY = (401, 403, 404, 422, 429, 500, 503)
 WITH_BODY = (400, 401, 403, 404, 409, 413, 422, 429, 500, 503, 504)
 MEANINGS = {

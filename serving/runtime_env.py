@@ -109,6 +109,8 @@ def _own_cluster(settings: Settings) -> dict[str, str]:
     return {
         # Ray's switch for staying on this machine has an odd name.
         "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",
+        # Where training's workers speak to each other; else wherever the host's name points.
+        "GLOO_SOCKET_IFNAME": "lo",
         # Serving and training start more processes at once than Ray expects of few cores.
         "RAY_worker_maximum_startup_concurrency": "8",
     }

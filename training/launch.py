@@ -23,12 +23,13 @@ from typing import Any
 
 import ray
 from ray.train import CheckpointConfig, FailureConfig, RunConfig, ScalingConfig, TrainingFailedError
-from ray.train.torch import TorchConfig, TorchTrainer
+from ray.train.torch import TorchTrainer
 
 from training.config import Recipe, load_recipe
 from training.encoding import read_examples
 from training.errors import RunFailedError
 from training.job import Job, WorkerOutcome, work
+from training.meeting import MeetingConfig
 from training.progress import Listener, Progress
 from training.transport import ADAPTER_NAME, Packed, pack, place
 
@@ -126,7 +127,7 @@ def _fit(job: Job, *, run_id: str, storage_path: str) -> tuple[WorkerOutcome, ra
         work,  # type: ignore[arg-type]
         # By reference: Ray Train's controller unpacks this too, and needs none of it.
         train_loop_config={"job": ray.put(job)},
-        torch_config=TorchConfig(backend="nccl" if use_gpu else "gloo"),
+        torch_config=MeetingConfig(),
         scaling_config=ScalingConfig(
             num_workers=workers.num_workers, use_gpu=use_gpu, resources_per_worker=resources
         ),

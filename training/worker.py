@@ -22,6 +22,7 @@ from training.errors import TrainingError
 from training.job import Job, WorkerOutcome
 from training.loop import StepReport, TrainingLoop, mean_loss, padded_loss_sum
 from training.lora import continue_adapter, new_adapter
+from training.meeting import meet
 from training.parallel import Alone, Collective, ProcessGroup
 from training.progress import Progress
 from training.transport import unpack
@@ -45,7 +46,7 @@ def train_worker(job: Job, *, started: float) -> WorkerOutcome:
     else goes wrong is raised, and Ray restarts the workers from the last checkpoint.
     """
     torch.set_num_threads(job.recipe.workers.threads)
-    collective: Collective = Alone() if _world() == 1 else ProcessGroup()
+    collective = _collective()
     if collective.rank == 0:
         job.board.started.remote()
     prepared, error = _try_to_prepare(job, collective)
@@ -68,8 +69,11 @@ def train_worker(job: Job, *, started: float) -> WorkerOutcome:
     )
 
 
-def _world() -> int:
-    return int(ray.train.get_context().get_world_size())
+def _collective() -> Collective:
+    if ray.train.get_context().get_world_size() == 1:
+        return Alone()
+    meet()
+    return ProcessGroup()
 
 
 def _try_to_prepare(

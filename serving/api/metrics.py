@@ -12,7 +12,7 @@ from serving.metrics import CONTENT_TYPE
 router = APIRouter(tags=["Probes"])
 
 
-@router.get("/metrics", response_class=Response)
+@router.get("/metrics", response_class=PlainTextResponse)
 async def metrics(service: ServiceDep, _caller: ReviewerDep) -> Response:
     """The numbers of all processes on this machine."""
     for workload, view in service.state.views.items():

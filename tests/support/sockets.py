@@ -1,0 +1,46 @@
+"""Which TCP sockets a set of processes listens on."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import psutil
+
+EVERYWHERE = "all"
+MAPPED = "::ffff:"
+
+
+@dataclass(frozen=True, order=True)
+class Listener:
+    """A listening socket."""
+
+    process: str
+    """The command line, or what the process calls itself."""
+    address: str
+    """`EVERYWHERE`, or one address; one of IPv4 within IPv6 is written as IPv4."""
+    port: int
+
+    @property
+    def url(self) -> str:
+        """`host:port` to reach it from here."""
+        return f"{'localhost' if self.address == EVERYWHERE else self.address}:{self.port}"
+
+
+def listeners(pids: Iterable[int]) -> set[Listener]:
+    """What these processes listen on; a process that has ended meanwhile has nothing."""
+    found = set()
+    for pid in pids:
+        try:
+            process = psutil.Process(pid)
+            name = " ".join(process.cmdline()).strip()
+            for connection in process.net_connections("tcp"):
+                if connection.status == psutil.CONN_LISTEN:
+                    address = connection.laddr.ip.removeprefix(MAPPED)
+                    everywhere = address in ("0.0.0.0", "::")
+                    found.add(
+                        Listener(name, EVERYWHERE if everywhere else address, connection.laddr.port)
+                    )
+        except psutil.NoSuchProcess:
+            continue
+    return found
