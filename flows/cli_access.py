@@ -96,7 +96,13 @@ def list_all() -> None:
         used = "–" if row.last_used_at is None else f"{row.last_used_at:%Y-%m-%d %H:%M}"
         made = f"{row.created_at:%Y-%m-%d}"
         table.add_row(
-            row.prefix, escape(row.name), row.role, escape(row.subject or "any"), made, used, state
+            row.prefix,
+            escape(row.name),
+            row.role,
+            escape(keys.subject_of(row, context.keyring) or "any"),
+            made,
+            used,
+            state,
         )
     console.print(table)
 

@@ -50,7 +50,9 @@ def create(
             hash=digest(text, act.keyring),
             name=name,
             role=role,
-            subject=subject,
+            subject_encrypted=None
+            if subject is None
+            else act.keyring.encrypt(subject, context=_context(prefix)),
             created_at=act.now,
             expires_at=None if lifetime is None else act.now + lifetime,
         )
@@ -71,6 +73,13 @@ def digest(text: str, keyring: Keyring) -> str:
     """What is stored of a key (HMAC-SHA256): useless to whoever reads the database alone."""
     key = keyring.derive("api-keys")
     return hmac.new(key, text.encode("utf-8", "surrogatepass"), hashlib.sha256).hexdigest()
+
+
+def subject_of(key: ApiKey, keyring: Keyring) -> str | None:
+    """The one user a key speaks for; None: all. Raises `KeyringError`."""
+    if key.subject_encrypted is None:
+        return None
+    return keyring.decrypt(key.subject_encrypted, context=_context(key.prefix))
 
 
 def find(session: Session, prefix: str) -> ApiKey | None:
@@ -107,6 +116,10 @@ def touch(session: Session, prefix: str, *, now: datetime) -> None:
     if key is not None:
         key.last_used_at = now
         session.add(key)
+
+
+def _context(prefix: str) -> str:
+    return f"api_keys.subject:{prefix}"
 
 
 def _audit(session: Session, act: Act, action: str, prefix: str, *, role: str) -> None:

@@ -69,7 +69,7 @@ class AuthSettings(Part):
     issuer: str | None = None
     """Where set, the `iss` that a token must have."""
     audience: str | None = None
-    """Where set, the `aud` that a token must have."""
+    """The `aud` that a token must have; needed with an identity provider."""
     role_claim: str = "role"
     """Claim that holds user, reviewer or admin; a token without it is a user's."""
 
@@ -91,6 +91,11 @@ class AuthSettings(Part):
             raise ValueError(f"signing_key '{self.signing_key}' is not among the secrets")
         if self.jwks_url is not None and self.jwks_file is not None:
             raise ValueError("give jwks_url or jwks_file, not both")
+        if self.audience is None and (self.jwks_url or self.jwks_file):
+            raise ValueError(
+                "audience must be set beside jwks_url or jwks_file: the provider signs for other "
+                "applications too"
+            )
         return self
 
 
@@ -106,6 +111,8 @@ class LimitSettings(Part):
     admin: Rate = None
     """For each admin; also for everybody where authentication is off, which it may be on
     loopback alone."""
+    failed: Rate = "60/minute"
+    """Bad credentials from each address."""
     storage_url: Annotated[str | None, AfterValidator(_limit_storage)] = None
     """redis://…, rediss://… or redis+unix://…: where requests are counted if routers run on
     several machines; unset, a file that those of one machine share."""

@@ -9,17 +9,22 @@ from dataclasses import dataclass
 from typing import Annotated, Any, Literal, cast, get_args
 
 from fastapi import Depends, Request
+from pydantic import TypeAdapter, ValidationError
 
 from registry.crypto import Keyring
 from registry.db import Database
+from registry.keys import subject_of
 from registry.settings_access import AuthSettings
+from serving.exposure import refuse_other_sites
 from serving.keys import KeyLookup
 from serving.problems import ProblemError
+from serving.schemas import Id
 from serving.tokens import ProviderKeys, TokenChecker, TokenError, make_signer
 
 Role = Literal["user", "reviewer", "admin"]
 ROLES: tuple[Role, ...] = get_args(Role)
-MAX_SUBJECT_CHARS = 256
+UNAUTHORIZED = 401
+_SUBJECT = TypeAdapter(Id)
 
 
 @dataclass(frozen=True)
@@ -49,10 +54,12 @@ class Authenticator:
         self._role_claim = settings.role_claim
         self._tokens = TokenChecker(settings, signer, ProviderKeys(settings))
         self._keys = KeyLookup(database, keyring)
+        self._keyring = keyring
 
     async def principal(self, request: Request) -> Principal:
         """The caller of a request. Raises `ProblemError` 401."""
         if not self._enabled:
+            refuse_other_sites(request.headers)
             return EVERYBODY
         credential = _credential(request)
         if self._keys.looks_like_key(credential):
@@ -71,14 +78,15 @@ class Authenticator:
         key = await self._keys.get(text)
         if key is None:
             raise unauthorized("the API key is not valid")
-        role = cast(Role, key.role)
-        for_all = key.subject is None or role == "admin"
-        return Principal(key.subject, role, for_all, key.prefix)
+        subject, role = subject_of(key, self._keyring), cast(Role, key.role)
+        return Principal(subject, role, subject is None or role == "admin", key.prefix)
 
     def _of_claims(self, claims: Any) -> Principal:
         subject, role = claims["sub"], claims.get(self._role_claim, "user")
-        if not isinstance(subject, str) or not 0 < len(subject) <= MAX_SUBJECT_CHARS:
-            raise unauthorized(f"the token's sub must have 1 to {MAX_SUBJECT_CHARS} characters")
+        try:
+            _SUBJECT.validate_python(subject, strict=True)
+        except ValidationError as error:
+            raise unauthorized(f"the token's sub: {error.errors()[0]['msg']}") from error
         if role not in ROLES:
             raise unauthorized(f"the token's {self._role_claim} must be one of {', '.join(ROLES)}")
         return Principal(subject, role, role == "admin")
@@ -86,7 +94,9 @@ class Authenticator:
 
 def unauthorized(detail: str) -> ProblemError:
     """A 401 that tells how to do better."""
-    return ProblemError(401, detail, headers={"WWW-Authenticate": 'Bearer realm="kalimtak"'})
+    return ProblemError(
+        UNAUTHORIZED, detail, headers={"WWW-Authenticate": 'Bearer realm="kalimtak"'}
+    )
 
 
 def _credential(request: Request) -> str:
@@ -107,8 +117,15 @@ def _credential(request: Request) -> str:
 
 async def principal(request: Request) -> Principal:
     """The caller of a request. Raises `ProblemError` 401."""
-    authenticator: Authenticator = request.app.state.service.authenticator
-    return await authenticator.principal(request)
+    service = request.app.state.service
+    authenticator: Authenticator = service.authenticator
+    try:
+        return await authenticator.principal(request)
+    except ProblemError as refusal:
+        if refusal.status == UNAUTHORIZED:
+            # Guessing is slowed down, wherever the guesses come in.
+            await service.limiter.count_failure(request.client.host if request.client else None)
+        raise
 
 
 PrincipalDep = Annotated[Principal, Depends(principal)]

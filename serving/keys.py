@@ -84,6 +84,10 @@ class KeyLookup:
             raise ProblemError(
                 503, "API keys cannot be looked up now", headers={"Retry-After": "1"}
             ) from error
+        if entry.key is None:
+            # Guesses must not push keys out that are good.
+            self._entries.pop(prefix, None)
+            return entry
         self._entries[prefix] = entry
         self._entries.move_to_end(prefix)
         while len(self._entries) > MAX_CACHED:

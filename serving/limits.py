@@ -17,6 +17,7 @@ from limits.aio.storage import RedisStorage
 from limits.aio.strategies import MovingWindowRateLimiter
 from limits.errors import ConfigurationError, StorageError
 
+from registry.crypto import Keyring
 from registry.errors import SettingsError
 from registry.settings import Settings
 from registry.settings_access import LimitSettings
@@ -41,10 +42,15 @@ class Limiter:
     `clock` tells seconds since the epoch; the Redis storage has its own.
     """
 
-    def __init__(self, settings: Settings, *, clock: Callable[[], float] = time.time) -> None:
+    def __init__(
+        self, settings: Settings, keyring: Keyring, *, clock: Callable[[], float] = time.time
+    ) -> None:
         """Raises `SettingsError` where the storage cannot be had."""
+        self._keyring = keyring
         self._clock = clock
         self._rates = _rates(settings.limits)
+        failed = settings.limits.failed
+        self._failed_rate = None if failed is None else parse(failed)
         self._storage = _storage(settings, clock)
         self._windows = MovingWindowRateLimiter(self._storage)
         self._retry_at: float | None = None
@@ -52,10 +58,17 @@ class Limiter:
     async def check(self, principal: Principal, address: str | None) -> None:
         """Count a request. Raises `ProblemError` 429 where it is one too many."""
         kind = _kind(principal)
-        rate = self._rates[kind]
+        await self._count(self._rates[kind], kind, _caller(principal, address))
+
+    async def count_failure(self, address: str | None) -> None:
+        """Count a bad credential. Raises `ProblemError` 429 where it is one too many."""
+        await self._count(self._failed_rate, "failed", f"address:{address}")
+
+    async def _count(self, rate: RateLimitItem | None, kind: str, name: str) -> None:
         if rate is None or not self._may_ask():
             return
-        caller = (kind, _caller(principal, address))
+        # Neither files nor Redis need to know who it is.
+        caller = (kind, self._keyring.pseudonym(name))
         try:
             if await self._windows.hit(rate, *caller):
                 self._recovered()

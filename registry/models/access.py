@@ -11,7 +11,7 @@ from registry.models.columns import moment, text_column
 class ApiKey(SQLModel, table=True):
     """A key for a program: known by its prefix, kept as a keyed hash.
 
-    Without a `subject` it speaks for all users, and says for whom in each request.
+    Without a subject it speaks for all users, and says for whom in each request.
     """
 
     __tablename__ = "api_keys"
@@ -21,7 +21,7 @@ class ApiKey(SQLModel, table=True):
     hash: str
     name: str = text_column()
     role: str
-    subject: str | None = text_column(nullable=True)
+    subject_encrypted: str | None = text_column(nullable=True)
     created_at: datetime = moment()
     expires_at: datetime | None = moment(nullable=True)
     revoked_at: datetime | None = moment(nullable=True)

@@ -163,7 +163,7 @@ def make_service(
         poller=Poller(state.refresh, interval_s=settings.serving.poll_interval_s),
         prefect=prefect_api(settings, os.environ),
         clock=clock,
-        limiter=Limiter(settings),
+        limiter=Limiter(settings, keyring),
     )
 
 

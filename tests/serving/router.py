@@ -125,7 +125,7 @@ async def running_router(settings: Settings, *, name: str = "1") -> AsyncIterato
         parts.app.router.lifespan_context(parts.app),
         httpx.AsyncClient(
             transport=httpx.ASGITransport(parts.app, raise_app_exceptions=False),
-            base_url="http://router",
+            base_url="http://127.0.0.1",
         ) as client,
     ):
         router = Router(client, parts.service, parts.models, parts.replica)

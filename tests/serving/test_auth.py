@@ -17,7 +17,7 @@ from cryptography.hazmat.primitives.asymmetric import ec, rsa
 
 from registry import keys
 from registry.clock import utc_now
-from registry.settings_access import AuthSettings
+from registry.settings_access import AuthSettings, LimitSettings
 from tests.serving.conftest import Installation
 from tests.serving.router import Router, running_router
 
@@ -243,3 +243,50 @@ async def test_the_use_of_a_key_is_noted(router: Router, installation: Installat
 def _segment(content: dict[str, Any]) -> str:
     raw = json.dumps(content).encode()
     return base64.urlsafe_b64encode(raw).decode().rstrip("=")
+
+
+async def test_guessing_is_slowed_down(installation: Installation, settings: AuthSettings) -> None:
+    limits = LimitSettings(failed="3/minute")
+    strict = installation.settings.model_copy(update={"auth": settings, "limits": limits})
+    async with running_router(strict) as router:
+        statuses = [(await ask(router, f"klm_guess_{number}")).status_code for number in range(5)]
+        assert statuses == [401, 401, 401, 429, 429]
+        assert (await ask(router, signed())).status_code == 200
+
+
+@pytest.mark.parametrize("subject", ["nul\0", "half a pair \ud800"])
+async def test_a_subject_that_cannot_be_stored_stays_out(router: Router, subject: str) -> None:
+    now = int(utc_now().timestamp())
+    head = _segment({"alg": "HS256", "kid": "new"})
+    body = _segment(claims(sub=subject, iat=now, exp=now + 60))
+    algorithm = jwt.algorithms.HMACAlgorithm(jwt.algorithms.HMACAlgorithm.SHA256)
+    signature = algorithm.sign(f"{head}.{body}".encode(), NEW.encode())
+    token = f"{head}.{body}.{base64.urlsafe_b64encode(signature).decode().rstrip('=')}"
+    assert (await ask(router, token)).status_code == 401
+
+
+def test_a_provider_without_an_audience_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="audience must be set"):
+        AuthSettings(jwks_file=tmp_path / "jwks.json")
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        {"Origin": "https://evil.example"},
+        {"Origin": "null"},
+        {"Host": "evil.example:8000"},
+        {"Host": "127.0.0.1.evil.example"},
+    ],
+)
+async def test_without_authentication_other_sites_stay_out(
+    installation: Installation, headers: dict[str, str]
+) -> None:
+    async with running_router(installation.settings) as router:
+        response = await router.client.post("/api/admin/rollback", content="{}", headers=headers)
+        assert response.status_code == 403
+        for own in ({"Origin": "http://localhost:8000"}, {"Host": "[::1]:8000"}, {}):
+            asked = await router.client.post(
+                "/api/generate", json={"text": "Write an email"}, headers=own
+            )
+            assert asked.status_code == 200

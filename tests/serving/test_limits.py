@@ -14,6 +14,7 @@ from pathlib import Path
 import httpx
 import pytest
 
+from registry.crypto import Keyring
 from registry.errors import SettingsError
 from registry.settings import Settings, load_settings
 from registry.settings_access import LimitSettings
@@ -27,12 +28,14 @@ from tests.support.network import free_port
 
 ANN = Principal("ann", "user", False)
 
+KEYRING = Keyring(b"k" * 32)
+
 
 @asynccontextmanager
 async def limiter_of(
     home: Path, limits: LimitSettings, clock: FakeClock | None = None
 ) -> AsyncIterator[Limiter]:
-    limiter = Limiter(Settings(home=home, limits=limits), clock=clock or FakeClock())
+    limiter = Limiter(Settings(home=home, limits=limits), KEYRING, clock=clock or FakeClock())
     yield limiter
     await limiter.close()
 
@@ -177,8 +180,8 @@ def redis_url(tmp_path: Path) -> Iterator[str]:
 
 async def test_redis_is_shared_between_machines(tmp_path: Path, redis_url: str) -> None:
     limits = LimitSettings(user="3/second", storage_url=redis_url)
-    one = Limiter(Settings(home=tmp_path / "one", limits=limits))
-    two = Limiter(Settings(home=tmp_path / "two", limits=limits))
+    one = Limiter(Settings(home=tmp_path / "one", limits=limits), KEYRING)
+    two = Limiter(Settings(home=tmp_path / "two", limits=limits), KEYRING)
     assert sum([await accepted(limiter, ANN) for limiter in (one, two, one, two)]) == 3
     with pytest.raises(ProblemError) as refused:
         await one.check(ANN, None)

@@ -168,7 +168,7 @@ async def test_behind_serve_an_id_is_returned_once(installation: Installation) -
     service = make_service(installation.settings, lambda _state: _nobody(), replica_id="r")
     api = create_api(service, behind_serve=True)
     transport = httpx.ASGITransport(api)
-    async with httpx.AsyncClient(transport=transport, base_url="http://router") as client:
+    async with httpx.AsyncClient(transport=transport, base_url="http://127.0.0.1") as client:
         taken = await client.get("/healthz", headers={"x-request-id": "abc-1"})
         refused = await client.get("/healthz", headers={"x-request-id": "a b"})
     service.database.close()

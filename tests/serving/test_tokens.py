@@ -56,7 +56,7 @@ def file(tmp_path: Path) -> KeyFile:
 
 @pytest.fixture
 def keys(file: KeyFile, time: FakeTime) -> ProviderKeys:
-    return ProviderKeys(AuthSettings(jwks_file=file.path), monotonic=time)
+    return ProviderKeys(AuthSettings(jwks_file=file.path, audience="kalimtak"), monotonic=time)
 
 
 async def test_a_new_key_is_found_when_a_token_names_it(
@@ -120,4 +120,6 @@ def test_of_several_secrets_one_must_be_named() -> None:
 
 def test_a_provider_alone_signs_nothing_here(file: KeyFile) -> None:
     file.publish("first")
-    assert not make_signer(AuthSettings(jwks_file=file.path), Keyring(b"1" * 32)).secrets
+    assert not make_signer(
+        AuthSettings(jwks_file=file.path, audience="kalimtak"), Keyring(b"1" * 32)
+    ).secrets
