@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from serving.cache import SMALLEST_CAPACITY, CacheRow, KvCache, LayerShape
@@ -42,6 +42,7 @@ def holds(row: CacheRow, mark: float) -> bool:
     )
 
 
+@settings(max_examples=40, deadline=None)
 @given(st.lists(st.tuples(st.booleans(), st.integers(1, MARGIN)), max_size=40), st.integers(0, 9))
 def test_rows_keep_what_is_theirs_whoever_comes_and_goes(
     acts: list[tuple[bool, int]], pick: int

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from serving.engine_text import TextStream
@@ -19,6 +19,7 @@ def decode(tokens: Sequence[int]) -> str:
 texts = st.text("abcé🙂 ", max_size=25)
 
 
+@settings(max_examples=60, deadline=None)
 @given(texts, st.lists(st.text("abcé🙂", min_size=1, max_size=4), max_size=3))
 def test_what_is_released_ends_before_the_first_stop_string(text: str, stops: list[str]) -> None:
     stream = TextStream(decode, stops)
@@ -39,6 +40,7 @@ def test_what_is_released_ends_before_the_first_stop_string(text: str, stops: li
     assert stream.stopped == bool(places)
 
 
+@settings(max_examples=60, deadline=None)
 @given(st.lists(st.integers(0, 255), max_size=20))
 def test_bytes_that_are_no_text_are_shown_as_such_at_last(tokens: list[int]) -> None:
     stream = TextStream(decode)

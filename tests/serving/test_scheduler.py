@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from serving.errors import OverloadedError
@@ -55,6 +55,7 @@ def test_those_who_leave_make_room_wherever_they_stand() -> None:
     assert not schedule.waiting
 
 
+@settings(max_examples=60, deadline=None)
 @given(st.lists(st.integers(1, 40), min_size=1, max_size=8), st.integers(1, 20))
 def test_all_that_write_are_fed_and_prompts_within_the_bound(
     lengths: list[int], bound: int
