@@ -27,6 +27,17 @@ class Listener:
         return f"{'localhost' if self.address == EVERYWHERE else self.address}:{self.port}"
 
 
+def family(pids: Iterable[int]) -> set[int]:
+    """These processes and all that descend from them."""
+    found = set()
+    for pid in pids:
+        try:
+            found |= {pid, *(child.pid for child in psutil.Process(pid).children(recursive=True))}
+        except psutil.NoSuchProcess:
+            continue
+    return found
+
+
 def listeners(pids: Iterable[int]) -> set[Listener]:
     """What these processes listen on; a process that has ended meanwhile has nothing."""
     found = set()
