@@ -73,9 +73,10 @@ def count_quality_samples(
     since: datetime | None,
 ) -> int:
     """Interactions that curation would accept, with feedback given after `since`."""
-    accepted = (col(UserInteraction.quality_score) >= min_quality) & (
-        col(UserInteraction.user_feedback) >= min_feedback
-    )
+    score = col(UserInteraction.quality_score)
+    # Conversations have no score: the format does not apply to them.
+    good = (score >= min_quality) | (score.is_(None) & col(UserInteraction.messages).is_not(None))
+    accepted = good & (col(UserInteraction.user_feedback) >= min_feedback)
     corrected = col(UserInteraction.corrected_output).is_not(None)
     query = select(func.count()).where(
         UserInteraction.workload == workload,

@@ -31,7 +31,8 @@ Step = Callable[[pl.DataFrame], pl.DataFrame]
 def with_target(frame: pl.DataFrame) -> pl.DataFrame:
     """Add `target`, `source` and the target's own quality; rows with nothing to learn go.
 
-    A correction is the best label there is, so it replaces what the model wrote.
+    A correction is the best label there is, so it replaces what the model wrote; in a
+    conversation it stands as it was written.
     """
     corrected = _filled("corrected_output")
     frame = frame.filter(_filled("input_text"), corrected | _filled("structured_prompt"))
@@ -40,7 +41,10 @@ def with_target(frame: pl.DataFrame) -> pl.DataFrame:
     )
     targets, scores = [], []
     for row in frame.iter_rows(named=True):
-        if row["source"] == "corrected":
+        if row["source"] == "corrected" and row["messages"] is not None:
+            targets.append(row["corrected_output"])
+            scores.append(None)
+        elif row["source"] == "corrected":
             targets.append(
                 prompts.normalise(row["corrected_output"], target_tool=row["target_tool"])
             )
@@ -55,14 +59,17 @@ def with_target(frame: pl.DataFrame) -> pl.DataFrame:
 
 
 def filter_quality(settings: CurationSettings) -> Step:
-    """Keep accepted answers of enough quality, and corrections."""
+    """Keep accepted answers of enough quality, and corrections.
+
+    Answers in conversations have no score, since the format does not apply to them: what
+    people say of them decides.
+    """
     least = settings.min_quality
     if settings.maybe_min_quality is not None:
         least = min(least, settings.maybe_min_quality)
 
     def step(frame: pl.DataFrame) -> pl.DataFrame:
-        good = pl.col("quality_score").fill_null(0.0) >= least
-        return frame.filter(good | _is_corrected())
+        return frame.filter(_is_at_least(least) | _is_corrected())
 
     return step
 
@@ -76,7 +83,7 @@ def filter_feedback(settings: CurationSettings) -> Step:
     def step(frame: pl.DataFrame) -> pl.DataFrame:
         thumb = pl.col("user_feedback").fill_null(-2)
         liked = thumb >= settings.min_feedback
-        good = pl.col("quality_score").fill_null(0.0) >= settings.min_quality
+        good = _is_at_least(settings.min_quality)
         return frame.filter((liked & good) | (thumb >= 1) | _is_corrected())
 
     return step
@@ -132,6 +139,11 @@ def _filled(column: str) -> pl.Expr:
 
 def _is_corrected() -> pl.Expr:
     return pl.col("source") == "corrected"
+
+
+def _is_at_least(quality_score: float) -> pl.Expr:
+    unscored = pl.col("quality_score").is_null() & pl.col("messages").is_not_null()
+    return unscored | (pl.col("quality_score").fill_null(0.0) >= quality_score)
 
 
 def _plain(column: str) -> pl.Expr:

@@ -12,7 +12,7 @@ from sqlalchemy import Connection, text
 from registry import migrations
 from registry.db import Database
 
-BEFORE, AFTER = "0001", "0004"
+BEFORE, AFTER = "0003", "0004"
 
 
 def migrate(connection: Connection, revision: str) -> None:

@@ -25,3 +25,8 @@ def upgrade() -> None:
     op.create_index(
         op.f("ix_idempotency_keys_expires_at"), "idempotency_keys", ["expires_at"], unique=False
     )
+
+
+def downgrade() -> None:
+    op.drop_index(op.f("ix_idempotency_keys_expires_at"), "idempotency_keys")
+    op.drop_table("idempotency_keys")

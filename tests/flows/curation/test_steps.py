@@ -110,3 +110,17 @@ def test_the_split_has_its_share() -> None:
     )
     share = (steps.with_split(SETTINGS)(rows)["split"] == "validation").mean()
     assert share == pytest.approx(SETTINGS.validation_share, abs=0.03)
+
+
+def test_a_conversation_is_judged_by_people_and_corrected_word_by_word() -> None:
+    chat = {"messages": '[{"role": "user", "content": "hi"}]', "quality_score": None}
+    rows = steps.with_target(
+        frame(
+            chat | {"id": "liked"},
+            chat | {"id": "disliked", "user_feedback": -1},
+            chat | {"id": "corrected", "user_feedback": -1, "corrected_output": "# Hello\n**you**"},
+        )
+    )
+    kept = steps.filter_feedback(SETTINGS)(steps.filter_quality(SETTINGS)(rows))
+    assert ids(kept) == ["liked", "corrected"]
+    assert kept["target"].to_list() == ["Role: a", "# Hello\n**you**"]
