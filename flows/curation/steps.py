@@ -39,7 +39,8 @@ def with_target(frame: pl.DataFrame) -> pl.DataFrame:
     frame = frame.with_columns(
         source=pl.when(corrected).then(pl.lit("corrected")).otherwise(pl.lit("accepted")),
     )
-    targets, scores = [], []
+    targets: list[str] = []
+    scores: list[float | None] = []
     for row in frame.iter_rows(named=True):
         if row["source"] == "corrected" and row["messages"] is not None:
             targets.append(row["corrected_output"])

@@ -69,7 +69,7 @@ def test_a_recipe_cannot_be_changed() -> None:
 
 
 @pytest.mark.parametrize(
-    ("num_examples", "num_steps"), [(1, 15), (240, 15), (241, 16), (800, 50), (5000, 100)]
+    ("num_examples", "num_steps"), [(1, 20), (400, 20), (401, 21), (800, 40), (5000, 100)]
 )
 def test_a_run_takes_its_epochs_within_its_bounds(num_examples: int, num_steps: int) -> None:
     assert load_recipe("tiny_cpu").num_steps(num_examples) == num_steps
