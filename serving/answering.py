@@ -47,8 +47,6 @@ class _Exchange:
     ends_at: float
     """Moment of the monotonic clock."""
     route: Route | None = None
-    job: Job | None = None
-    """What the model was last asked."""
     rows: list[Interaction] = field(default_factory=list)
     """What to write down beside the answer."""
     stream: AsyncGenerator[Delta | Reply] | None = None
@@ -254,8 +252,7 @@ class Answerer:
         except OverloadedError as error:
             raise overloaded(str(error)) from error
         for exchange, row in zip(exchanges, kept, strict=True):
-            if exchange.job is not None:
-                self._shadows.offer(exchange.job, row, _routed(exchange))
+            self._shadows.offer(exchange.ask, row, _routed(exchange))
         return [
             Answer(
                 choice=exchange.choice,
@@ -340,8 +337,7 @@ def _routed(exchange: _Exchange) -> Route:
 def _work(exchange: _Exchange) -> tuple[Job, Role]:
     route = _routed(exchange)
     digest = None if route.version is None else route.version.adapter_digest
-    exchange.job = exchange.ask.job(digest)
-    return exchange.job, route.role
+    return exchange.ask.job(digest), route.role
 
 
 def _note(exchange: _Exchange, reply: Reply) -> None:

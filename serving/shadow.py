@@ -8,10 +8,11 @@ import asyncio
 import logging
 from dataclasses import replace
 
-from registry import prompts, quality
 from registry.clock import Clock, NewId
 from registry.interactions import Interaction
 from registry.settings import Settings
+from serving import rows
+from serving.asking import Ask, Client
 from serving.errors import OverloadedError, RecordingError
 from serving.jobs import Job, Models, Reply
 from serving.metrics import Metrics
@@ -50,7 +51,7 @@ class Shadows:
         self._make_id = make_id
         self._running: set[asyncio.Task[None]] = set()
 
-    def offer(self, job: Job, row: Interaction, route: Route) -> None:
+    def offer(self, ask: Ask, row: Interaction, route: Route) -> None:
         """Copy a request that was answered by `route` as `row`, if it falls into the share."""
         state = self._state.current(row.workload)
         if state is None or state.challenger is None or route.pinned or route.role == "challenger":
@@ -61,18 +62,11 @@ class Shadows:
         if self._is_busy(row):
             self._metrics.shadow("dropped")
             return
-        copy = replace(job, digest=state.challenger.adapter_digest)
-        blank = replace(
-            row,
-            id=self._make_id(),
-            role="shadow",
-            model_version=state.challenger.version,
-            experiment_id=state.experiment_id,
-            # Where the request came from is kept with the answer that was given.
-            ip_address=None,
-            user_agent=None,
-        )
-        task = asyncio.get_running_loop().create_task(self._run(copy, blank))
+        route = Route("challenger", state.challenger, state.experiment_id)
+        job = ask.job(state.challenger.adapter_digest)
+        # Where the request came from is kept with the answer that was given.
+        unnamed = replace(ask, client=Client())
+        task = asyncio.get_running_loop().create_task(self._run(job, unnamed, route))
         self._running.add(task)
         task.add_done_callback(self._running.discard)
 
@@ -89,7 +83,7 @@ class Shadows:
             or (row.queue_ms or 0.0) > BUSY_QUEUE_MS
         )
 
-    async def _run(self, job: Job, blank: Interaction) -> None:
+    async def _run(self, job: Job, ask: Ask, route: Route) -> None:
         try:
             async with asyncio.timeout(self._timeout_s):
                 reply = await self._models.generate(job, role="challenger")
@@ -102,39 +96,17 @@ class Shadows:
             self._metrics.shadow("dropped")
             return
         try:
-            await self._recorder.record(_row(blank, reply, self._clock))
+            await self._recorder.record(self._row(ask, route, reply))
         except (RecordingError, OverloadedError) as error:
             logger.warning("a shadow answer was not kept: %s", error)
             self._metrics.shadow("dropped")
             return
         self._metrics.shadow("answered" if reply.ok else "failed")
 
-
-def _row(blank: Interaction, reply: Reply, clock: Clock) -> Interaction:
-    if not reply.ok:
-        return replace(
-            blank,
-            created_at=clock(),
-            model_output="",
-            structured_prompt="",
-            error=reply.detail,
-            tokens_input=None,
-            tokens_output=None,
-            processing_time_ms=None,
-            queue_ms=None,
-            quality_score=None,
-            scorer_version=None,
-        )
-    output = reply.text.replace("\0", "\N{REPLACEMENT CHARACTER}")
-    return replace(
-        blank,
-        created_at=clock(),
-        model_output=output,
-        structured_prompt=prompts.normalise(output, target_tool=blank.target_tool),
-        tokens_input=reply.tokens_input,
-        tokens_output=reply.tokens_output,
-        processing_time_ms=reply.processing_ms,
-        queue_ms=reply.queue_ms,
-        quality_score=quality.score(output, target_tool=blank.target_tool),
-        scorer_version=quality.RULE_SCORER,
-    )
+    def _row(self, ask: Ask, route: Route, reply: Reply) -> Interaction:
+        row_id, now = self._make_id(), self._clock()
+        if reply.ok:
+            row = rows.answered(ask, route, reply, row_id=row_id, now=now)
+        else:
+            row = rows.failed(ask, route, reply.detail, row_id=row_id, now=now)
+        return replace(row, role="shadow")

@@ -13,7 +13,7 @@ import httpx
 import pytest
 from sqlmodel import select
 
-from registry import deployment, interactions
+from registry import interactions
 from registry.models import ClientMetadata, UserInteraction
 from registry.quality import RULE_SCORER
 from tests.serving.conftest import Installation
@@ -390,12 +390,3 @@ async def test_bad_feedback_is_told_what_is_wrong(router: Router) -> None:
 async def test_unknown_paths_and_methods_are_problems_too(router: Router) -> None:
     assert_problem(await router.client.get("/nowhere"), 404)
     assert_problem(await router.client.get("/api/generate"), 405)
-
-
-async def test_readiness_needs_a_model_replica(installation: Installation, router: Router) -> None:
-    assert (await router.client.get("/healthz")).json() == {"status": "ok"}
-    assert (await router.client.get("/readyz")).json()["status"] == "ready"
-    with installation.database.write() as session:
-        deployment.forget_replica(session, "model-1")
-    await router.service.state.refresh()
-    assert_problem(await router.client.get("/readyz"), 503)

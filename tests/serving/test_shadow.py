@@ -121,3 +121,18 @@ async def test_a_challenger_that_fails_is_blamed_and_one_without_room_is_left_al
     (row,) = by_role(installation)["shadow"]
     assert row.error == "NaN"
     assert row.model_output == ""
+
+
+async def test_a_copy_of_a_conversation_is_kept_as_one(
+    installation: Installation, adapters: dict[str, Path]
+) -> None:
+    async with running_router(shadowing(installation, 1.0)) as router:
+        await tried_out(router, installation, adapters, share=1e-9)
+        messages = [{"role": "user", "content": "Good morning"}]
+        body = {"model": "kalimtak", "messages": messages, "user": "u"}
+        assert (await router.client.post("/v1/chat/completions", json=body)).status_code == 200
+        await finished(router)
+        (copy,) = by_role(installation)["shadow"]
+    assert copy.messages == messages
+    assert copy.structured_prompt == copy.model_output
+    assert (copy.quality_score, copy.scorer_version) == (None, None)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import gzip
 import json
 import sqlite3
-from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -14,15 +13,13 @@ import polars as pl
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from sqlmodel import select
 
 from flows.context import Context
 from flows.errors import UnreadableFileError
 from flows.intake import readers, rows
-from flows.intake.importing import Importer, ImportReport, Request
-from registry.models import FeedbackEvent, UserInteraction
+from flows.intake.importing import Importer, Request
+from tests.flows.intake.conftest import Run, events, refused, stored
 
-Run = Callable[..., ImportReport]
 GOOD = {"input_text": "Write an email", "model_output": "Role: writer"}
 CHAT = [
     {"role": "user", "content": "What is a SNES?"},
@@ -30,34 +27,6 @@ CHAT = [
 ]
 
 CHATML = "<|im_start|>user\nWhat is a SNES?<|im_end|>\n<|im_start|>assistant\nA console<|im_end|>\n"
-
-
-@pytest.fixture
-def run(context: Context, tmp_path: Path) -> Run:
-    """Import a file as `kalimtak import` does."""
-
-    def run(path: Path, **options: Any) -> ImportReport:
-        request = Request(
-            path=path, workload="default", refused_path=tmp_path / "refused.jsonl", **options
-        )
-        return Importer(context, request).run()
-
-    return run
-
-
-def stored(context: Context) -> list[UserInteraction]:
-    with context.database.read() as session:
-        query = select(UserInteraction).order_by(UserInteraction.input_text)
-        return list(session.exec(query).all())
-
-
-def events(context: Context) -> list[FeedbackEvent]:
-    with context.database.read() as session:
-        return list(session.exec(select(FeedbackEvent)).all())
-
-
-def refused(tmp_path: Path) -> list[Any]:
-    return [json.loads(line) for line in (tmp_path / "refused.jsonl").read_text().splitlines()]
 
 
 def jsonl(path: Path, *values: Any) -> Path:
