@@ -40,6 +40,7 @@ down: $(READY)
 	$(BIN)/kalimtak down
 
 bench: $(READY)
+	$(BIN)/python -m pip install --quiet -c constraints.txt -e ".[bench]"
 	@for file in benchmarks/bench_*.py; do \
 		$(BIN)/python -m benchmarks.$$(basename $$file .py) || exit 1; \
 	done

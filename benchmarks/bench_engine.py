@@ -33,7 +33,7 @@ from transformers.generation import ContinuousBatchingConfig
 
 from benchmarks.results import Figure, write_results
 from registry.base_model import resolve
-from serving.engine_torch import Limits, TorchEngine
+from serving.engine.continuous import Limits, TorchEngine
 from serving.jobs import Delta, Job, Reply
 
 CONCURRENCY = (1, 8, 32)

@@ -15,7 +15,7 @@ from rich.table import Table
 from flows.context import open_context
 from registry import keys
 from registry.clock import utc_now
-from serving.tokens import make_signer, make_token
+from serving.access.tokens import make_signer, make_token
 
 ACTOR = "cli"
 key = typer.Typer(help="API keys, for programs.", no_args_is_help=True)

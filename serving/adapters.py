@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 
 from registry.artifacts import ArtifactStore
 from registry.errors import KalimtakError
-from serving.engine import Engine
+from serving.engine.protocol import Engine
 
 UNLOAD_AFTER_S = 5.0
 """Routers may still send to a version this long after it has ceased to be live."""

@@ -14,13 +14,14 @@ from typing import TypeVar, cast
 from registry.clock import Clock, NewId, new_id, utc_now
 from registry.interactions import Interaction
 from registry.settings import Settings
-from serving import metrics, rows, tracing
+from serving import metrics, tracing
 from serving.asking import Answer, Ask, Piece
 from serving.errors import OverloadedError, RecordingError
 from serving.jobs import Delta, Job, Models, Reply
 from serving.merging import all_of, merge
 from serving.problems import ProblemError, overloaded
-from serving.recorder import Recorder
+from serving.recording import rows
+from serving.recording.recorder import Recorder
 from serving.routing import Role, Route, assign, champion, pin, unit_of
 from serving.shadow import Shadows
 from serving.state import RouterState

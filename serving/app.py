@@ -27,7 +27,7 @@ from registry.db import open_database
 from registry.errors import SettingsError
 from registry.models import DEFAULT_WORKLOAD
 from registry.settings import Settings, load_settings
-from serving.exposure import refuse_exposed
+from serving.access.exposure import refuse_exposed
 from serving.metrics import clean_stale, metrics_folder
 from serving.replica import CHALLENGER, CHAMPION, ModelReplica, ReplicaHandles, replica_id
 

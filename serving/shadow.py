@@ -11,12 +11,12 @@ from dataclasses import replace
 from registry.clock import Clock, NewId
 from registry.interactions import Interaction
 from registry.settings import Settings
-from serving import rows
 from serving.asking import Ask, Client
 from serving.errors import OverloadedError, RecordingError
 from serving.jobs import Job, Models, Reply
 from serving.metrics import Metrics
-from serving.recorder import Recorder
+from serving.recording import rows
+from serving.recording.recorder import Recorder
 from serving.routing import Route, position, unit_of
 from serving.state import RouterState
 

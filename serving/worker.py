@@ -10,10 +10,10 @@ from registry.artifacts import ArtifactStore
 from registry.base_model import resolve
 from registry.settings import ServingSettings, Settings
 from serving.adapters import AdapterKeeper
-from serving.batching import ThreadedEngine
-from serving.engine import Engine
-from serving.engine_torch import Limits, TorchEngine
-from serving.engine_vllm import VllmEngine
+from serving.engine.batching import ThreadedEngine
+from serving.engine.continuous import Limits, TorchEngine
+from serving.engine.protocol import Engine
+from serving.engine.vllm import VllmEngine
 from serving.jobs import Delta, Job, Reply
 
 WAITING_BATCHES = 8

@@ -21,18 +21,18 @@ HOT_FILES = (
     "training/losses.py",
     "training/lora.py",
     "training/loop.py",
-    "serving/batching.py",
-    "serving/cache.py",
-    "serving/cache_budget.py",
-    "serving/engine.py",
-    "serving/engine_attention.py",
-    "serving/engine_model.py",
-    "serving/engine_request.py",
-    "serving/engine_text.py",
-    "serving/engine_torch.py",
-    "serving/sampling.py",
-    "serving/scheduler.py",
-    "serving/stacked_lora.py",
+    "serving/engine/batching.py",
+    "serving/engine/cache.py",
+    "serving/engine/cache_budget.py",
+    "serving/engine/protocol.py",
+    "serving/engine/attention.py",
+    "serving/engine/model.py",
+    "serving/engine/request.py",
+    "serving/engine/text.py",
+    "serving/engine/continuous.py",
+    "serving/engine/sampling.py",
+    "serving/engine/scheduler.py",
+    "serving/engine/stacked_lora.py",
 )
 HOT_IMPORTS = {"numpy", "torch", "transformers", "peft", "safetensors", "training", "serving"}
 
@@ -79,6 +79,6 @@ def test_the_engine_is_imported_where_only_the_numeric_libraries_are_installed()
     program = (
         "import sys\n"
         f"sys.modules.update(dict.fromkeys({absent!r}))\n"
-        "import benchmarks.bench_engine, serving.batching, serving.engine\n"
+        "import benchmarks.bench_engine, serving.engine.batching, serving.engine.continuous\n"
     )
     subprocess.run([sys.executable, "-c", program], cwd=ROOT, check=True)

@@ -11,7 +11,7 @@ from flows.errors import UnreadableFileError
 from flows.intake import values
 from flows.intake.rows import Source
 from flows.intake.values import RowError
-from serving.intake import text_of
+from serving.recording.intake import text_of
 
 Format = Literal["openai", "chatml", "usage", "columns"]
 Nature = Literal["chat", "prompts"]

@@ -31,7 +31,13 @@ from flows.intake.rows import Row, Source
 from flows.intake.values import RowError
 from registry import interactions
 from registry.models import ModelVersion, UserInteraction, Workload
-from serving.intake import LoggedInteraction, Origin, is_future, to_feedback, to_interaction
+from serving.recording.intake import (
+    LoggedInteraction,
+    Origin,
+    is_future,
+    to_feedback,
+    to_interaction,
+)
 
 BATCH_ROWS = 500
 SAMPLE_ROWS = 100

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from flows.environment import foreign_ray, prefect_url
 from flows.errors import LocalError
 from registry.settings import Settings
-from serving.exposure import refuse_exposed
+from serving.access.exposure import refuse_exposed
 
 ENDPOINT = ("serving.port", "ray.haproxy_metrics_port", "ray.haproxy_stats_port")
 

@@ -8,10 +8,10 @@ from sqlmodel import Session
 
 from registry import by_hand, deployment, experiments, versions
 from registry.deployment import Act
+from serving.access.auth import AdminDep
 from serving.admin_schemas import ActRequest, DeploymentResponse, PromoteRequest, ShareRequest
 from serving.api.body import read_body, read_optional
 from serving.api.service import Service, ServiceDep
-from serving.auth import AdminDep
 from serving.schemas import json_schema
 
 router = APIRouter(prefix="/api/admin", tags=["Administration"])

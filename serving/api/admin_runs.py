@@ -4,10 +4,10 @@ from typing import Any
 
 from fastapi import APIRouter, Request
 
+from serving.access.auth import AdminDep
 from serving.admin_schemas import CurateRequest, StartedResponse, TrainRequest
 from serving.api.body import read_optional
 from serving.api.service import Service, ServiceDep
-from serving.auth import AdminDep
 from serving.prefect_api import CURATE, RETRAIN
 from serving.schemas import json_schema
 

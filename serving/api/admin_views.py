@@ -10,6 +10,7 @@ from registry.candidates import candidates
 from registry.clock import utc_now
 from registry.models import ModelVersion, ReplicaStatus, UserInteraction
 from registry.statistics import statistics
+from serving.access.auth import AdminDep, ReviewerDep
 from serving.admin_schemas import (
     Candidate,
     CandidatesResponse,
@@ -23,7 +24,6 @@ from serving.admin_schemas import (
 )
 from serving.api import paging
 from serving.api.service import Service, ServiceDep
-from serving.auth import AdminDep, ReviewerDep
 from serving.schemas import MAX_NAME_CHARS
 
 router = APIRouter(prefix="/api/admin", tags=["Administration"])

@@ -8,6 +8,7 @@ from fastapi import Depends, FastAPI
 from starlette.types import ASGIApp
 
 from serving import openapi, problems
+from serving.access.limits import limited
 from serving.api import (
     admin_acts,
     admin_runs,
@@ -23,7 +24,6 @@ from serving.api import (
 )
 from serving.api.caps import RequestCaps
 from serving.api.service import Service
-from serving.limits import limited
 from serving.logs import Observed
 
 LIMITED = (

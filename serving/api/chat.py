@@ -6,12 +6,12 @@ from fastapi import APIRouter, Request
 from starlette.responses import JSONResponse, Response
 
 from serving import events
+from serving.access.auth import Principal, PrincipalDep, acting_user
 from serving.api.body import parse, read_raw
 from serving.api.leaving import unless_left
 from serving.api.once import DESCRIBED, once, refuse_key
 from serving.api.service import Service, ServiceDep, client_of
 from serving.asking import Ask, Client
-from serving.auth import Principal, PrincipalDep, acting_user
 from serving.completions import Chunks, Completion, completion
 from serving.openai_schemas import ChatMessage, ChatRequest
 from serving.schemas import MAX_SEED, json_schema

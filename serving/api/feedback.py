@@ -5,10 +5,10 @@ from starlette.responses import JSONResponse, Response
 
 from registry.errors import NotFoundError
 from registry.interactions import Feedback
+from serving.access.auth import PrincipalDep, owner_of_rated
 from serving.api.body import parse, read_raw
 from serving.api.once import DESCRIBED, once
 from serving.api.service import Service, ServiceDep
-from serving.auth import PrincipalDep, owner_of_rated
 from serving.errors import OverloadedError, RecordingError
 from serving.problems import ProblemError, overloaded
 from serving.schemas import FeedbackRequest, FeedbackResponse, json_schema

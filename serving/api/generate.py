@@ -7,12 +7,12 @@ from starlette.responses import JSONResponse, Response
 
 from registry import prompts
 from serving import events
+from serving.access.auth import Principal, PrincipalDep, acting_user
 from serving.api.body import parse, read_raw
 from serving.api.leaving import unless_left
 from serving.api.once import DESCRIBED, once, refuse_key
 from serving.api.service import Service, ServiceDep, client_of
 from serving.asking import Answer, Ask, Client, Piece
-from serving.auth import Principal, PrincipalDep, acting_user
 from serving.problems import from_unexpected
 from serving.schemas import GenerateRequest, GenerateResponse, json_schema
 

@@ -8,9 +8,9 @@ from fastapi import APIRouter
 
 from registry import interactions
 from registry.models import UserInteraction
+from serving.access.auth import PrincipalDep, may_read_user
 from serving.api import paging
 from serving.api.service import Service, ServiceDep
-from serving.auth import PrincipalDep, may_read_user
 from serving.problems import ProblemError
 from serving.schemas import MAX_ID_CHARS, HistoryItem, HistoryResponse
 

@@ -6,13 +6,13 @@ from typing import Any
 from fastapi import APIRouter, Request
 from sqlalchemy.exc import SQLAlchemyError
 
+from serving.access.auth import PrincipalDep
 from serving.api.body import parse_object, read_bytes
 from serving.api.service import ServiceDep
-from serving.auth import PrincipalDep
 from serving.errors import OverloadedError, RecordingError
-from serving.intake import MAX_BATCH, MAX_BODY_BYTES, LoggedInteraction, LoggedResponse
-from serving.logging_in import Intake, Prepared, prepare, refusal
 from serving.problems import ProblemError
+from serving.recording.intake import MAX_BATCH, MAX_BODY_BYTES, LoggedInteraction, LoggedResponse
+from serving.recording.logging_in import Intake, Prepared, prepare, refusal
 
 BATCH = "interactions"
 RETRY_AFTER = {"Retry-After": "1"}

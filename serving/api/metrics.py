@@ -5,8 +5,8 @@ import asyncio
 from fastapi import APIRouter
 from starlette.responses import PlainTextResponse, Response
 
+from serving.access.auth import ReviewerDep
 from serving.api.service import ServiceDep
-from serving.auth import ReviewerDep
 from serving.metrics import CONTENT_TYPE
 
 router = APIRouter(tags=["Probes"])

@@ -8,8 +8,8 @@ from sqlmodel import col, select
 
 from registry.models import ModelVersion
 from serving import naming
+from serving.access.auth import PrincipalDep
 from serving.api.service import Service, ServiceDep
-from serving.auth import PrincipalDep
 
 router = APIRouter(tags=["OpenAI"])
 

@@ -15,8 +15,8 @@ from registry import idempotency
 from registry.clock import new_id, utc_now
 from registry.errors import ConflictError
 from registry.idempotency import InFlightError, Stored
+from serving.access.auth import Principal
 from serving.api.service import Service
-from serving.auth import Principal
 from serving.problems import RETRY_AFTER, ProblemError
 
 HEADER = "Idempotency-Key"

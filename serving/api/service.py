@@ -16,21 +16,21 @@ from registry.models import DEFAULT_WORKLOAD
 from registry.settings import Settings
 from registry.workloads import PRODUCT
 from serving import naming
+from serving.access.auth import Authenticator, Principal
+from serving.access.limits import Limiter
 from serving.answering import Answerer
 from serving.asking import Client, Sampling
-from serving.auth import Authenticator, Principal
 from serving.jobs import Models
 from serving.last_view import LastView
-from serving.limits import Limiter
 from serving.metrics import Metrics, metrics_folder
 from serving.naming import Target
 from serving.prefect_api import PrefectApi, prefect_api
 from serving.problems import ProblemError
-from serving.recorder import Recorder
+from serving.recording.recorder import Recorder
+from serving.recording.spool import Spool
 from serving.routing import pin
 from serving.schemas import Limits
 from serving.shadow import Shadows
-from serving.spool import Spool
 from serving.state import ROUTER, Poller, Reporter, RouterState
 
 MAX_USER_AGENT_CHARS = 512

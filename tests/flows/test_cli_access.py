@@ -13,7 +13,7 @@ from flows.cli import app
 from registry.clock import utc_now
 from registry.crypto import load_keyring
 from registry.settings_access import AuthSettings
-from serving.tokens import make_signer
+from serving.access.tokens import make_signer
 
 
 @pytest.fixture

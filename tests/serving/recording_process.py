@@ -10,8 +10,8 @@ from registry.clock import new_id, utc_now
 from registry.crypto import load_keyring
 from registry.interactions import Interaction
 from registry.settings import Settings
-from serving.recorder import Recorder
-from serving.spool import Spool
+from serving.recording.recorder import Recorder
+from serving.recording.spool import Spool
 from tests.support.flaky_database import FlakyDatabase
 
 

@@ -22,10 +22,10 @@ from registry.db import Database
 from registry.errors import NotFoundError
 from registry.interactions import Feedback, Interaction
 from registry.models import FeedbackEvent, UserInteraction
-from serving import recorder as recorder_module
 from serving.errors import OverloadedError, RecordingError
-from serving.recorder import PARKED_FOR, Recorder
-from serving.spool import Spool
+from serving.recording import recorder as recorder_module
+from serving.recording.recorder import PARKED_FOR, Recorder
+from serving.recording.spool import Spool
 from tests.serving.conftest import Installation
 from tests.support.flaky_database import FlakyDatabase
 

@@ -12,7 +12,7 @@ from sqlalchemy.exc import OperationalError
 from registry import deployment
 from registry.db import Database
 from serving.adapters import RETRY_AFTER_S, UNLOAD_AFTER_S, AdapterKeeper
-from serving.engine_torch import TorchEngine
+from serving.engine.continuous import TorchEngine
 from serving.last_view import LastView
 from serving.state import ReplicaState, Reporter, RouterState
 from tests.serving.conftest import Installation

@@ -1,0 +1,136 @@
+"""Between the event loop and an engine that runs step by step in a thread of its own."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import threading
+from collections.abc import AsyncGenerator, Callable
+from contextlib import aclosing
+from pathlib import Path
+
+from serving.engine.continuous import TorchEngine, status_of
+from serving.engine.request import Request
+from serving.errors import EngineError, OverloadedError
+from serving.jobs import Delta, Job, Reply
+
+STOPPED = "the replica is stopping"
+
+logger = logging.getLogger(__name__)
+_Event = tuple["asyncio.Queue[Delta | Reply]", Delta | Reply]
+
+
+class ThreadedEngine:
+    """An `Engine`: one thread takes steps while there is work, and sleeps while there is none."""
+
+    def __init__(self, core: TorchEngine) -> None:
+        self._core = core
+        self._wake = threading.Event()
+        self._stopping = False
+        self._thread: threading.Thread | None = None
+        self._loop: asyncio.AbstractEventLoop | None = None
+        # What a step brings is handed to the event loop at once: waking it costs more.
+        self._brought: list[_Event] = []
+
+    @property
+    def adapters(self) -> frozenset[str]:
+        """Names of the loaded adapters."""
+        return self._core.adapters
+
+    @property
+    def alive(self) -> bool:
+        """Whether its thread works."""
+        return self._thread is not None and self._thread.is_alive()
+
+    def load(self, name: str, folder: Path) -> None:
+        """Load an adapter. Raises `AdapterError` where it does not fit."""
+        self._core.load(name, folder)
+
+    def unload(self, name: str) -> None:
+        """Let go of an adapter; jobs that run with it still finish."""
+        self._core.unload(name)
+
+    def start(self) -> None:
+        """Begin to work, on the running event loop."""
+        self._loop = asyncio.get_running_loop()
+        self._thread = threading.Thread(target=self._work, name="engine", daemon=True)
+        self._thread.start()
+
+    async def stop(self) -> None:
+        """End after the running step; jobs that are not answered yet fail."""
+        self._stopping = True
+        self._wake.set()
+        if self._thread is not None:
+            await asyncio.to_thread(self._thread.join)
+
+    async def generate(self, job: Job) -> Reply:
+        """Answer a job. Cancelling frees what it holds."""
+        async with aclosing(self._events(job, streaming=False)) as events:
+            async for event in events:
+                if isinstance(event, Reply):
+                    return event
+        raise EngineError("the engine ended an answer without a reply")
+
+    def stream(self, job: Job) -> AsyncGenerator[Delta | Reply, None]:
+        """The same, piece by piece: deltas, then the reply. Closing frees what it holds."""
+        return self._events(job, streaming=True)
+
+    async def _events(self, job: Job, *, streaming: bool) -> AsyncGenerator[Delta | Reply, None]:
+        queue: asyncio.Queue[Delta | Reply] = asyncio.Queue()
+        if self._stopping:
+            yield Reply(status="failed", detail=STOPPED)
+            return
+        try:
+            request = self._core.submit(job, self._sink(queue), streaming=streaming)
+        except OverloadedError as error:
+            yield Reply(status=status_of(error), detail=str(error))
+            return
+        self._wake.set()
+        try:
+            while not isinstance(event := await queue.get(), Reply):
+                yield event
+            yield event
+        finally:
+            self._forget(request)
+
+    def _forget(self, request: Request) -> None:
+        request.cancel()
+        self._wake.set()
+
+    def _sink(self, queue: asyncio.Queue[Delta | Reply]) -> Callable[[Delta | Reply], None]:
+        return lambda event: self._brought.append((queue, event))
+
+    def _work(self) -> None:
+        """The engine's thread."""
+        while not self._stopping:
+            self._wake.clear()
+            busy = self._step()
+            self._hand_over()
+            if not busy:
+                self._wake.wait()
+        self._core.abort(STOPPED)
+        self._hand_over()
+
+    def _step(self) -> bool:
+        try:
+            return self._core.step()
+        except Exception:
+            # A row's faults are caught where they are known; after this one nothing is.
+            logger.exception("a step failed as a whole")
+            self._core.abort("generation failed; the log says why")
+            return True
+
+    def _hand_over(self) -> None:
+        brought, self._brought = self._brought, []
+        if not brought or self._loop is None:
+            return
+        try:
+            self._loop.call_soon_threadsafe(_deliver, brought)
+        except RuntimeError:
+            # The event loop has been closed: nobody waits any more.
+            logger.info("%d pieces of answers came after the end", len(brought))
+
+
+def _deliver(brought: list[_Event]) -> None:
+    for queue, event in brought:
+        queue.put_nowait(event)

@@ -1,0 +1,155 @@
+"""A transformers model and its tokenizer, as the engine uses them.
+
+Any decoder that transformers runs through its attention interface will do; a model that
+computes something else this way than by itself is refused when it is loaded.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+from serving.engine.attention import ATTENTION, Attending, Feed, ShapeProbe, Step
+from serving.engine.cache import KvCache, LayerShape
+from serving.errors import EngineError
+
+_PROBE_TOKENS = 9
+_TOLERANCE = {torch.float32: 1e-3}
+_LOW_PRECISION_TOLERANCE = 0.1
+
+
+class ChatModel:
+    """Text of a chat to tokens, tokens to text, and packed forward passes."""
+
+    def __init__(
+        self, base: str, *, device: torch.device, dtype: torch.dtype, model: Any | None = None
+    ) -> None:
+        """`base` is whatever `from_pretrained` takes; `model`, if given, is used for it.
+
+        Raises `EngineError` where the model cannot be run in packed passes.
+        """
+        self.device = device
+        self._tokenizer: Any = AutoTokenizer.from_pretrained(base)
+        loaded: Any = model or AutoModelForCausalLM.from_pretrained(
+            base, dtype=dtype, use_safetensors=True
+        )
+        self.module = loaded.to(device).eval().requires_grad_(False)
+        self.dtype: torch.dtype = self.module.dtype
+        self.context = _context(self.module)
+        self.ends = _end_tokens(self.module, self._tokenizer)
+        self._special = tuple(self._tokenizer.all_special_tokens)
+        self.shapes = self._check()
+
+    def encode(self, messages: Sequence[Mapping[str, Any]]) -> list[int]:
+        """The chat's token ids. Text that spells a control token is not taken for one."""
+        cleaned = [
+            {**message, "content": without(str(message["content"] or ""), self._special)}
+            for message in messages
+        ]
+        text = self._tokenizer.apply_chat_template(
+            cleaned, tokenize=False, add_generation_prompt=True, enable_thinking=False
+        )
+        return list(self._tokenizer(text, add_special_tokens=False)["input_ids"])
+
+    def decode(self, tokens: Sequence[int]) -> str:
+        """Text without control tokens."""
+        return str(self._tokenizer.decode(tokens, skip_special_tokens=True))
+
+    def run(self, step: Step, wanted: Sequence[int]) -> torch.Tensor:
+        """Logits [wanted, vocabulary] after the tokens at these places of the pass."""
+        places = torch.tensor(wanted, device=self.device, dtype=torch.long)
+        return self._pass(step, step.input_ids, step.position_ids, places)
+
+    @contextmanager
+    def _plain(self) -> Iterator[None]:
+        """With transformers' own attention."""
+        self.module.set_attn_implementation("sdpa")
+        try:
+            yield
+        finally:
+            self.module.set_attn_implementation(ATTENTION)
+
+    def _pass(
+        self, step: Attending, tokens: torch.Tensor, positions: torch.Tensor, places: torch.Tensor
+    ) -> torch.Tensor:
+        logits: torch.Tensor = self.module(
+            input_ids=tokens,
+            position_ids=positions,
+            use_cache=False,
+            logits_to_keep=places,
+            step=step,
+        ).logits
+        return logits[0]
+
+    @torch.inference_mode()
+    def _check(self) -> list[LayerShape]:
+        """What each layer keeps of a token. Raises `EngineError` for models that differ."""
+        count = min(_PROBE_TOKENS, self.context - 1)
+        tokens = torch.arange(count, device=self.device)[None] % self.module.config.vocab_size
+        last = torch.tensor([count - 1], device=self.device)
+        probe = ShapeProbe()
+        try:
+            with self._plain():
+                expected = self.module(input_ids=tokens, use_cache=False).logits[0, -1:]
+            self._pass(probe, tokens, torch.arange(count, device=self.device)[None], last)
+            shapes = [probe.shapes[index] for index in range(len(probe.shapes))]
+            found = self._in_pieces(tokens[0].tolist(), shapes)
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            name = type(self.module).__name__
+            raise EngineError(f"{name} cannot be run in packed passes: {error!r}") from error
+        difference = float((found - expected).float().norm() / expected.float().norm())
+        # Random weights in low precision differ more than any that were trained.
+        if not difference < _TOLERANCE.get(self.dtype, _LOW_PRECISION_TOLERANCE):
+            raise EngineError(
+                f"{type(self.module).__name__} computes something else in packed passes than by "
+                f"itself (relative difference {difference:.2g}): it is not served by this engine"
+            )
+        return shapes
+
+    def _in_pieces(self, tokens: list[int], shapes: Sequence[LayerShape]) -> torch.Tensor:
+        """The last token's logits, beside another row, from a start, a piece and a token."""
+        cache = KvCache(
+            shapes,
+            budget=4 * len(tokens),
+            context=2 * len(tokens),
+            max_rows=2,
+            device=self.device,
+            dtype=self.dtype,
+        )
+        other, row = cache.take(len(tokens)), cache.take(len(tokens))
+        assert other is not None
+        assert row is not None
+        for start, end in ((0, 3), (3, len(tokens) - 1), (len(tokens) - 1, len(tokens))):
+            step = Step([Feed(other, tokens[:2]), Feed(row, tokens[start:end])], self.device)
+            last = step.num_tokens - 1 if step.order[-1] == 1 else 0
+            logits = self.run(step, [last])
+            row.length = end
+        return logits
+
+
+def without(text: str, special: Sequence[str]) -> str:
+    """`text` without control tokens, also those that taking one out would form."""
+    while any(token in text for token in special):
+        for token in special:
+            text = text.replace(token, "")
+    return text
+
+
+def _context(model: Any) -> int:
+    context = getattr(model.config, "max_position_embeddings", None)
+    if not isinstance(context, int):
+        raise EngineError(
+            f"{type(model).__name__} says no max_position_embeddings: this engine serves decoders "
+            "with attention over a bounded context"
+        )
+    return context
+
+
+def _end_tokens(model: Any, tokenizer: Any) -> frozenset[int]:
+    configured = model.generation_config.eos_token_id
+    ends = configured if isinstance(configured, list) else [configured]
+    return frozenset(token for token in [*ends, tokenizer.eos_token_id] if token is not None)

@@ -1,0 +1,1 @@
+"""How answers and feedback are kept, whatever happens to the database."""

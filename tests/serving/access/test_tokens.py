@@ -1,0 +1,125 @@
+"""The keys of an identity provider: read late, kept, and not asked for too often."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import jwt
+import pytest
+from cryptography.hazmat.primitives.asymmetric import rsa
+
+from registry.crypto import Keyring
+from registry.errors import SettingsError
+from registry.settings_access import AuthSettings
+from serving.access.tokens import (
+    JWKS_MAX_AGE_S,
+    JWKS_MIN_AGE_S,
+    ProviderKeys,
+    TokenError,
+    make_signer,
+)
+
+
+class FakeTime:
+    """A monotonic clock that a test moves."""
+
+    def __init__(self) -> None:
+        self.now = 0.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+class KeyFile:
+    """A provider's key set, as a file that a test rewrites."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        key = rsa.generate_private_key(public_exponent=65537, key_size=2048).public_key()
+        self._jwk = json.loads(jwt.algorithms.RSAAlgorithm.to_jwk(key))
+
+    def publish(self, *names: str) -> None:
+        keys = [{**self._jwk, "kid": name} for name in names]
+        self.path.write_text(json.dumps({"keys": keys}))
+
+
+@pytest.fixture
+def time() -> FakeTime:
+    return FakeTime()
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> KeyFile:
+    return KeyFile(tmp_path / "jwks.json")
+
+
+@pytest.fixture
+def keys(file: KeyFile, time: FakeTime) -> ProviderKeys:
+    return ProviderKeys(AuthSettings(jwks_file=file.path, audience="kalimtak"), monotonic=time)
+
+
+async def test_a_new_key_is_found_when_a_token_names_it(
+    keys: ProviderKeys, file: KeyFile, time: FakeTime
+) -> None:
+    file.publish("first")
+    assert await keys.get("first") is not None
+    file.publish("first", "second")
+    time.now += JWKS_MIN_AGE_S
+    assert await keys.get("second") is not None
+
+
+async def test_unknown_keys_do_not_make_us_ask_each_time(
+    keys: ProviderKeys, file: KeyFile, time: FakeTime
+) -> None:
+    file.publish("first")
+    assert await keys.get("unknown") is None
+    file.publish("first", "unknown")
+    time.now += JWKS_MIN_AGE_S - 1
+    assert await keys.get("unknown") is None
+
+
+async def test_a_withdrawn_key_is_forgotten(
+    keys: ProviderKeys, file: KeyFile, time: FakeTime
+) -> None:
+    file.publish("first", "second")
+    assert await keys.get("first") is not None
+    file.publish("second")
+    time.now += JWKS_MAX_AGE_S
+    assert await keys.get("first") is None
+
+
+async def test_a_provider_that_is_away_leaves_the_keys_that_were(
+    keys: ProviderKeys, file: KeyFile, time: FakeTime
+) -> None:
+    file.publish("first")
+    assert await keys.get("first") is not None
+    file.path.write_text("out of order")
+    time.now += JWKS_MAX_AGE_S
+    assert await keys.get("first") is not None
+
+
+async def test_a_provider_that_was_never_there_is_told_of(keys: ProviderKeys) -> None:
+    with pytest.raises(TokenError, match="cannot be read"):
+        await keys.get("first")
+
+
+def test_without_secrets_the_installations_key_signs() -> None:
+    one, other = Keyring(b"1" * 32), Keyring(b"2" * 32)
+    assert make_signer(AuthSettings(), one) == make_signer(AuthSettings(), one)
+    assert make_signer(AuthSettings(), one) != make_signer(AuthSettings(), other)
+
+
+def test_of_several_secrets_one_must_be_named() -> None:
+    several = AuthSettings.model_validate(
+        {"secrets": {"one": "0123456789abcdef" * 2, "two": "fedcba9876543210" * 2}}
+    )
+    with pytest.raises(SettingsError, match="signing_key must name one of the secrets: one, two"):
+        make_signer(several, Keyring(b"1" * 32)).sign({"sub": "alice"})
+
+
+def test_a_provider_alone_signs_nothing_here(file: KeyFile) -> None:
+    file.publish("first")
+    assert not make_signer(
+        AuthSettings(jwks_file=file.path, audience="kalimtak"), Keyring(b"1" * 32)
+    ).secrets

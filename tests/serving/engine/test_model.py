@@ -1,0 +1,96 @@
+"""Any decoder of transformers is served as it is, or refused when it is loaded."""
+
+from __future__ import annotations
+
+import copy
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from transformers import (
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    Gemma2Config,
+    Gemma3TextConfig,
+    GPT2Config,
+    LlamaConfig,
+    MambaConfig,
+    MistralConfig,
+    Qwen2Config,
+)
+
+from serving.engine.continuous import Limits, TorchEngine
+from serving.errors import EngineError
+from serving.jobs import Delta, Job, Reply
+
+SHAPE = {
+    "vocab_size": 259,
+    "hidden_size": 32,
+    "intermediate_size": 48,
+    "num_hidden_layers": 3,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "head_dim": 8,
+    "max_position_embeddings": 256,
+    "initializer_range": 0.3,
+    "bos_token_id": None,
+    "eos_token_id": 2,
+    "pad_token_id": 0,
+}
+SLIDING = {"sliding_window": 7, "layer_types": ["sliding_attention", "full_attention"] * 2}
+SERVED = {
+    "llama": LlamaConfig(**SHAPE),
+    "mistral, short window": MistralConfig(**SHAPE, sliding_window=7),
+    "qwen2": Qwen2Config(**{key: SHAPE[key] for key in SHAPE if key != "head_dim"}),
+    "gemma3, two kinds of layers": Gemma3TextConfig(**{**SHAPE, "num_hidden_layers": 4}, **SLIDING),
+    "gpt2": GPT2Config(
+        vocab_size=259, n_embd=32, n_layer=2, n_head=4, eos_token_id=2, bos_token_id=None
+    ),
+}
+REFUSED = {
+    "gemma2, soft caps": Gemma2Config(**{**SHAPE, "num_hidden_layers": 4}),
+    "mamba, no keys and values": MambaConfig(vocab_size=259, hidden_size=32, num_hidden_layers=2),
+}
+
+
+def random_model(config: Any) -> Any:
+    with torch.random.fork_rng():
+        torch.manual_seed(1)
+        return AutoModelForCausalLM.from_config(copy.deepcopy(config)).eval()
+
+
+@pytest.mark.parametrize("name", SERVED)
+def test_greedy_answers_are_those_of_generate(name: str, tiny_base: Path) -> None:
+    plain = random_model(SERVED[name])
+    limits = Limits(max_running=3, prompt_tokens=16)
+    engine = TorchEngine(str(tiny_base), model=copy.deepcopy(plain), limits=limits)
+    tokenizer = AutoTokenizer.from_pretrained(tiny_base)
+    jobs = [
+        Job(
+            messages=[{"role": "user", "content": text}],
+            digest=None,
+            max_new_tokens=20,
+            temperature=0,
+        )
+        for text in ("hello", "a somewhat longer text, in pieces", "x")
+    ]
+    replies: list[list[Delta | Reply]] = [[] for _ in jobs]
+    for job, reply in zip(jobs, replies, strict=True):
+        engine.submit(job, reply.append)
+        engine.step()
+    while engine.step():
+        continue
+    for job, events in zip(jobs, replies, strict=True):
+        prompt = torch.tensor([engine.model.encode(job.messages)])
+        written = plain.generate(
+            prompt, attention_mask=torch.ones_like(prompt), max_new_tokens=20, do_sample=False
+        )
+        text = tokenizer.decode(written[0, prompt.shape[1] :], skip_special_tokens=True)
+        assert [event.text for event in events] == [text]
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_a_model_that_would_be_served_wrongly_is_refused(name: str, tiny_base: Path) -> None:
+    with pytest.raises(EngineError):
+        TorchEngine(str(tiny_base), model=random_model(REFUSED[name]))

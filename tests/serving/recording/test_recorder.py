@@ -1,0 +1,93 @@
+"""The recorder: durable before it returns, many in one transaction, none spoils the others."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+
+import pytest
+from sqlalchemy import event
+from sqlmodel import select
+
+from registry.clock import utc_now
+from registry.errors import NotFoundError
+from registry.interactions import Feedback, Interaction
+from registry.models import UserInteraction
+from serving.errors import RecordingError
+from serving.recording.recorder import Recorder
+from serving.recording.spool import Spool
+from tests.serving.conftest import Installation
+
+
+@pytest.fixture
+def spool(installation: Installation) -> Spool:
+    return Spool(installation.settings.home / "spool", max_bytes=1_000_000)
+
+
+@pytest.fixture
+async def recorder(installation: Installation, spool: Spool) -> AsyncIterator[Recorder]:
+    recorder = Recorder(installation.database, installation.keyring, spool=spool)
+    recorder.start()
+    yield recorder
+    await recorder.stop()
+
+
+def answer(number: int, **changes: str) -> Interaction:
+    values = {"id": f"i{number}", "input_text": "a", "structured_prompt": "b", "model_output": "c"}
+    return Interaction(created_at=utc_now(), **(values | changes))  # type: ignore[arg-type]
+
+
+def ids(installation: Installation) -> set[str]:
+    with installation.database.read() as session:
+        return set(session.exec(select(UserInteraction.id)).all())
+
+
+async def test_many_answers_share_few_commits(
+    recorder: Recorder, installation: Installation
+) -> None:
+    commits = []
+    event.listen(installation.database.engine, "commit", commits.append)
+    await asyncio.gather(*(recorder.record(answer(n)) for n in range(100)))
+    assert ids(installation) == {f"i{n}" for n in range(100)}
+    assert len(commits) <= 5
+
+
+async def test_a_row_that_cannot_be_written_fails_alone(
+    recorder: Recorder, installation: Installation
+) -> None:
+    outcomes = await asyncio.gather(
+        recorder.record(answer(1)),
+        recorder.record(answer(2, model_version="no such version")),
+        recorder.record(answer(3)),
+        recorder.feedback(Feedback(interaction_id="nobody", score=5)),
+        recorder.feedback(Feedback(interaction_id="i1", score=4)),
+        return_exceptions=True,
+    )
+    assert [type(outcome) for outcome in outcomes] == [
+        type(None),
+        RecordingError,
+        type(None),
+        NotFoundError,
+        type(None),
+    ]
+    assert ids(installation) == {"i1", "i3"}
+
+
+async def test_rows_given_together_are_written_together_or_not_at_all(
+    recorder: Recorder, installation: Installation
+) -> None:
+    with pytest.raises(RecordingError):
+        await recorder.record(answer(1), answer(2, model_version="no such version"))
+    assert ids(installation) == set()
+
+
+async def test_what_waits_is_written_before_the_recorder_stops(
+    installation: Installation, spool: Spool
+) -> None:
+    recorder = Recorder(installation.database, installation.keyring, spool=spool)
+    recorder.start()
+    tasks = [asyncio.create_task(recorder.record(answer(n))) for n in range(10)]
+    await asyncio.sleep(0)
+    await recorder.stop()
+    await asyncio.gather(*tasks)
+    assert len(ids(installation)) == 10
