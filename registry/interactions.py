@@ -235,6 +235,8 @@ def history(
 def _add_users(
     session: Session, pseudonyms: dict[str, str], keyring: Keyring, now: datetime
 ) -> None:
+    if not pseudonyms:
+        return
     known = set(
         session.exec(select(User.id).where(col(User.id).in_(list(pseudonyms.values())))).all()
     )

@@ -2,6 +2,7 @@
 
 from pathlib import Path
 from typing import Annotated, Any
+from urllib.parse import urlsplit
 
 from limits import RateLimitItem, parse_many
 from pydantic import (
@@ -53,6 +54,14 @@ Rate = Annotated[
 """A rate limit as the `limits` library writes it; None is no limit."""
 
 
+def _is_private(url: str) -> bool:
+    """Whether nobody on the way can change what is read there."""
+    parts = urlsplit(url)
+    return parts.scheme == "https" or (
+        parts.scheme == "http" and parts.hostname in ("localhost", "127.0.0.1", "::1")
+    )
+
+
 class AuthSettings(Part):
     """Who may call the endpoint."""
 
@@ -91,6 +100,11 @@ class AuthSettings(Part):
             raise ValueError(f"signing_key '{self.signing_key}' is not among the secrets")
         if self.jwks_url is not None and self.jwks_file is not None:
             raise ValueError("give jwks_url or jwks_file, not both")
+        if self.jwks_url is not None and not _is_private(self.jwks_url):
+            raise ValueError(
+                f"jwks_url '{self.jwks_url}' must be https://…: who changes keys on their way "
+                "signs for everybody"
+            )
         if self.audience is None and (self.jwks_url or self.jwks_file):
             raise ValueError(
                 "audience must be set beside jwks_url or jwks_file: the provider signs for other "

@@ -338,7 +338,9 @@ def _routed(exchange: _Exchange) -> Route:
 def _work(exchange: _Exchange) -> tuple[Job, Role]:
     route = _routed(exchange)
     digest = None if route.version is None else route.version.adapter_digest
-    return exchange.ask.job(digest), route.role
+    facts = tracing.current()
+    traceparent = None if facts is None else facts.traceparent
+    return replace(exchange.ask.job(digest), traceparent=traceparent), route.role
 
 
 def _note(exchange: _Exchange, reply: Reply) -> None:

@@ -30,6 +30,8 @@ class Job:
     """The answer ends before the first of these; they are not part of it."""
     top_logprobs: int | None = None
     """With each token its log-probability and this many alternatives; None: without."""
+    traceparent: str | None = None
+    """W3C trace context of the request, for an engine that takes part in traces."""
 
 
 @dataclass(frozen=True)
@@ -62,6 +64,8 @@ class Reply:
     tokens_input: int = 0
     tokens_output: int = 0
     logprobs: tuple[TokenLogprob, ...] = ()
+    batch_rows: int = 0
+    """Rows in the step that brought the last token; 0 where the engine does not tell."""
     queue_ms: float = 0.0
     """From the arrival at the replica to the first step of its generation."""
     first_token_ms: float = 0.0

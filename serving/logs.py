@@ -129,7 +129,8 @@ class PlainLines(logging.Formatter):
 
 def configure_logs(settings: LogSettings) -> None:
     """Write the product's own log lines of this process to standard error."""
-    handler = logging.StreamHandler(sys.stderr)
+    # Ray Serve puts an object in the place of `sys.stderr` that looks at the stack at each write.
+    handler = logging.StreamHandler(sys.__stderr__)
     if settings.format == "json":
         handler.setFormatter(JsonLines())
     else:

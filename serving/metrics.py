@@ -73,6 +73,8 @@ class Metrics:
         """A model has answered."""
         self._queue_seconds.labels(role).observe(reply.queue_ms / 1000)
         self._first_token_seconds.labels(role).observe(reply.first_token_ms / 1000)
+        if reply.batch_rows:
+            self._batch_rows.labels(role).observe(reply.batch_rows)
         self._tokens.labels(workload, version, "in").inc(reply.tokens_input)
         self._tokens.labels(workload, version, "out").inc(reply.tokens_output)
 
@@ -136,6 +138,13 @@ class Metrics:
             "From the beginning of generation to the first token.",
             ["role"],
             buckets=SECONDS,
+            registry=registry,
+        )
+        self._batch_rows = Histogram(
+            "kalimtak_batch_rows",
+            "Answers that were written together, at the last token of each.",
+            ["role"],
+            buckets=BATCH_ROWS,
             registry=registry,
         )
         self._tokens = Counter(

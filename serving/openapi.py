@@ -18,12 +18,13 @@ DESCRIPTION = (
 )
 PROBE_PATHS = ("/healthz", "/readyz")
 WITHOUT_BODY = (401, 403, 404, 422, 429, 500, 503)
-WITH_BODY = (400, 401, 403, 404, 409, 413, 422, 429, 500, 503, 504)
+WITH_BODY = (400, 401, 403, 404, 408, 409, 413, 422, 429, 500, 503, 504)
 MEANINGS = {
     400: "The body is no JSON, or cut short",
     401: "No valid credential",
     403: "Not allowed",
     404: "There is no such thing",
+    408: "The body does not arrive",
     409: "It contradicts what is stored, or what the same Idempotency-Key asked for before",
     413: "The body is too large",
     422: "A field is wrong",

@@ -93,16 +93,18 @@ class ReplicaHandles(Models):
         challenger: DeploymentHandle[Any],
         state: RouterState,
     ) -> None:
-        self._handles = {CHAMPION: champion, CHALLENGER: challenger}
-        self._streams = {
-            kind: handle.options(stream=True) for kind, handle in self._handles.items()
+        handles = {CHAMPION: champion, CHALLENGER: challenger}
+        # Naming a method makes a new handle, which each request would pay for.
+        self._generate = {kind: handle.generate for kind, handle in handles.items()}
+        self._stream = {
+            kind: handle.options(stream=True).stream for kind, handle in handles.items()
         }
         self._state = state
 
     async def generate(self, job: Job, *, role: Role) -> Reply:
         """Have `job` answered; "unreachable" when no replica lives to do it."""
         async for kind in self._attempts(role):
-            response: Any = self._handles[kind].generate.remote(job)
+            response: Any = self._generate[kind].remote(job)
             try:
                 return cast(Reply, await response)
             except BackPressureError:
@@ -117,7 +119,7 @@ class ReplicaHandles(Models):
     async def stream(self, job: Job, *, role: Role) -> AsyncIterator[Delta | Reply]:
         """The same, piece by piece. A replica lost after the first piece fails the job."""
         async for kind in self._attempts(role):
-            pieces: Any = self._streams[kind].stream.remote(job)
+            pieces: Any = self._stream[kind].remote(job)
             begun = False
             try:
                 async for piece in pieces:

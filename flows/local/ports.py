@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import os
 import socket
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from flows.environment import foreign_ray, prefect_url
 from flows.errors import LocalError
+from registry.errors import SettingsError
 from registry.settings import Settings
-from serving.access.exposure import refuse_exposed
+from serving.access.exposure import is_loopback, refuse_exposed
 
+PREFECT_PASSWORD = "PREFECT_SERVER_API_AUTH_STRING"
 ENDPOINT = ("serving.port", "ray.haproxy_metrics_port", "ray.haproxy_stats_port")
 
 
@@ -22,10 +25,22 @@ def own_prefect(settings: Settings) -> bool:
 def check(settings: Settings) -> None:
     """Raise `LocalError` naming the first port that is taken, and the setting to change.
 
-    Raises `SettingsError` where the endpoint would be open to the network.
+    Raises `SettingsError` where the endpoint or Prefect would be open to the network.
     """
     refuse_exposed(settings)
+    _refuse_exposed_prefect(settings, os.environ)
     _check(_wanted(settings))
+
+
+def _refuse_exposed_prefect(settings: Settings, environ: Mapping[str, str]) -> None:
+    """Whoever reaches a Prefect server that asks for nothing can have this machine run things."""
+    host = settings.prefect.host
+    if not own_prefect(settings) or is_loopback(host) or environ.get(PREFECT_PASSWORD):
+        return
+    raise SettingsError(
+        f"prefect.host = '{host}' opens Prefect to the network without a password: set "
+        f"{PREFECT_PASSWORD} (and PREFECT_API_AUTH_STRING, the same), or keep it at 127.0.0.1"
+    )
 
 
 def check_endpoint(settings: Settings) -> None:

@@ -164,7 +164,8 @@ class TokenChecker:
                 issuer=self._settings.issuer,
                 audience=self._settings.audience,
                 # A token that names an audience is not taken where none is expected.
-                options={"require": ["exp", "sub"]},
+                # RSA keys below 2048 bits, which can be broken, are not taken either.
+                options={"require": ["exp", "sub"], "enforce_minimum_key_length": True},
             )
         except jwt.ExpiredSignatureError as error:
             raise TokenError("the token has expired") from error

@@ -1,5 +1,6 @@
 """Reads a JSON body: bounded, in UTF-8, checked against a model; whatever is wrong is a 4xx."""
 
+import asyncio
 import json
 from typing import Any, NoReturn, TypeVar
 
@@ -12,6 +13,8 @@ from serving.schemas import Body, Limits
 OVERHEAD_BYTES = 64 * 1024
 TEXTS = 2
 """Texts of the longest length in one body."""
+ARRIVAL_S = 30.0
+"""A body that has not arrived by then keeps the connection no longer."""
 BYTES_PER_CHAR = 12
 """A character escaped as a surrogate pair."""
 
@@ -19,7 +22,7 @@ Model = TypeVar("Model", bound=Body)
 
 
 async def read_body(request: Request, model: type[Model], limits: Limits) -> Model:
-    """The body as `model`. Raises `ProblemError`: 400, 413 or 422."""
+    """The body as `model`. Raises `ProblemError`: 400, 408, 413 or 422."""
     return parse(await read_raw(request, limits), model, limits)
 
 
@@ -29,7 +32,7 @@ async def read_optional(request: Request, model: type[Model], limits: Limits) ->
 
 
 async def read_raw(request: Request, limits: Limits) -> bytes:
-    """The body as it came. Raises `ProblemError`: 400 or 413."""
+    """The body as it came. Raises `ProblemError`: 400, 408 or 413."""
     num_chars = max(TEXTS * limits.max_text_chars, limits.max_chat_chars)
     return await read_bytes(request, OVERHEAD_BYTES + BYTES_PER_CHAR * num_chars)
 
@@ -55,15 +58,22 @@ def parse_object(raw: bytes) -> dict[str, Any]:
 
 
 async def read_bytes(request: Request, limit: int) -> bytes:
-    """The whole body. Raises `ProblemError`: 400 where it is cut short, 413 beyond `limit`."""
+    """The whole body.
+
+    Raises `ProblemError`: 400 where it is cut short, 408 where it is too slow, 413 beyond `limit`.
+    """
     chunks: list[bytes] = []
     size = 0
     try:
-        async for chunk in request.stream():
-            size += len(chunk)
-            if size > limit:
-                raise ProblemError(413, f"the body exceeds {limit} bytes", field="body")
-            chunks.append(chunk)
+        async with asyncio.timeout(ARRIVAL_S):
+            async for chunk in request.stream():
+                size += len(chunk)
+                if size > limit:
+                    raise ProblemError(413, f"the body exceeds {limit} bytes", field="body")
+                chunks.append(chunk)
+    except TimeoutError as error:
+        detail = f"the body did not arrive within {ARRIVAL_S:g} s"
+        raise ProblemError(408, detail, headers={"Connection": "close"}) from error
     except ClientDisconnect as error:
         raise ProblemError(400, "the body was cut short", field="body") from error
     return b"".join(chunks)

@@ -215,7 +215,7 @@ class TorchEngine:
                 self._advance(plan[middle:])
             return
         for place, (request, token) in enumerate(zip(ordered, chosen, strict=True)):
-            self._write(request, token, logits[place])
+            self._write(request, token, logits[place], batch_rows=len(plan))
 
     def _forward(self, plan: Sequence[tuple[Request, int]]) -> tuple[list[Request], torch.Tensor]:
         """The requests that get a token now, and their logits."""
@@ -238,7 +238,9 @@ class TorchEngine:
             feed.row.length += len(feed.tokens)
         return ready, logits
 
-    def _write(self, request: Request, token: int | None, logits: torch.Tensor) -> None:
+    def _write(
+        self, request: Request, token: int | None, logits: torch.Tensor, *, batch_rows: int
+    ) -> None:
         if token is None:
             self._finish(request)
             request.fail("failed", NOT_NUMBERS)
@@ -246,7 +248,7 @@ class TorchEngine:
         count = request.job.top_logprobs
         worth = None if count is None else alternatives(logits, token, count)
         try:
-            reply = request.write(token, worth, self.model)
+            reply = request.write(token, worth, self.model, batch_rows=batch_rows)
         except Exception:
             # A sink or a tokenizer that fails concerns this row alone.
             logger.exception("a token could not be handed on")

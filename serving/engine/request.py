@@ -39,6 +39,7 @@ class Request:
         self._written: list[int] = []
         self._logprobs: list[TokenLogprob] = []
         self._text: TextStream | None = None
+        self._batch_rows = 0
         self._arrived = perf_counter()
         self._started = self._arrived
         self._first_token = self._arrived
@@ -67,10 +68,13 @@ class Request:
             return self._written[fed - len(self.prompt) :]
         return self.prompt[fed : fed + count]
 
-    def write(self, token: int, worth: Alternatives | None, model: ChatModel) -> Reply | None:
+    def write(
+        self, token: int, worth: Alternatives | None, model: ChatModel, *, batch_rows: int
+    ) -> Reply | None:
         """Take the token that the model has written; the reply, if that ends the answer."""
         if not self._written:
             self._first_token = perf_counter()
+        self._batch_rows = batch_rows
         self._written.append(token)
         if token in model.ends:
             return self._end("stop", model, marked=True)
@@ -117,6 +121,7 @@ class Request:
             tokens_input=len(self.prompt),
             tokens_output=len(self._written),
             logprobs=tuple(self._logprobs),
+            batch_rows=self._batch_rows,
             queue_ms=(self._started - self._arrived) * 1000,
             first_token_ms=(self._first_token - self._started) * 1000,
             processing_ms=(now - self._started) * 1000,

@@ -92,7 +92,9 @@ class VllmEngine:
         answer = _Answer()
         try:
             body = _body(job, self._base)
-            async with self._client.stream("POST", "/v1/chat/completions", json=body) as response:
+            async with self._client.stream(
+                "POST", "/v1/chat/completions", json=body, headers=_headers(job)
+            ) as response:
                 if not response.is_success:
                     yield _refusal(response.status_code, _message(await response.aread()))
                     return
@@ -167,6 +169,10 @@ class _Answer:
             first_token_ms=((self._first_token or now) - self._started) * 1000,
             processing_ms=(now - self._started) * 1000,
         )
+
+
+def _headers(job: Job) -> dict[str, str]:
+    return {} if job.traceparent is None else {"traceparent": job.traceparent}
 
 
 def _body(job: Job, base: str) -> dict[str, Any]:

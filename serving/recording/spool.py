@@ -154,20 +154,20 @@ class Spool:
 
     def others_wait(self) -> bool:
         """Whether another router's folder holds something that is not in the database yet."""
-        return any(path.parent != self._own for path in self._folder.glob(f"*/*{SUFFIX}"))
+        return any(path.parent != self._own for path in spooled(self._folder, f"*{SUFFIX}"))
 
     def adopt(self) -> int:
         """Take over what dead routers left; the number of lines. Raises `OSError`."""
         found = 0
-        for folder in sorted(self._folder.glob(f"*/{LOCK}")):
-            if folder.parent == self._own:
+        for path in spooled(self._folder, LOCK):
+            if path.parent == self._own:
                 continue
-            lock = _try_lock(folder)
+            lock = _try_lock(path)
             if lock is None:
                 continue
             try:
-                if folder.exists():  # nobody else was quicker
-                    found += self._take_over(folder.parent)
+                if path.exists():  # nobody else was quicker
+                    found += self._take_over(path.parent)
             finally:
                 os.close(lock)
         return found
@@ -239,6 +239,15 @@ class Spool:
             self._own, self._lock = own, lock
             _sync_folder(self._folder)
         return self._own
+
+
+def spooled(folder: Path, pattern: str) -> list[Path]:
+    """Files of all owners below `folder`, in order; an owner may vanish meanwhile."""
+    found: list[Path] = []
+    for owner in sorted(folder.glob("*/")):
+        with suppress(FileNotFoundError):
+            found += sorted(owner.glob(pattern))
+    return found
 
 
 def _try_lock(path: Path, *, create: bool = False) -> int | None:

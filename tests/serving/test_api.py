@@ -16,6 +16,7 @@ from sqlmodel import select
 from registry import interactions
 from registry.models import ClientMetadata, UserInteraction
 from registry.quality import RULE_SCORER
+from serving.api import body as body_module
 from tests.serving.conftest import Installation
 from tests.serving.router import Router, running_router
 
@@ -358,6 +359,21 @@ async def test_a_huge_body_is_cut_off(router: Router) -> None:
             yield b"x" * 10_000
 
     assert_problem(await router.client.post("/api/generate", content=endless()), 413, "body")
+
+
+async def test_a_body_that_does_not_arrive_is_given_up(
+    router: Router, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(body_module, "ARRIVAL_S", 0.05)
+    given_up = asyncio.Event()
+
+    async def dripping() -> AsyncIterator[bytes]:
+        yield b'{"text":'
+        await given_up.wait()
+
+    asking = asyncio.create_task(router.client.post("/api/generate", content=dripping()))
+    assert_problem(await asking, 408)
+    given_up.set()
 
 
 async def test_a_text_beyond_the_models_context_is_refused(router: Router) -> None:

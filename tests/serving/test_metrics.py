@@ -81,6 +81,7 @@ async def test_requests_tokens_and_feedback_are_counted(router: Router) -> None:
     assert total(text, "kalimtak_request_seconds_count", **generate) == 2
     assert total(text, "kalimtak_tokens_total") == answer["tokens_used"]
     assert total(text, "kalimtak_queue_seconds_count", role="default") == 1
+    assert total(text, "kalimtak_batch_rows_sum", role="default") == 1
     assert total(text, "kalimtak_feedback_total", version="base", sign="positive") == 1
     assert total(text, "kalimtak_record_batch_sum", into="database") == 2
     assert total(text, "kalimtak_build_info") == 1
@@ -138,12 +139,28 @@ async def test_ids_are_taken_made_and_returned(router: Router, log: io.StringIO)
     assert last["status"] == 404
 
 
-async def test_the_log_holds_no_text_and_no_user(router: Router, log: io.StringIO) -> None:
-    await router.generate(text="a very private matter", user_id="user-123")
-    await router.client.get("/api/history/user-123")
+async def test_the_log_holds_no_text_no_user_and_no_credential(
+    router: Router, log: io.StringIO
+) -> None:
+    words = [{"role": "user", "content": "canary in a chat"}]
+    answer = (await router.generate(text="canary text", user_id="canary-user")).json()
+    about = {"interaction_id": answer["interaction_id"]}
+    for path, sent in (
+        ("/v1/chat/completions", {"model": "kalimtak", "messages": words, "user": "canary-user"}),
+        ("/v1/chat/completions", {"model": "canary", "messages": words}),
+        ("/api/generate", {"text": "canary", "model_version": "canary-version"}),
+        ("/api/generate", {"text": ["canary"], "canary": 1}),
+        ("/api/feedback", {**about, "score": 1, "feedback_text": "canary"}),
+        ("/api/feedback", {**about, "corrected_output": "canary"}),
+        ("/api/interactions", {"input_text": "canary", "model_output": "canary"}),
+        ("/api/admin/rollback", {"reason": "canary"}),
+    ):
+        shown = {"Authorization": "Bearer canary", "Idempotency-Key": "canary-key"}
+        await router.client.post(path, json=sent, headers=shown, params={"canary": "canary"})
+    await router.client.get("/api/history/canary-user")
     assert "/api/history/{user_id:path}" in log.getvalue()
-    for private in ("private", "user-123"):
-        assert private not in log.getvalue()
+    assert len(log.getvalue().splitlines()) == 10
+    assert "canary" not in log.getvalue().lower()
 
 
 async def test_an_unexpected_failure_has_an_id_and_a_line(

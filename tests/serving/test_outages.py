@@ -25,7 +25,7 @@ from registry.models import FeedbackEvent, UserInteraction
 from serving.errors import OverloadedError, RecordingError
 from serving.recording import recorder as recorder_module
 from serving.recording.recorder import PARKED_FOR, Recorder
-from serving.recording.spool import Spool
+from serving.recording.spool import Spool, spooled
 from tests.serving.conftest import Installation
 from tests.support.flaky_database import FlakyDatabase
 
@@ -274,7 +274,7 @@ def test_whatever_happens_what_was_acknowledged_is_there_once(
                 database.lost_commits = 1
             elif step in ("kill", "torn"):
                 kill(recorder)
-                for path in list(spools.glob("*/*.spool"))[-1:] if step == "torn" else []:
+                for path in spooled(spools, "*.spool")[-1:] if step == "torn" else []:
                     line = path.read_bytes().splitlines()[0]
                     with path.open("ab") as file:
                         file.write(line[:cut])
@@ -283,7 +283,7 @@ def test_whatever_happens_what_was_acknowledged_is_there_once(
                 recorder.start()
         database.away, database.lost_commits = False, 0
         async with asyncio.timeout(60):
-            while list(spools.glob("*/*.spool")) or recorder.spool.parked:
+            while spooled(spools, "*.spool") or recorder.spool.parked:
                 await asyncio.sleep(0.005)
         await recorder.stop()
         return answers, said

@@ -26,6 +26,8 @@ class FakeVllm:
         self.adapters: dict[str, str] = {}
         self.asked: list[dict[str, Any]] = []
         self.abandoned = 0
+        self.traced: list[str | None] = []
+        """The trace context of each question."""
         self.busy = False
         """Whether it refuses work."""
 
@@ -57,6 +59,7 @@ def fake_vllm() -> Iterator[FakeVllm]:
 
         def _chat(self, body: dict[str, Any]) -> None:
             fake.asked.append(body)
+            fake.traced.append(self.headers["traceparent"])
             words = body["messages"][-1]["content"].split()
             if fake.busy:
                 self._say(503, "busy")

@@ -14,6 +14,7 @@ from flows.errors import LocalError
 from flows.local import launch, ports, processes, state
 from flows.local.processes import MARKER, Started
 from flows.local.state import LocalState
+from registry.errors import SettingsError
 from registry.settings import Settings
 
 
@@ -103,3 +104,13 @@ def test_a_taken_port_is_named_with_its_setting(
 def test_two_at_once_do_not_meet(settings: Settings, said: list[str]) -> None:
     with launch._lock(settings.home), pytest.raises(LocalError, match="at work here"):
         launch.down(settings, said.append)
+
+
+def test_prefect_is_not_opened_to_the_network_without_a_password(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv(ports.PREFECT_PASSWORD, raising=False)
+    prefect = settings.prefect.model_copy(update={"host": "0.0.0.0"})
+    open_to_all = settings.model_copy(update={"prefect": prefect})
+    with pytest.raises(SettingsError, match=r"prefect.host = '0.0.0.0'"):
+        ports.check(open_to_all)

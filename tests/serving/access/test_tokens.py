@@ -16,6 +16,7 @@ from serving.access.tokens import (
     JWKS_MAX_AGE_S,
     JWKS_MIN_AGE_S,
     ProviderKeys,
+    TokenChecker,
     TokenError,
     make_signer,
 )
@@ -123,3 +124,24 @@ def test_a_provider_alone_signs_nothing_here(file: KeyFile) -> None:
     assert not make_signer(
         AuthSettings(jwks_file=file.path, audience="kalimtak"), Keyring(b"1" * 32)
     ).secrets
+
+
+@pytest.mark.parametrize("url", ["http://keys.example/jwks", "ftp://keys.example/jwks", "keys"])
+def test_a_providers_keys_come_by_a_way_that_nobody_can_change(url: str) -> None:
+    with pytest.raises(ValueError, match="https://"):
+        AuthSettings(jwks_url=url, audience="kalimtak")
+
+
+async def test_an_rsa_key_that_can_be_broken_signs_nothing(
+    keys: ProviderKeys, file: KeyFile
+) -> None:
+    short = rsa.generate_private_key(public_exponent=65537, key_size=1024)
+    jwk = json.loads(jwt.algorithms.RSAAlgorithm.to_jwk(short.public_key()))
+    file.path.write_text(json.dumps({"keys": [{**jwk, "kid": "short"}]}))
+    claims = {"sub": "alice", "exp": 2_000_000_000, "aud": "kalimtak"}
+    with pytest.warns(match="1024 bits"):
+        token = jwt.encode(claims, short, algorithm="RS256", headers={"kid": "short"})
+    settings = AuthSettings(jwks_file=file.path, audience="kalimtak")
+    checker = TokenChecker(settings, make_signer(settings, Keyring(b"1" * 32)), keys)
+    with pytest.raises(TokenError, match="not valid"):
+        await checker.claims(token)

@@ -76,6 +76,13 @@ def test_an_adapter_that_the_server_does_not_take_is_refused(
         VllmEngine(server.url, base=BASE).load("abc", tmp_path)
 
 
+async def test_the_trace_context_is_passed_on(engine: VllmEngine, server: FakeVllm) -> None:
+    context = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
+    await engine.generate(ask("hi", traceparent=context))
+    await engine.generate(ask("hi"))
+    assert server.traced == [context, None]
+
+
 async def test_refusals_are_told_by_their_kind(engine: VllmEngine, server: FakeVllm) -> None:
     assert (await engine.generate(ask("word " * 60))).status == "too_long"
     server.busy = True
