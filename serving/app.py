@@ -153,6 +153,15 @@ def start(settings: Settings, *, clock: Clock = utc_now) -> None:
     serve.run(build_app(settings, clock=clock), name=APP_NAME, route_prefix="/")
 
 
+def stop() -> None:
+    """Stop what `start` has begun: answers under way are finished first.
+
+    `serve.shutdown` alone takes HAProxy away at once, and open connections with it.
+    """
+    serve.delete(APP_NAME)
+    serve.shutdown()  # type: ignore[no-untyped-call]
+
+
 def serve_config(settings: Settings) -> dict[str, Any]:
     """The same as a body for PUT /api/serve/applications/ (or, as YAML, for `serve deploy`).
 

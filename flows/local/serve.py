@@ -15,6 +15,7 @@ from ray import serve
 from flows.environment import own_ray, ray_address
 from registry.settings import Settings, load_settings
 from serving.app import APP_NAME, start
+from serving.app import stop as stop_application
 
 
 def stop(settings: Settings) -> None:
@@ -25,7 +26,7 @@ def stop(settings: Settings) -> None:
     if ray_address(settings) != own_ray(settings):
         serve.delete(APP_NAME)
     else:
-        serve.shutdown()  # type: ignore[no-untyped-call]
+        stop_application()
 
 
 def main() -> None:

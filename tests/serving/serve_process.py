@@ -6,10 +6,9 @@ import sys
 from pathlib import Path
 
 import ray
-from ray import serve
 
 from registry.settings import Settings
-from serving.app import start
+from serving.app import start, stop
 
 if __name__ == "__main__":
     settings = Settings.model_validate_json(Path(sys.argv[1]).read_text())
@@ -25,5 +24,5 @@ if __name__ == "__main__":
     sys.stdout.write("ready\n")
     sys.stdout.flush()
     sys.stdin.read()
-    serve.shutdown()
+    stop()
     ray.shutdown()
