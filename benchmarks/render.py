@@ -16,8 +16,8 @@ HEAD = """\
 # What was measured
 
 Rendered from `benchmarks/results/` by `python -m benchmarks.render`; nothing here is typed by hand.
-Each section names its command. What is compared was measured in the same run, in turns; on a machine
-that other work shared, the ratios say more than the speeds.
+Each section names its command. What is compared was measured in the same run, in turns; on a
+machine that other work shared, the ratios say more than the speeds.
 """
 
 
