@@ -3,7 +3,7 @@
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import CheckConstraint, Index
+from sqlalchemy import CheckConstraint, Index, text
 from sqlmodel import Field, SQLModel
 
 from registry.models.columns import (
@@ -34,6 +34,19 @@ class User(SQLModel, table=True):
     created_at: datetime = moment()
 
 
+def _rated(name: str, *columns: str, where: str) -> Index:
+    """An index over what was rated: new rows are not in it, so that logging costs no more."""
+    condition = text(f"feedback_at IS NOT NULL AND {where}")
+    return Index(
+        name,
+        "workload",
+        "feedback_at",
+        *columns,
+        sqlite_where=condition,
+        postgresql_where=condition,
+    )
+
+
 class UserInteraction(SQLModel, table=True):
     """One request with its answer, and the latest feedback on it.
 
@@ -55,7 +68,21 @@ class UserInteraction(SQLModel, table=True):
         Index("ix_interactions_workload_created", "workload", "created_at"),
         Index("ix_interactions_user_created", "user_id", "created_at"),
         Index("ix_interactions_experiment", "experiment_id", "role"),
-        Index("ix_interactions_workload_feedback", "workload", "feedback_at"),
+        Index("ix_interactions_workload_feedback", "workload", "feedback_at", "id"),
+        # What curation would accept is counted in these alone (registry/statistics.py).
+        _rated(
+            "ix_interactions_rated_prompts",
+            "user_feedback",
+            "quality_score",
+            where="corrected_output IS NULL AND messages IS NULL",
+        ),
+        _rated(
+            "ix_interactions_rated_chats",
+            "user_feedback",
+            "quality_score",
+            where="corrected_output IS NULL AND messages IS NOT NULL",
+        ),
+        _rated("ix_interactions_corrected", where="corrected_output IS NOT NULL"),
     )
 
     id: str = Field(primary_key=True)
