@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Literal
 
-from sqlalchemy import Insert, insert, update
+from sqlalchemy import ColumnElement, Insert, case, insert, update
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlmodel import Session, col, select
 
@@ -140,7 +140,7 @@ def add_feedback(
     found = session.connection().execute(
         update(UserInteraction)
         .where(rated, ~known_or_late.exists())
-        .values(**_shown(event), feedback_at=now, updated_at=now)
+        .values(**_shown(event), rated_kind=_kind(event), feedback_at=now, updated_at=now)
         .returning(col(UserInteraction.workload), col(UserInteraction.model_version))
     )
     about = found.first()
@@ -183,6 +183,17 @@ def _shown(event: FeedbackEvent) -> dict[str, Any]:
     return {name: value for name, value in values.items() if value is not None}
 
 
+def _kind(event: FeedbackEvent) -> str | ColumnElement[str]:
+    """What the interaction is to curation once this is said of it."""
+    if event.corrected_output is not None:
+        return "corrected"
+    return case(
+        (col(UserInteraction.corrected_output).is_not(None), "corrected"),
+        (col(UserInteraction.messages).is_not(None), "chat"),
+        else_="prompt",
+    )
+
+
 def _show_all(session: Session, interaction_id: str, *, now: datetime) -> None:
     """Show on the interaction what all its events say, the latest of each field."""
     events = session.exec(
@@ -192,7 +203,7 @@ def _show_all(session: Session, interaction_id: str, *, now: datetime) -> None:
     )
     changes: dict[str, Any] = {}
     for event in events:
-        changes |= _shown(event)
+        changes |= _shown(event) | {"rated_kind": _kind(event)}
     session.connection().execute(
         update(UserInteraction)
         .where(col(UserInteraction.id) == interaction_id)

@@ -34,17 +34,10 @@ class User(SQLModel, table=True):
     created_at: datetime = moment()
 
 
-def _rated(name: str, *columns: str, where: str) -> Index:
-    """An index over what was rated: new rows are not in it, so that logging costs no more."""
-    condition = text(f"feedback_at IS NOT NULL AND {where}")
-    return Index(
-        name,
-        "workload",
-        "feedback_at",
-        *columns,
-        sqlite_where=condition,
-        postgresql_where=condition,
-    )
+def _where_set(name: str, *columns: str, column: str) -> Index:
+    """An index of the rows in which `column` is set: to write down the others costs no more."""
+    condition = text(f"{column} IS NOT NULL")
+    return Index(name, *columns, sqlite_where=condition, postgresql_where=condition)
 
 
 class UserInteraction(SQLModel, table=True):
@@ -66,23 +59,19 @@ class UserInteraction(SQLModel, table=True):
             "role IN ('default', 'champion', 'challenger', 'shadow')", name="role_known"
         ),
         Index("ix_interactions_workload_created", "workload", "created_at"),
-        Index("ix_interactions_user_created", "user_id", "created_at"),
-        Index("ix_interactions_experiment", "experiment_id", "role"),
-        Index("ix_interactions_workload_feedback", "workload", "feedback_at", "id"),
-        # What curation would accept is counted in these alone (registry/statistics.py).
-        _rated(
-            "ix_interactions_rated_prompts",
+        _where_set("ix_interactions_user_created", "user_id", "created_at", column="user_id"),
+        _where_set("ix_interactions_experiment", "experiment_id", "role", column="experiment_id"),
+        _where_set("ix_user_interactions_model_version", "model_version", column="model_version"),
+        # Tells alone how many of them curation would accept (registry/statistics.py).
+        _where_set(
+            "ix_interactions_rated",
+            "workload",
+            "feedback_at",
+            "rated_kind",
             "user_feedback",
             "quality_score",
-            where="corrected_output IS NULL AND messages IS NULL",
+            column="feedback_at",
         ),
-        _rated(
-            "ix_interactions_rated_chats",
-            "user_feedback",
-            "quality_score",
-            where="corrected_output IS NULL AND messages IS NOT NULL",
-        ),
-        _rated("ix_interactions_corrected", where="corrected_output IS NOT NULL"),
     )
 
     id: str = Field(primary_key=True)
@@ -99,7 +88,7 @@ class UserInteraction(SQLModel, table=True):
     processing_time_ms: float | None = Field(default=None)
     queue_ms: float | None = Field(default=None)
     model_version: str | None = reference(
-        "model_versions.version", ondelete="SET NULL", nullable=True, index=True
+        "model_versions.version", ondelete="SET NULL", nullable=True
     )
     external_model: str | None = Field(default=None)
     source: str = Field(default="served", sa_column_kwargs={"server_default": "served"})
@@ -115,6 +104,8 @@ class UserInteraction(SQLModel, table=True):
     feedback_text: str | None = text_column(nullable=True)
     corrected_output: str | None = text_column(nullable=True)
     feedback_at: datetime | None = moment(nullable=True)
+    rated_kind: str | None = Field(default=None)
+    """Of what has feedback: "corrected", else "chat" or "prompt"; set with `feedback_at`."""
     created_at: datetime = moment()
     updated_at: datetime = moment()
 

@@ -48,7 +48,7 @@ STATEMENTS = (
     " structured_prompt, model_output, tokens_input, tokens_output, tokens_total,"
     " processing_time_ms, queue_ms, model_version, role, experiment_id, target_tool, language,"
     " quality_score, scorer_version, error, feedback_score, user_feedback, corrected_output,"
-    " feedback_at, created_at, updated_at)"
+    " rated_kind, feedback_at, created_at, updated_at)"
     " SELECT 'i' || {number}, {workload}, 'u' || (i % :users), 's' || (i / 10), :prompt || i,"
     " CASE WHEN i % 5 = 0 THEN '[]' END{json}, :answer, :answer, 20, 80, 100, 120.5, 0.25,"
     " CASE WHEN i % 2 = 0 THEN 'v' || (i / 2 % 20) END,"
@@ -59,6 +59,8 @@ STATEMENTS = (
     " CASE WHEN i % 3 = 0 THEN i / 3 % 5 + 1 END,"
     " CASE WHEN i % 3 = 0 THEN CASE WHEN i / 3 % 5 > 2 THEN 1 ELSE -1 END END,"
     " CASE WHEN i % 30 = 0 THEN :answer END,"
+    " CASE WHEN i % 30 = 0 THEN 'corrected' WHEN i % 15 = 0 THEN 'chat'"
+    " WHEN i % 3 = 0 THEN 'prompt' END,"
     " CASE WHEN i % 3 = 0 THEN {moment} END, {moment}, {moment} FROM {numbers}",
     "INSERT INTO feedback_events (id, interaction_id, score, thumb, created_at)"
     " SELECT 'f' || i, 'i' || {number}, i / 3 % 5 + 1, 1, {moment} FROM {numbers} WHERE i % 3 = 0",

@@ -15,10 +15,13 @@ depends_on = None
 
 TABLE = "user_interactions"
 COUNTS = ("total", "rated", "positive", "negative", "errors", "scored", "quality_nano")
-RATED_PROMPTS = "feedback_at IS NOT NULL AND corrected_output IS NULL AND messages IS NULL"
-RATED_CHATS = "feedback_at IS NOT NULL AND corrected_output IS NULL AND messages IS NOT NULL"
-CORRECTED = "feedback_at IS NOT NULL AND corrected_output IS NOT NULL"
-RATED = ["workload", "feedback_at", "user_feedback", "quality_score"]
+INDEXES = (
+    ("ix_interactions_user_created", ["user_id", "created_at"], "user_id"),
+    ("ix_interactions_experiment", ["experiment_id", "role"], "experiment_id"),
+    ("ix_user_interactions_model_version", ["model_version"], "model_version"),
+)
+"""Names, columns, and the column without which a row is no longer in the index."""
+RATED = ["workload", "feedback_at", "rated_kind", "user_feedback", "quality_score"]
 MERGE = "ON CONFLICT (workload, hour, role, writer) DO UPDATE SET " + ", ".join(
     f"{name} = usage_hours.{name} + excluded.{name}" for name in COUNTS
 )
@@ -40,11 +43,16 @@ def upgrade() -> None:
         ),
         sa.PrimaryKeyConstraint("workload", "hour", "role", "writer", name=op.f("pk_usage_hours")),
     )
+    op.add_column(TABLE, sa.Column("rated_kind", sa.String(), nullable=True))
+    op.execute(
+        f"UPDATE {TABLE} SET rated_kind = CASE WHEN corrected_output IS NOT NULL THEN 'corrected' "
+        "WHEN messages IS NOT NULL THEN 'chat' ELSE 'prompt' END WHERE feedback_at IS NOT NULL"
+    )
+    for name, columns, needed in INDEXES:
+        op.drop_index(name, TABLE)
+        _create_partial(name, columns, needed)
     op.drop_index("ix_interactions_workload_feedback", TABLE)
-    op.create_index("ix_interactions_workload_feedback", TABLE, ["workload", "feedback_at", "id"])
-    _create_partial("ix_interactions_rated_prompts", RATED, RATED_PROMPTS)
-    _create_partial("ix_interactions_rated_chats", RATED, RATED_CHATS)
-    _create_partial("ix_interactions_corrected", RATED[:2], CORRECTED)
+    _create_partial("ix_interactions_rated", RATED, "feedback_at")
     if op.get_bind().dialect.name == "postgresql":
         _count_on_postgresql()
     else:
@@ -59,14 +67,17 @@ def downgrade() -> None:
     else:
         for event in ("insert", "update", "delete"):
             op.execute(f"DROP TRIGGER count_usage_{event}")
-    for name in ("corrected", "rated_chats", "rated_prompts", "workload_feedback"):
-        op.drop_index(f"ix_interactions_{name}", TABLE)
+    op.drop_index("ix_interactions_rated", TABLE)
     op.create_index("ix_interactions_workload_feedback", TABLE, ["workload", "feedback_at"])
+    for name, columns, _needed in INDEXES:
+        op.drop_index(name, TABLE)
+        op.create_index(name, TABLE, columns)
+    op.drop_column(TABLE, "rated_kind")
     op.drop_table("usage_hours")
 
 
-def _create_partial(name: str, columns: list[str], condition: str) -> None:
-    where = sa.text(condition)
+def _create_partial(name: str, columns: list[str], needed: str) -> None:
+    where = sa.text(f"{needed} IS NOT NULL")
     op.create_index(name, TABLE, columns, sqlite_where=where, postgresql_where=where)
 
 
