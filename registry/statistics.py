@@ -15,7 +15,7 @@ from sqlmodel import Session, col, select
 from registry.models import DEFAULT_WORKLOAD, UsageHour, UserInteraction
 
 NANO = 1e9
-HOUR = timedelta(hours=1)
+THUMBS = (-1, 0, 1)
 FOLD_AFTER = timedelta(hours=2)
 COUNTS = ("total", "rated", "positive", "negative", "errors", "scored", "quality_nano")
 
@@ -103,18 +103,17 @@ def count_quality_samples(
     kind, score = col(table.rated_kind), col(table.quality_score)
     # Conversations have no score: the format does not apply to them.
     good = (score >= min_quality) | (score.is_(None) & (kind == "chat"))
-    query = (
-        select(func.count())
-        .select_from(table)
-        .where(
-            col(table.workload) == workload,
-            col(table.feedback_at).is_not(None),
-            (kind == "corrected") | (good & (col(table.user_feedback) >= min_feedback)),
-        )
+    thumb, is_corrected = col(table.user_feedback), kind == "corrected"
+    enough = [value for value in THUMBS if value >= min_feedback]
+    kinds = (
+        is_corrected & thumb.is_(None),
+        is_corrected & thumb.in_(THUMBS),
+        kind.in_(["prompt", "chat"]) & thumb.in_(enough) & good,
     )
+    query = select(func.count()).select_from(table).where(col(table.workload) == workload)
     if since is not None:
         query = query.where(col(table.feedback_at) > since)
-    return session.exec(query).one()
+    return sum(session.exec(query.where(which)).one() for which in kinds)
 
 
 def fold(session: Session, *, now: datetime) -> None:

@@ -62,15 +62,18 @@ class UserInteraction(SQLModel, table=True):
         _where_set("ix_interactions_user_created", "user_id", "created_at", column="user_id"),
         _where_set("ix_interactions_experiment", "experiment_id", "role", column="experiment_id"),
         _where_set("ix_user_interactions_model_version", "model_version", column="model_version"),
+        _where_set(
+            "ix_interactions_workload_feedback", "workload", "feedback_at", column="feedback_at"
+        ),
         # Tells alone how many of them curation would accept (registry/statistics.py).
         _where_set(
             "ix_interactions_rated",
             "workload",
-            "feedback_at",
             "rated_kind",
             "user_feedback",
+            "feedback_at",
             "quality_score",
-            column="feedback_at",
+            column="rated_kind",
         ),
     )
 

@@ -19,9 +19,10 @@ INDEXES = (
     ("ix_interactions_user_created", ["user_id", "created_at"], "user_id"),
     ("ix_interactions_experiment", ["experiment_id", "role"], "experiment_id"),
     ("ix_user_interactions_model_version", ["model_version"], "model_version"),
+    ("ix_interactions_workload_feedback", ["workload", "feedback_at"], "feedback_at"),
 )
 """Names, columns, and the column without which a row is no longer in the index."""
-RATED = ["workload", "feedback_at", "rated_kind", "user_feedback", "quality_score"]
+RATED = ["workload", "rated_kind", "user_feedback", "feedback_at", "quality_score"]
 MERGE = "ON CONFLICT (workload, hour, role, writer) DO UPDATE SET " + ", ".join(
     f"{name} = usage_hours.{name} + excluded.{name}" for name in COUNTS
 )
@@ -51,8 +52,7 @@ def upgrade() -> None:
     for name, columns, needed in INDEXES:
         op.drop_index(name, TABLE)
         _create_partial(name, columns, needed)
-    op.drop_index("ix_interactions_workload_feedback", TABLE)
-    _create_partial("ix_interactions_rated", RATED, "feedback_at")
+    _create_partial("ix_interactions_rated", RATED, "rated_kind")
     if op.get_bind().dialect.name == "postgresql":
         _count_on_postgresql()
     else:
@@ -68,7 +68,6 @@ def downgrade() -> None:
         for event in ("insert", "update", "delete"):
             op.execute(f"DROP TRIGGER count_usage_{event}")
     op.drop_index("ix_interactions_rated", TABLE)
-    op.create_index("ix_interactions_workload_feedback", TABLE, ["workload", "feedback_at"])
     for name, columns, _needed in INDEXES:
         op.drop_index(name, TABLE)
         op.create_index(name, TABLE, columns)
