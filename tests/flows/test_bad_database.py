@@ -142,6 +142,15 @@ except SQLAlchemyError as error:
 """
 
 
+BECOME_SOMEBODY_ELSE = """
+import registry.db, registry.db_errors
+database = registry.db.Database(sys.argv[1])  # so that all is imported while it can be
+database.check()
+database.close()
+os.getuid() or os.setuid(65534)
+"""
+
+
 @pytest.fixture
 def there(tmp_path: Path) -> Iterator[Database]:
     database = open_database(f"sqlite:///{tmp_path / 'k.db'}")
@@ -174,8 +183,7 @@ def test_a_read_only_file_is_told_and_comes_back() -> None:
             (folder / "k.db").chmod(0o444)
             folder.chmod(0o555)
             # Root may write anywhere: the process becomes somebody else.
-            imports = "import sqlalchemy.dialects.sqlite, registry.db_errors, registry.db"
-            told = told_by_python(database.url, f"{imports}\nos.getuid() or os.setuid(65534)")
+            told = told_by_python(database.url, BECOME_SOMEBODY_ELSE)
             folder.chmod(0o755)
             (folder / "k.db").chmod(0o644)
         database.close()
