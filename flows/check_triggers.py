@@ -14,7 +14,7 @@ from flows.decisions.triggers import TriggerDecision, decide
 from flows.prefect_steps import PrefectSteps
 from flows.reports.tables import trigger_table
 from flows.steps import Steps
-from registry import runs
+from registry import runs, statistics
 
 RETRAIN_DEPLOYMENT = "retrain/weekly"
 
@@ -27,8 +27,11 @@ def check(context: Context, *, workload: str, force: bool = False, steps: Steps)
     settings, now = context.settings, context.clock()
     with context.database.write() as session:
         dead = runs.reap(session, now=now, stale_after_s=settings.training.stale_after_s)
+        statistics.fold(session, now=now)
+    with context.database.read() as session:  # nobody waits while it is read
         facts = gather(session, workload=workload, settings=settings, now=now)
-        decision = decide(facts, settings.triggers, force=force)
+    decision = decide(facts, settings.triggers, force=force)
+    with context.database.write() as session:
         runs.record_check(
             session,
             check_id=context.new_id(),

@@ -10,14 +10,16 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Callable
-from typing import Annotated
+from contextlib import closing
+from typing import Annotated, NoReturn
 
 import typer
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Column, Table
+from sqlalchemy.exc import SQLAlchemyError
 
-from flows import cli_access, cli_import, cli_workload, environment, status
+from flows import cli_access, cli_database, cli_import, cli_workload, environment, status
 from flows.context import Context, open_context
 from flows.demo.settings import prepare
 from flows.learner import Learner
@@ -25,14 +27,14 @@ from flows.local import launch
 from flows.steps import PlainSteps
 from registry import by_hand, deployment, versions
 from registry.db import Database
+from registry.db_errors import explain
 from registry.errors import KalimtakError
 from registry.settings import Settings, load_settings
 
 app = typer.Typer(
     help="A language model that improves from use.", no_args_is_help=True, add_completion=False
 )
-db = typer.Typer(help="The database.", no_args_is_help=True)
-app.add_typer(db, name="db")
+app.add_typer(cli_database.app, name="db")
 app.add_typer(cli_access.key, name="key")
 app.command()(cli_access.token)
 app.add_typer(cli_workload.app, name="workload")
@@ -52,8 +54,14 @@ def main() -> None:
     try:
         app()
     except KalimtakError as error:
-        sys.stderr.write(f"kalimtak: {error}\n")
-        sys.exit(2)
+        _fail(error)
+    except SQLAlchemyError as error:
+        _fail(explain(error, load_settings().resolved_database_url))
+
+
+def _fail(error: KalimtakError) -> NoReturn:
+    sys.stderr.write(f"kalimtak: {error}\n")
+    sys.exit(2)
 
 
 def _settings() -> Settings:
@@ -268,15 +276,9 @@ def demo(
 def check() -> None:
     """Check the settings and the database's schema."""
     settings = _settings()
-    Database(settings.resolved_database_url).check()
+    with closing(Database(settings.resolved_database_url)) as database:
+        database.check()
     _tell("settings and database are in order")
-
-
-@db.command()
-def upgrade() -> None:
-    """Bring the database's schema to this version."""
-    open_context(_settings())
-    _tell("the database is up to date")
 
 
 def _change(change: Callable[[Context], None], *, workload: str) -> None:

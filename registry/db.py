@@ -21,16 +21,20 @@ from sqlalchemy.exc import (
     DBAPIError,
     IntegrityError,
     InterfaceError,
+    NoSuchModuleError,
     OperationalError,
     SQLAlchemyError,
     StatementError,
 )
 from sqlmodel import Session
 
+from registry.db_errors import DRIVER_MISSING, explain, shown
 from registry.errors import DatabaseError
 
 SQLITE_PATIENCE_S = 30.0
 """How long a lock is waited for where nothing else was asked for."""
+CONNECT_PATIENCE_S = 10
+"""How long a PostgreSQL server may take to answer at all."""
 STATEMENT_PATIENCE = 10
 """A statement on PostgreSQL may take this many times as long as a lock may be waited for."""
 
@@ -77,19 +81,23 @@ class Database:
                 _refuse_newer(connection, config)
                 command.upgrade(config, "head")
                 connection.commit()
-        except OperationalError as error:
-            raise DatabaseError(f"cannot open database {_shown(self.url)}: {error.orig}") from error
+        except SQLAlchemyError as error:
+            raise explain(error, self.url) from error
 
     def check(self) -> None:
-        """Raise `DatabaseError` unless the schema is exactly this code's."""
-        with self.engine.connect() as connection, _alembic(connection) as config:
-            current = MigrationContext.configure(connection).get_current_revision()
-            head = ScriptDirectory.from_config(config).get_current_head()
-            if current != head:
-                raise DatabaseError(
-                    f"database {_shown(self.url)} has schema {current}, this code needs {head}: "
-                    "run 'kalimtak db upgrade'"
-                )
+        """Raise `DatabaseError` unless it can be used and its schema is exactly this code's."""
+        try:
+            with self.engine.connect() as connection, _alembic(connection) as config:
+                _refuse_newer(connection, config)
+                current = MigrationContext.configure(connection).get_current_revision()
+                head = ScriptDirectory.from_config(config).get_current_head()
+        except SQLAlchemyError as error:
+            raise explain(error, self.url) from error
+        if current != head:
+            raise DatabaseError(
+                f"database {shown(self.url)} has schema {current}, this code needs {head}: "
+                "run 'kalimtak db upgrade'"
+            )
 
     def close(self) -> None:
         """Close all pooled connections."""
@@ -99,7 +107,11 @@ class Database:
 def open_database(url: str) -> Database:
     """Open `url` and upgrade its schema. Raises `DatabaseError`."""
     database = Database(url)
-    database.upgrade()
+    try:
+        database.upgrade()
+    except BaseException:
+        database.close()
+        raise
     return database
 
 
@@ -112,17 +124,23 @@ def _create_engine(url: str, patience_s: float | None) -> Engine:
         ) from error
     backend = parsed.get_backend_name()
     if backend == "sqlite":
-        return _create_sqlite(url, Path(parsed.database or ""), patience_s or SQLITE_PATIENCE_S)
+        if not parsed.database:
+            raise DatabaseError(f"'{url}' names no file: use sqlite:///path")
+        return _create_sqlite(url, Path(parsed.database), patience_s or SQLITE_PATIENCE_S)
     if backend == "postgresql":
         if parsed.drivername == "postgresql":
             parsed = parsed.set(drivername="postgresql+psycopg")
-        return _create_postgresql(parsed, patience_s)
+        try:
+            return _create_postgresql(parsed, patience_s)
+        except (ModuleNotFoundError, NoSuchModuleError) as error:
+            raise DatabaseError(f"{DRIVER_MISSING} ({error})") from error
     raise DatabaseError(f"database '{backend}' is not supported: use sqlite or postgresql")
 
 
 def _create_postgresql(url: URL, patience_s: float | None) -> Engine:
     if patience_s is None:
-        return create_engine(url, pool_pre_ping=True)
+        timeout = {"connect_timeout": CONNECT_PATIENCE_S}
+        return create_engine(url, pool_pre_ping=True, connect_args=timeout)
     lock_ms = math.ceil(patience_s * 1000)
     return create_engine(
         url,
@@ -182,10 +200,6 @@ def _refuse_newer(connection: Connection, config: Config) -> None:
             f"the database has schema {current}, which is newer than this code: "
             "upgrade kalimtak, or restore an older backup"
         )
-
-
-def _shown(url: str) -> str:
-    return make_url(url).render_as_string(hide_password=True)
 
 
 def is_unavailable(error: BaseException) -> bool:

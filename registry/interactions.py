@@ -5,8 +5,19 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Literal
 
-from sqlalchemy import Insert, insert, update
+from sqlalchemy import (
+    ColumnElement,
+    Insert,
+    String,
+    bindparam,
+    case,
+    func,
+    insert,
+    literal,
+    update,
+)
 from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy.sql.dml import ReturningUpdate
 from sqlmodel import Session, col, select
 
 from registry.clock import NewId
@@ -19,6 +30,7 @@ from registry.models import (
     User,
     UserInteraction,
 )
+from registry.models.columns import UtcDateTime
 
 Source = Literal["served", "logged", "imported"]
 """Answered here; answered elsewhere and logged over HTTP; or read from a file."""
@@ -107,7 +119,8 @@ def log(
         for item in interactions
         if item.external_user_id is not None
     }
-    _add_users(session, pseudonyms, keyring, interactions[0].created_at)
+    if pseudonyms:
+        _add_users(session, pseudonyms, keyring, interactions[0].created_at)
     rows = [_row(item, pseudonyms) for item in interactions]
     _insert_all(session, UserInteraction, rows, key="id", again=again)
     clients = [
@@ -130,19 +143,15 @@ def add_feedback(
     Raises `NotFoundError` where there is no such interaction, or it is not the owner's.
     """
     event = _event(feedback, now=now, new_id=new_id)
-    later = (col(FeedbackEvent.interaction_id) == event.interaction_id) & (
-        col(FeedbackEvent.created_at) > event.created_at
-    )
-    known_or_late = select(FeedbackEvent.id).where((col(FeedbackEvent.id) == event.id) | later)
-    rated = col(UserInteraction.id) == event.interaction_id
-    if feedback.owner is not None:
-        rated &= col(UserInteraction.user_id) == feedback.owner
-    found = session.connection().execute(
-        update(UserInteraction)
-        .where(rated, ~known_or_late.exists())
-        .values(**_shown(event), feedback_at=now, updated_at=now)
-        .returning(col(UserInteraction.workload), col(UserInteraction.model_version))
-    )
+    values = {
+        "about": event.interaction_id,
+        "event": event.id,
+        "given_at": event.created_at,
+        "owner": feedback.owner,
+        "now": now,
+        **{f"new_{name}": value for name, value in _said(event).items()},
+    }
+    found = session.connection().execute(_SHOW, values)
     about = found.first()
     if about is not None:
         session.add(event)
@@ -173,14 +182,60 @@ def _event(feedback: Feedback, *, now: datetime, new_id: NewId) -> FeedbackEvent
     )
 
 
-def _shown(event: FeedbackEvent) -> dict[str, Any]:
-    values = {
+def _said(event: FeedbackEvent) -> dict[str, Any]:
+    """What an event says, by the interaction's columns; None where it says nothing."""
+    return {
         "feedback_score": event.score,
         "user_feedback": event.thumb,
         "feedback_text": event.text,
         "corrected_output": event.corrected_output,
     }
-    return {name: value for name, value in values.items() if value is not None}
+
+
+def _kind(corrected: ColumnElement[Any]) -> ColumnElement[str]:
+    """What an interaction is to curation, once it has feedback."""
+    return case(
+        (corrected.is_not(None), "corrected"),
+        (col(UserInteraction.messages).is_not(None), "chat"),
+        else_="prompt",
+    )
+
+
+def _show_statement() -> ReturningUpdate[Any]:
+    """Shows what an event says, unless it is known, late, or about somebody else's answer.
+
+    Built once: building it takes longer than carrying it out.
+    """
+    table = UserInteraction
+
+    def new(name: str) -> ColumnElement[Any]:
+        column: Any = getattr(table, name)
+        return func.coalesce(bindparam(f"new_{name}", type_=column.type), column)
+
+    about, owner = bindparam("about", type_=String), bindparam("owner", type_=String)
+    later = (col(FeedbackEvent.interaction_id) == about) & (
+        col(FeedbackEvent.created_at) > bindparam("given_at", type_=UtcDateTime)
+    )
+    known = col(FeedbackEvent.id) == bindparam("event", type_=String)
+    known_or_late = select(FeedbackEvent.id).where(known | later)
+    return (
+        update(table)
+        .where(
+            col(table.id) == about,
+            owner.is_(None) | (col(table.user_id) == owner),
+            ~known_or_late.exists(),
+        )
+        .values(
+            {name: new(name) for name in SHOWN}
+            | {"rated_kind": _kind(new("corrected_output"))}
+            | dict.fromkeys(("feedback_at", "updated_at"), bindparam("now", type_=UtcDateTime))
+        )
+        .returning(col(table.workload), col(table.model_version))
+    )
+
+
+SHOWN = ("feedback_score", "user_feedback", "feedback_text", "corrected_output")
+_SHOW = _show_statement()
 
 
 def _show_all(session: Session, interaction_id: str, *, now: datetime) -> None:
@@ -192,11 +247,12 @@ def _show_all(session: Session, interaction_id: str, *, now: datetime) -> None:
     )
     changes: dict[str, Any] = {}
     for event in events:
-        changes |= _shown(event)
+        changes |= {name: value for name, value in _said(event).items() if value is not None}
+    corrected = literal(changes.get("corrected_output"), String)
     session.connection().execute(
         update(UserInteraction)
         .where(col(UserInteraction.id) == interaction_id)
-        .values(**changes, feedback_at=now, updated_at=now)
+        .values(**changes, rated_kind=_kind(corrected), feedback_at=now, updated_at=now)
     )
 
 

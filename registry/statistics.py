@@ -1,13 +1,41 @@
-"""Totals of what was asked, answered and said of it."""
+"""Totals of what was asked, answered and said of it.
+
+Whole hours come from `usage_hours`, which the database keeps as rows come and go; only what
+lies in a part of an hour is counted row by row.
+"""
 
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime, timedelta
+from typing import Any
 
-from sqlalchemy import ColumnElement, case, func
+from sqlalchemy import ColumnElement, Select, case, func, literal, text, union_all
 from sqlalchemy import select as select_columns
 from sqlmodel import Session, col, select
 
-from registry.models import DEFAULT_WORKLOAD, UserInteraction
+from registry.models import DEFAULT_WORKLOAD, UsageHour, UserInteraction
+
+NANO = 1e9
+THUMBS = (-1, 0, 1)
+FOLD_AFTER = timedelta(hours=2)
+COUNTS = ("total", "rated", "positive", "negative", "errors", "scored", "quality_nano")
+
+_FOLD = text(
+    f"""
+    WITH apart AS (
+        SELECT workload, hour, role, writer FROM usage_hours
+        WHERE writer <> 0 AND hour < :before FOR UPDATE SKIP LOCKED
+    ), taken AS (
+        DELETE FROM usage_hours AS h USING apart AS a
+        WHERE (h.workload, h.hour, h.role, h.writer) = (a.workload, a.hour, a.role, a.writer)
+        RETURNING h.*
+    )
+    INSERT INTO usage_hours (workload, hour, role, writer, {", ".join(COUNTS)})
+    SELECT workload, hour, role, 0, {", ".join(f"sum({name})" for name in COUNTS)}
+    FROM taken GROUP BY workload, hour, role ORDER BY workload, hour, role
+    ON CONFLICT (workload, hour, role, writer) DO UPDATE
+    SET {", ".join(f"{name} = usage_hours.{name} + excluded.{name}" for name in COUNTS)}
+    """
+)
 
 
 @dataclass(frozen=True)
@@ -20,6 +48,7 @@ class UsageStatistics:
     negative: int
     errors: int
     avg_quality: float | None
+    """Mean score, to nine digits."""
 
     @property
     def feedback_rate(self) -> float | None:
@@ -40,27 +69,21 @@ def statistics(
     until: datetime | None = None,
 ) -> UsageStatistics:
     """Totals over [since, until); shadow answers, which nobody saw, are left out."""
-    thumb = col(UserInteraction.user_feedback)
-    query = select_columns(
-        func.count(),
-        func.count(thumb),
-        func.coalesce(func.sum(_one_if(thumb == 1)), 0),
-        func.coalesce(func.sum(_one_if(thumb == -1)), 0),
-        func.count(col(UserInteraction.error)),
-        func.avg(col(UserInteraction.quality_score)),
-    ).where(col(UserInteraction.workload) == workload, col(UserInteraction.role) != "shadow")
-    if since is not None:
-        query = query.where(col(UserInteraction.created_at) >= since)
-    if until is not None:
-        query = query.where(col(UserInteraction.created_at) < until)
-    total, rated, positive, negative, errors, quality = session.connection().execute(query).one()
+    parts = [
+        _of_hours(workload, begin, end) if whole else _of_rows(workload, begin, end)
+        for begin, end, whole in _split(since, until)
+    ]
+    together = union_all(*parts).subquery()
+    sums = (func.coalesce(func.sum(together.c[name]), 0) for name in COUNTS)
+    found = session.connection().execute(select_columns(*sums)).one()
+    total, rated, positive, negative, errors, scored, quality = map(int, found)
     return UsageStatistics(
         total=total,
         rated=rated,
         positive=positive,
         negative=negative,
         errors=errors,
-        avg_quality=None if quality is None else float(quality),
+        avg_quality=quality / NANO / scored if scored else None,
     )
 
 
@@ -72,20 +95,91 @@ def count_quality_samples(
     min_feedback: int,
     since: datetime | None,
 ) -> int:
-    """Interactions that curation would accept, with feedback given after `since`."""
-    score = col(UserInteraction.quality_score)
+    """Interactions that curation would accept, with feedback given after `since`.
+
+    All of it is in the index `ix_interactions_rated`: no row is looked at.
+    """
+    table = UserInteraction
+    kind, score = col(table.rated_kind), col(table.quality_score)
     # Conversations have no score: the format does not apply to them.
-    good = (score >= min_quality) | (score.is_(None) & col(UserInteraction.messages).is_not(None))
-    accepted = good & (col(UserInteraction.user_feedback) >= min_feedback)
-    corrected = col(UserInteraction.corrected_output).is_not(None)
-    query = select(func.count()).where(
-        UserInteraction.workload == workload,
-        col(UserInteraction.feedback_at).is_not(None),
-        accepted | corrected,
+    good = (score >= min_quality) | (score.is_(None) & (kind == "chat"))
+    thumb, is_corrected = col(table.user_feedback), kind == "corrected"
+    enough = [value for value in THUMBS if value >= min_feedback]
+    kinds = (
+        is_corrected & thumb.is_(None),
+        is_corrected & thumb.in_(THUMBS),
+        kind.in_(["prompt", "chat"]) & thumb.in_(enough) & good,
     )
+    query = select(func.count()).select_from(table).where(col(table.workload) == workload)
     if since is not None:
-        query = query.where(col(UserInteraction.feedback_at) > since)
-    return session.exec(query).one()
+        query = query.where(col(table.feedback_at) > since)
+    return sum(session.exec(query.where(which)).one() for which in kinds)
+
+
+def fold(session: Session, *, now: datetime) -> None:
+    """Put together what several connections have counted of hours that are over.
+
+    Totals stay the same. Rows that somebody changes at the moment are left for the next time.
+    On SQLite there is one writer, and nothing to do.
+    """
+    connection = session.connection()
+    if connection.dialect.name == "postgresql":
+        connection.execute(_FOLD, {"before": now - FOLD_AFTER})
+
+
+def _split(
+    since: datetime | None, until: datetime | None
+) -> list[tuple[datetime | None, datetime | None, bool]]:
+    """[since, until) as whole hours, and the parts of hours at its ends."""
+    first = None if since is None else -(-since.timestamp() // 3600)
+    last = None if until is None else until.timestamp() // 3600
+    begin, end = _moment(first), _moment(last)
+    if begin is not None and end is not None and begin >= end:
+        return [(since, until, False)]
+    parts: list[tuple[datetime | None, datetime | None, bool]] = [(begin, end, True)]
+    if begin is not None and begin != since:
+        parts.append((since, begin, False))
+    if end is not None and end != until:
+        parts.append((end, until, False))
+    return parts
+
+
+def _moment(hours: float | None) -> datetime | None:
+    return None if hours is None else datetime.fromtimestamp(hours * 3600, UTC)
+
+
+def _of_hours(workload: str, since: datetime | None, until: datetime | None) -> Select[Any]:
+    sums = (func.sum(col(getattr(UsageHour, name))).label(name) for name in COUNTS)
+    return (
+        select_columns(*sums)
+        .where(col(UsageHour.workload) == workload, col(UsageHour.role) != "shadow")
+        .where(*_between(col(UsageHour.hour), since, until))
+    )
+
+
+def _of_rows(workload: str, since: datetime | None, until: datetime | None) -> Select[Any]:
+    table = UserInteraction
+    thumb, score = col(table.user_feedback), col(table.quality_score)
+    return (
+        select_columns(
+            func.count().label("total"),
+            func.count(thumb).label("rated"),
+            func.sum(_one_if(thumb == 1)).label("positive"),
+            func.sum(_one_if(thumb == -1)).label("negative"),
+            func.count(col(table.error)).label("errors"),
+            func.count(score).label("scored"),
+            func.sum(func.round(score * literal(NANO))).label("quality_nano"),
+        )
+        .where(col(table.workload) == workload, col(table.role) != "shadow")
+        .where(*_between(col(table.created_at), since, until))
+    )
+
+
+def _between(
+    column: Any, since: datetime | None, until: datetime | None
+) -> list[ColumnElement[bool]]:
+    found = [] if since is None else [column >= since]
+    return found if until is None else [*found, column < until]
 
 
 def _one_if(condition: ColumnElement[bool]) -> ColumnElement[int]:

@@ -20,6 +20,7 @@ from registry.models.operation import (
     ReplicaStatus,
 )
 from registry.models.serving import IdempotencyKey
+from registry.models.totals import UsageHour
 from registry.models.usage import (
     ClientMetadata,
     FeedbackEvent,
@@ -47,6 +48,7 @@ __all__ = [
     "RetrainRun",
     "TrainingData",
     "TriggerCheck",
+    "UsageHour",
     "User",
     "UserInteraction",
     "Workload",

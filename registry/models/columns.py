@@ -44,12 +44,13 @@ class UtcDateTime(TypeDecorator[datetime]):
         return value.replace(tzinfo=UTC) if value.tzinfo is None else value.astimezone(UTC)
 
 
-def moment(*, nullable: bool = False, index: bool = False) -> Any:
+def moment(*, nullable: bool = False, index: bool = False, primary_key: bool = False) -> Any:
     """A `UtcDateTime` column; a nullable one defaults to None."""
     kwargs: dict[str, Any] = {
         "sa_type": UtcDateTime,
         "nullable": nullable,
         "index": index,
+        "primary_key": primary_key,
     }
     if nullable:
         kwargs["default"] = None

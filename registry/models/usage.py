@@ -3,7 +3,7 @@
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import CheckConstraint, Index
+from sqlalchemy import CheckConstraint, Index, text
 from sqlmodel import Field, SQLModel
 
 from registry.models.columns import (
@@ -34,6 +34,12 @@ class User(SQLModel, table=True):
     created_at: datetime = moment()
 
 
+def _where_set(name: str, *columns: str, column: str) -> Index:
+    """An index of the rows in which `column` is set: to write down the others costs no more."""
+    condition = text(f"{column} IS NOT NULL")
+    return Index(name, *columns, sqlite_where=condition, postgresql_where=condition)
+
+
 class UserInteraction(SQLModel, table=True):
     """One request with its answer, and the latest feedback on it.
 
@@ -53,9 +59,22 @@ class UserInteraction(SQLModel, table=True):
             "role IN ('default', 'champion', 'challenger', 'shadow')", name="role_known"
         ),
         Index("ix_interactions_workload_created", "workload", "created_at"),
-        Index("ix_interactions_user_created", "user_id", "created_at"),
-        Index("ix_interactions_experiment", "experiment_id", "role"),
-        Index("ix_interactions_workload_feedback", "workload", "feedback_at"),
+        _where_set("ix_interactions_user_created", "user_id", "created_at", column="user_id"),
+        _where_set("ix_interactions_experiment", "experiment_id", "role", column="experiment_id"),
+        _where_set("ix_user_interactions_model_version", "model_version", column="model_version"),
+        _where_set(
+            "ix_interactions_workload_feedback", "workload", "feedback_at", column="feedback_at"
+        ),
+        # Tells alone how many of them curation would accept (registry/statistics.py).
+        _where_set(
+            "ix_interactions_rated",
+            "workload",
+            "rated_kind",
+            "user_feedback",
+            "feedback_at",
+            "quality_score",
+            column="rated_kind",
+        ),
     )
 
     id: str = Field(primary_key=True)
@@ -72,7 +91,7 @@ class UserInteraction(SQLModel, table=True):
     processing_time_ms: float | None = Field(default=None)
     queue_ms: float | None = Field(default=None)
     model_version: str | None = reference(
-        "model_versions.version", ondelete="SET NULL", nullable=True, index=True
+        "model_versions.version", ondelete="SET NULL", nullable=True
     )
     external_model: str | None = Field(default=None)
     source: str = Field(default="served", sa_column_kwargs={"server_default": "served"})
@@ -88,6 +107,8 @@ class UserInteraction(SQLModel, table=True):
     feedback_text: str | None = text_column(nullable=True)
     corrected_output: str | None = text_column(nullable=True)
     feedback_at: datetime | None = moment(nullable=True)
+    rated_kind: str | None = Field(default=None)
+    """Of what has feedback: "corrected", else "chat" or "prompt"; set with `feedback_at`."""
     created_at: datetime = moment()
     updated_at: datetime = moment()
 

@@ -36,8 +36,9 @@ def clock() -> FakeClock:
 
 
 @pytest.fixture
-def settings(tmp_path: Path) -> Settings:
-    return load_settings({"KALIMTAK_TRAINING__MIN_SAMPLES": "20"}, directory=tmp_path)
+def settings(tmp_path: Path, registry_url: str | None) -> Settings:
+    found = load_settings({"KALIMTAK_TRAINING__MIN_SAMPLES": "20"}, directory=tmp_path)
+    return found.model_copy(update={"database_url": registry_url})
 
 
 @pytest.fixture

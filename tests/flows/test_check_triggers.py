@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pytest
 from sqlmodel import select
 
 from flows.check_triggers import run_check_triggers
@@ -12,6 +13,8 @@ from registry import runs
 from registry.models import TriggerCheck
 from tests.flows.conftest import FakeClock
 from tests.support.usage import log_liked
+
+pytestmark = pytest.mark.both_databases
 
 
 def check(context: Context, *, force: bool = False) -> tuple[Trigger | None, list[str]]:

@@ -15,6 +15,8 @@ from tests.flows.conftest import FakeClock
 from tests.support.fake_learner import FakeLearner
 from tests.support.usage import log_liked
 
+pytestmark = pytest.mark.both_databases
+
 
 @pytest.fixture
 def without_trials(context: Context) -> Context:

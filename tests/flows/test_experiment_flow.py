@@ -16,6 +16,8 @@ from registry.models import Experiment
 from tests.flows.conftest import FakeClock
 from tests.support.usage import log_trial
 
+pytestmark = pytest.mark.both_databases
+
 Start = Callable[[], Experiment]
 
 

@@ -19,6 +19,8 @@ from tests.flows.conftest import FakeClock
 from tests.support.fake_learner import FakeLearner
 from tests.support.usage import log_liked
 
+pytestmark = pytest.mark.both_databases
+
 
 def retrain(context: Context, learner: FakeLearner, *, force: bool = False) -> RetrainResult:
     return run_retrain(context, learner, workload="default", trigger="sample_count", force=force)

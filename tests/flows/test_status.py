@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pytest
+
 from flows.context import Context
 from flows.experiment import look
 from flows.retrain import run_retrain
@@ -9,6 +11,8 @@ from flows.status import read_status, rows
 from tests.flows.conftest import FakeClock
 from tests.support.fake_learner import FakeLearner
 from tests.support.usage import log_liked
+
+pytestmark = pytest.mark.both_databases
 
 
 def test_an_empty_installation_is_served_by_the_base_model(context: Context) -> None:

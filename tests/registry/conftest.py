@@ -1,4 +1,4 @@
-"""A fresh registry on SQLite for each test."""
+"""A fresh registry on each database for each test."""
 
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
@@ -15,8 +15,8 @@ NOW = datetime(2026, 1, 14, 12, tzinfo=UTC)
 
 
 @pytest.fixture
-def database(tmp_path: Path) -> Iterator[Database]:
-    found = open_database(f"sqlite:///{tmp_path / 'test.db'}")
+def database(database_url: str) -> Iterator[Database]:
+    found = open_database(database_url)
     with found.write() as session:
         deployment.add_workload(session, "default", now=NOW)
     yield found

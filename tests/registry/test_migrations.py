@@ -2,68 +2,127 @@
 
 from __future__ import annotations
 
-from pathlib import Path
+from collections.abc import Iterator
 
 import pytest
-from alembic import command
-from alembic.config import Config
-from sqlalchemy import Connection, text
+from alembic.script import ScriptDirectory
+from sqlalchemy import inspect, text
 
-from registry import migrations
 from registry.db import Database
+from registry.errors import DatabaseError
+from registry.statistics import statistics
+from tests.support.migrating import migrate
+from tests.support.postgresql import Server
 
-BEFORE, AFTER = "0003", "0004"
-
-
-def migrate(connection: Connection, revision: str) -> None:
-    """Bring the schema to `revision`, whichever way that is."""
-    config = Config()
-    config.set_main_option("script_location", str(Path(next(iter(migrations.__path__)))))
-    config.attributes["connection"] = connection
-    current = connection.execute(text("SELECT version_num FROM alembic_version")).scalar()
-    go = command.upgrade if (current or "") < revision else command.downgrade
-    go(config, revision)
+OLDEST = "0001"
+ROWS = (
+    "INSERT INTO workloads (name, created_at) VALUES ('default', '2026-01-01 00:00:00.000000')",
+    "INSERT INTO users (id, created_at) VALUES ('u', '2026-01-01 00:00:00.000000')",
+    "INSERT INTO user_interactions (id, user_id, input_text, structured_prompt, model_output,"
+    " quality_score, created_at, updated_at, {rated}) VALUES ('i', 'u', 'a', 'b', 'c', 0.5,"
+    " '2026-01-01 10:30:00.000000', '2026-01-01 10:30:00.000000', {values})",
+    "INSERT INTO feedback_events (id, interaction_id, score, created_at)"
+    " VALUES ('f', 'i', 5, '2026-01-01 00:00:00.000000')",
+    "INSERT INTO training_data (id, source_interaction_id, input_prompt, target_output, source,"
+    " content_hash, cluster_id, split, created_at)"
+    " VALUES ('t', 'i', 'a', 'b', 'accepted', 'c', 'd', 'train', '2026-01-01 00:00:00.000000')",
+)
+TABLES = {"user_interactions": "i", "feedback_events": "f", "training_data": "t", "users": "u"}
 
 
 @pytest.fixture
-def old(tmp_path: Path) -> Database:
-    """A database of the time before answers came from elsewhere, with an answer and feedback."""
-    database = Database(f"sqlite:///{tmp_path / 'old.db'}")
-    database.upgrade()
-    with database.write() as session:
-        migrate(session.connection(), BEFORE)
-        for statement in (
-            "INSERT INTO workloads (name, created_at) VALUES ('default', '2026-01-01')",
-            "INSERT INTO user_interactions (id, input_text, structured_prompt, model_output,"
-            " created_at, updated_at) VALUES ('i', 'a', 'b', 'c', '2026-01-01', '2026-01-01')",
-            "INSERT INTO feedback_events (id, interaction_id, score, created_at)"
-            " VALUES ('f', 'i', 5, '2026-01-01')",
-        ):
-            session.connection().execute(text(statement))
-    return database
+def blank(request: pytest.FixtureRequest, database_url: str) -> Iterator[Database]:
+    """A database in which there is nothing at all."""
+    is_file = database_url.startswith("sqlite")
+    server: Server | None = None if is_file else request.getfixturevalue("postgresql")
+    url = database_url if server is None else server.create(template="template0")
+    database = Database(url)
+    yield database
+    database.close()
+    if server is not None:
+        server.drop(url)
 
 
-def test_old_answers_count_as_served_here_and_keep_their_feedback(old: Database) -> None:
-    with old.write() as session:
-        migrate(session.connection(), AFTER)
+@pytest.fixture
+def old(blank: Database) -> Database:
+    """A database of the first schema, with an answer and what hangs on it."""
+    blank.upgrade()
+    with blank.write() as session:
+        migrate(session.connection(), OLDEST)
+        for statement in ROWS:
+            query = statement.format(
+                rated="user_feedback, feedback_score, feedback_at",
+                values="1, 5, '2026-01-02 00:00:00.000000'",
+            )
+            session.connection().execute(text(query))
+    return blank
+
+
+def ids(database: Database) -> dict[str, list[str]]:
+    with database.read() as session:
+        return {
+            table: list(session.connection().execute(text(f"SELECT id FROM {table}")).scalars())
+            for table in TABLES
+        }
+
+
+def test_the_oldest_database_comes_up_with_all_that_is_in_it(old: Database) -> None:
+    old.upgrade()
+    old.check()
+    assert ids(old) == {table: [row] for table, row in TABLES.items()}
     with old.read() as session:
         row = session.connection().execute(
-            text("SELECT source, external_model FROM user_interactions")
+            text("SELECT source, external_model, rated_kind FROM user_interactions")
         )
-        assert row.one() == ("served", None)
-        assert session.connection().execute(text("SELECT id FROM feedback_events")).all() == [
-            ("f",)
-        ]
+        assert row.one() == ("served", None, "prompt")
+        found = statistics(session)
+    assert (found.total, found.rated, found.positive, found.avg_quality) == (1, 1, 1, 0.5)
 
 
-def test_the_way_back_keeps_answers_and_feedback(old: Database) -> None:
+def test_the_way_back_keeps_everything_too(old: Database) -> None:
+    old.upgrade()
     with old.write() as session:
-        migrate(session.connection(), AFTER)
+        migrate(session.connection(), OLDEST)
+    assert ids(old) == {table: [row] for table, row in TABLES.items()}
+    names = {column["name"] for column in inspect(old.engine).get_columns("user_interactions")}
+    assert not names & {"source", "external_model", "rated_kind"}
+    # What counts usage is gone with the counts: rows can still be removed.
     with old.write() as session:
-        migrate(session.connection(), BEFORE)
+        session.connection().execute(text("DELETE FROM user_interactions"))
+    assert ids(old)["feedback_events"] == []
+
+
+def test_every_step_can_be_gone_both_ways(old: Database) -> None:
+    with old.write() as session:
+        connection = session.connection()
+        folder = migrate(connection, OLDEST)
+        revisions = [script.revision for script in ScriptDirectory(str(folder)).walk_revisions()]
+        assert revisions[-1] == OLDEST
+        assert len(revisions) >= 5
+        for revision in reversed(revisions):
+            migrate(connection, revision)
+        for revision in revisions:
+            migrate(connection, revision)
+    old.upgrade()
+    assert ids(old) == {table: [row] for table, row in TABLES.items()}
+
+
+def test_a_blank_database_comes_up_and_goes_down_again(blank: Database) -> None:
+    blank.upgrade()
+    blank.check()
+    with blank.write() as session:
+        migrate(session.connection(), "base")
+    assert set(inspect(blank.engine).get_table_names()) <= {"alembic_version"}
+
+
+def test_a_migration_that_fails_leaves_the_schema_as_it_was(old: Database) -> None:
+    with old.write() as session:
+        session.connection().execute(text("CREATE TABLE usage_hours (id INTEGER)"))
+    with pytest.raises(DatabaseError, match="already exists"):
+        old.upgrade()
     with old.read() as session:
-        for table, expected in (("user_interactions", "i"), ("feedback_events", "f")):
-            found = session.connection().execute(text(f"SELECT id FROM {table}")).all()
-            assert found == [(expected,)]
-        columns = session.connection().execute(text("SELECT * FROM user_interactions")).keys()
-        assert "source" not in columns
+        at = session.connection().execute(text("SELECT version_num FROM alembic_version"))
+        assert at.scalar_one() == OLDEST
+    names = {column["name"] for column in inspect(old.engine).get_columns("user_interactions")}
+    assert "source" not in names
+    assert ids(old) == {table: [row] for table, row in TABLES.items()}

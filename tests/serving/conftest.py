@@ -115,10 +115,13 @@ class Installation:
 
 
 @pytest.fixture
-def installation(tmp_path: Path, tiny_base: Path) -> Iterator[Installation]:
+def installation(
+    tmp_path: Path, tiny_base: Path, registry_url: str | None
+) -> Iterator[Installation]:
     """An empty registry that serves the tiny base."""
     settings = Settings(
         home=tmp_path / "home",
+        database_url=registry_url,
         serving=ServingSettings(
             max_new_tokens=8, request_timeout_s=20, poll_interval_s=0.05, max_text_chars=300
         ),

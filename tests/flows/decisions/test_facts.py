@@ -1,6 +1,5 @@
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
 
 import pytest
 
@@ -15,8 +14,8 @@ NOW = datetime(2026, 1, 14, 12, tzinfo=UTC)
 
 
 @pytest.fixture
-def database(tmp_path: Path) -> Iterator[Database]:
-    found = open_database(f"sqlite:///{tmp_path / 'test.db'}")
+def database(database_url: str) -> Iterator[Database]:
+    found = open_database(database_url)
     with found.write() as session:
         deployment.add_workload(session, "default", now=NOW)
     yield found

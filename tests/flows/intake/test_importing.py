@@ -20,6 +20,8 @@ from flows.intake import readers, rows
 from flows.intake.importing import Importer, Request
 from tests.flows.intake.conftest import Run, events, refused, stored
 
+pytestmark = pytest.mark.both_databases
+
 GOOD = {"input_text": "Write an email", "model_output": "Role: writer"}
 CHAT = [
     {"role": "user", "content": "What is a SNES?"},

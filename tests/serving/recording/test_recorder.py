@@ -18,6 +18,8 @@ from serving.recording.recorder import Recorder
 from serving.recording.spool import Spool
 from tests.serving.conftest import Installation
 
+pytestmark = pytest.mark.both_databases
+
 
 @pytest.fixture
 def spool(installation: Installation) -> Spool:

@@ -1,0 +1,34 @@
+"""What is counted as it happens, so that nobody has to read it all again."""
+
+from datetime import datetime
+
+from sqlalchemy import BigInteger
+from sqlmodel import Field, SQLModel
+
+from registry.models.columns import moment
+
+
+class UsageHour(SQLModel, table=True):
+    """Counts of the interactions that one hour brought, kept by triggers of the database.
+
+    Whoever adds, rates, changes or removes interactions changes these too, in the same
+    transaction. `writer` keeps those apart who write at once: on PostgreSQL each connection
+    counts in rows of its own, so that none waits for another; their sum is what holds.
+    No foreign key: a workload that is renamed renames its interactions, and they these.
+    """
+
+    __tablename__ = "usage_hours"
+
+    workload: str = Field(primary_key=True)
+    hour: datetime = moment(primary_key=True)
+    role: str = Field(primary_key=True)
+    writer: int = Field(primary_key=True, sa_column_kwargs={"autoincrement": False})
+    total: int = Field()
+    rated: int = Field()
+    positive: int = Field()
+    negative: int = Field()
+    errors: int = Field()
+    scored: int = Field()
+    """Interactions with a quality score."""
+    quality_nano: int = Field(sa_type=BigInteger)
+    """Sum of their scores in units of 1e-9: whole numbers add up exactly, in any order."""
