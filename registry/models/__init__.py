@@ -12,7 +12,6 @@ from registry.models.learning import (
     TriggerCheck,
 )
 from registry.models.operation import (
-    AuditEntry,
     DeploymentState,
     Experiment,
     ExperimentDecision,
@@ -20,6 +19,7 @@ from registry.models.operation import (
     ReplicaStatus,
 )
 from registry.models.serving import IdempotencyKey
+from registry.models.trail import AuditEntry, AuditHead
 from registry.models.usage import (
     ClientMetadata,
     FeedbackEvent,
@@ -32,6 +32,7 @@ __all__ = [
     "DEFAULT_WORKLOAD",
     "ApiKey",
     "AuditEntry",
+    "AuditHead",
     "ClientMetadata",
     "CurationRun",
     "Dataset",
