@@ -19,6 +19,7 @@ from registry.models.operation import (
     ProductionPeriod,
     ReplicaStatus,
 )
+from registry.models.privacy import EncryptionKey, Erasure, ErasureEffect, RetainedUsage
 from registry.models.serving import IdempotencyKey
 from registry.models.usage import (
     ClientMetadata,
@@ -37,6 +38,9 @@ __all__ = [
     "Dataset",
     "DatasetItem",
     "DeploymentState",
+    "EncryptionKey",
+    "Erasure",
+    "ErasureEffect",
     "Experiment",
     "ExperimentDecision",
     "FeedbackEvent",
@@ -44,6 +48,7 @@ __all__ = [
     "ModelVersion",
     "ProductionPeriod",
     "ReplicaStatus",
+    "RetainedUsage",
     "RetrainRun",
     "TrainingData",
     "TriggerCheck",
