@@ -14,7 +14,7 @@ from rich.markup import escape
 from rich.table import Column, Table
 
 from flows.context import open_context
-from flows.errors import UnreadableTimeError
+from flows.times import moment
 from registry import history
 from registry.models import ProductionPeriod
 
@@ -38,7 +38,7 @@ def show_history(
         if interaction is not None:
             _tell_answered(history.answered(session, interaction), as_json=as_json)
         elif at is not None:
-            found = history.at(session, _moment(at, "--at"), workload=workload)
+            found = history.at(session, moment(at, "--at"), workload=workload)
             _tell_moment(found, as_json=as_json)
         else:
             # Refuses a workload that does not exist.
@@ -46,8 +46,8 @@ def show_history(
             rows = history.periods(
                 session,
                 workload=workload,
-                since=None if since is None else _moment(since, "--since"),
-                until=None if until is None else _moment(until, "--until"),
+                since=None if since is None else moment(since, "--since"),
+                until=None if until is None else moment(until, "--until"),
                 limit=limit,
             )
             _tell_periods(list(rows), as_json=as_json)
@@ -140,14 +140,3 @@ def _moment_json(found: history.InProduction) -> dict[str, Any]:
 def _plain(row: ProductionPeriod) -> dict[str, Any]:
     told: dict[str, Any] = json.loads(row.model_dump_json())
     return told
-
-
-def _moment(text: str, option: str) -> datetime:
-    """An ISO 8601 time; without a zone it is UTC. Raises `UnreadableTimeError`."""
-    try:
-        found = datetime.fromisoformat(text)
-    except ValueError as error:
-        raise UnreadableTimeError(
-            f"{option} {text}: write a time as 2026-01-14 or 2026-01-14T12:30:00+00:00"
-        ) from error
-    return found.replace(tzinfo=UTC) if found.tzinfo is None else found

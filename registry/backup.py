@@ -7,8 +7,6 @@ and are published before a row names them, so those that the snapshot names can 
 import base64
 import gzip
 import json
-import os
-import secrets
 import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -18,7 +16,7 @@ from typing import Any
 
 from alembic.migration import MigrationContext
 from sqlalchemy import Connection, Table, inspect, select
-from sqlmodel import SQLModel
+from sqlmodel import SQLModel, col
 
 from registry.artifacts import ArtifactStore
 from registry.backup_manifest import (
@@ -36,6 +34,7 @@ from registry.backup_manifest import (
 from registry.crypto import Keyring
 from registry.db import Database
 from registry.errors import ArtifactError, BackupError
+from registry.folders import whole_folder
 from registry.models import AuditHead, Dataset, ModelVersion
 
 READ_ROWS = 1_000
@@ -59,37 +58,36 @@ def make_backup(
 ) -> Manifest:
     """Make a backup at `folder`, which must not exist or be empty.
 
-    It is put together beside its place and moved there whole. Raises `BackupError`.
+    It is put together beside its place and moved there whole. Raises `BackupError`, or
+    `ConflictError` where there is something already.
     """
-    partial = _begin(folder)
     try:
-        with _snapshot(database) as connection:
-            revision = MigrationContext.configure(connection).get_current_revision()
-            tables = _dump_all(connection, partial, tell)
-            digests = _named_artifacts(connection)
-            head = connection.execute(select(AuditHead.__table__)).one()  # type: ignore[attr-defined]
-        missing = _copy_artifacts(store_url, digests, partial / ARTIFACTS, tell)
-        if include_keys:
-            _copy_keys(home, partial / KEYS)
-        manifest = Manifest(
-            created_at=now,
-            schema_revision=str(revision),
-            database=database.engine.dialect.name,
-            key_id=key_id(keyring),
-            includes_keys=include_keys,
-            tables=tables,
-            artifacts=tuple(digest for digest in digests if digest not in missing),
-            missing_artifacts=missing,
-            audit_sequence=head.sequence,
-            audit_digest=head.digest,
-        ).sealed(keyring)
-        write_manifest(partial, manifest)
-        _sync(partial)
-        os.replace(partial, folder)
+        with whole_folder(folder) as partial:
+            (partial / ARTIFACTS).mkdir()
+            (partial / TABLES).mkdir()
+            with _snapshot(database) as connection:
+                revision = MigrationContext.configure(connection).get_current_revision()
+                tables = _dump_all(connection, partial, tell)
+                digests = _named_artifacts(connection)
+                head = connection.execute(select(AuditHead.__table__)).one()  # type: ignore[attr-defined]
+            missing = _copy_artifacts(store_url, digests, partial / ARTIFACTS, tell)
+            if include_keys:
+                _copy_keys(home, partial / KEYS)
+            manifest = Manifest(
+                created_at=now,
+                schema_revision=str(revision),
+                database=database.engine.dialect.name,
+                key_id=key_id(keyring),
+                includes_keys=include_keys,
+                tables=tables,
+                artifacts=tuple(digest for digest in digests if digest not in missing),
+                missing_artifacts=missing,
+                audit_sequence=head.sequence,
+                audit_digest=head.digest,
+            ).sealed(keyring)
+            write_manifest(partial, manifest)
     except OSError as error:
         raise BackupError(f"cannot write the backup {folder}: {error}") from error
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
     return manifest
 
 
@@ -100,19 +98,6 @@ def plain(value: Any) -> Any:
     if isinstance(value, bytes):
         return base64.b64encode(value).decode()
     return value
-
-
-def _begin(folder: Path) -> Path:
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise BackupError(f"{folder} is there already: name a folder that is new or empty")
-    partial = folder.absolute().with_name(f".{folder.name}.{secrets.token_hex(4)}.partial")
-    try:
-        partial.mkdir(mode=0o700, parents=True)
-        (partial / TABLES).mkdir()
-        (partial / ARTIFACTS).mkdir()
-    except OSError as error:
-        raise BackupError(f"cannot write the backup {folder}: {error}") from error
-    return partial
 
 
 @contextmanager
@@ -159,9 +144,12 @@ def _dump(connection: Connection, table: Table, path: Path) -> TableFile:
 
 
 def _named_artifacts(connection: Connection) -> list[str]:
-    versions = connection.execute(select(ModelVersion.adapter_digest)).scalars()  # type: ignore[call-overload]
-    datasets = connection.execute(select(Dataset.digest)).scalars()  # type: ignore[call-overload]
-    return sorted({*versions, *datasets})
+    """All digests, but of what was deleted on purpose."""
+    adapters = select(col(ModelVersion.adapter_digest)).where(
+        col(ModelVersion.adapter_deleted_at).is_(None)
+    )
+    datasets = select(col(Dataset.digest)).where(col(Dataset.files_deleted_at).is_(None))
+    return sorted({*connection.scalars(adapters), *connection.scalars(datasets)})
 
 
 def _copy_artifacts(store_url: str, digests: list[str], target: Path, tell: Tell) -> dict[str, str]:
@@ -184,13 +172,3 @@ def _copy_keys(home: Path, target: Path) -> None:
             shutil.copytree(home / name, target / name)
         elif (home / name).exists():
             shutil.copy2(home / name, target / name)
-
-
-def _sync(folder: Path) -> None:
-    """Have everything on the disk before the folder gets its name."""
-    for path in [folder, *folder.rglob("*")]:
-        descriptor = os.open(path, os.O_RDONLY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)

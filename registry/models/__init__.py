@@ -18,6 +18,7 @@ from registry.models.operation import (
     ProductionPeriod,
     ReplicaStatus,
 )
+from registry.models.privacy import EncryptionKey, Erasure, ErasureEffect, RetainedUsage
 from registry.models.serving import IdempotencyKey
 from registry.models.trail import AuditEntry, AuditHead
 from registry.models.usage import (
@@ -38,6 +39,9 @@ __all__ = [
     "Dataset",
     "DatasetItem",
     "DeploymentState",
+    "EncryptionKey",
+    "Erasure",
+    "ErasureEffect",
     "Experiment",
     "ExperimentDecision",
     "FeedbackEvent",
@@ -45,6 +49,7 @@ __all__ = [
     "ModelVersion",
     "ProductionPeriod",
     "ReplicaStatus",
+    "RetainedUsage",
     "RetrainRun",
     "TrainingData",
     "TriggerCheck",
