@@ -131,7 +131,8 @@ def restore(
     if done.repairs.audit_fault is not None:
         fault = done.repairs.audit_fault
         _tell(
-            f"the audit log was not sound when it was backed up: entry {fault.sequence} {fault.what}"
+            "the audit log was not sound when it was backed up: "
+            f"entry {fault.sequence} {fault.what}"
         )
 
 
