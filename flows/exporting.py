@@ -12,7 +12,7 @@ import json
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from itertools import islice
+from itertools import count, islice
 from pathlib import Path
 from typing import Any, Literal
 
@@ -134,7 +134,7 @@ def export_dataset(context: Context, wanted: Wanted, *, dataset_id: str | None) 
     with context.database.read() as session:
         dataset = _dataset(session, wanted, dataset_id)
     source = context.store.fetch(dataset.digest)
-    num_read = num_written = 0
+    num_read = 0
 
     def records(path: Path) -> Iterator[dict[str, Any]]:
         nonlocal num_read
@@ -144,11 +144,18 @@ def export_dataset(context: Context, wanted: Wanted, *, dataset_id: str | None) 
                 yield from _still_there(session, [json.loads(line) for line in lines], wanted)
 
     with whole_folder(wanted.folder) as partial:
-        splits = ("train", "validation")
-        for split in splits:
-            rows = map(_sample, records(source / f"{split}.jsonl"))
-            num_written += _write(rows, partial, split, SAMPLES, wanted.format)
-        _describe(partial, splits, SAMPLES, wanted.format)
+        counts = {
+            split: _write(
+                map(_sample, records(source / f"{split}.jsonl")),
+                partial,
+                split,
+                SAMPLES,
+                wanted.format,
+            )
+            for split in ("train", "validation")
+        }
+        _describe(partial, counts, SAMPLES, wanted.format)
+    num_written = sum(counts.values())
     return num_written, num_read - num_written
 
 
@@ -158,7 +165,7 @@ def _export_query(context: Context, wanted: Wanted, query: Any, schema: Schema) 
         with result:
             rows = (_row(context, row) for row in result.mappings())
             num_rows = _write(rows, partial, "train", schema, wanted.format)
-        _describe(partial, ("train",), schema, wanted.format)
+        _describe(partial, {"train": num_rows}, schema, wanted.format)
     return num_rows
 
 
@@ -242,18 +249,19 @@ def _messages(record: dict[str, Any]) -> list[dict[str, Any]]:
 def _write(
     rows: Iterable[dict[str, Any]], folder: Path, split: str, schema: Schema, format: Format
 ) -> int:
-    """Write rows as `<split>-<number>.<format>`; the number of rows. There is always one file."""
-    remaining, num_rows, number = iter(rows), 0, 0
-    while True:
+    """Write rows as `<split>-<number>.<format>`; the number of rows."""
+    remaining, num_rows = iter(rows), 0
+    for number in count():
         frame = pl.DataFrame(list(islice(remaining, ROWS_A_FILE)), schema=schema)
-        if number and not frame.height:
-            return num_rows
+        if not frame.height:
+            break
         path = folder / f"{split}-{number:05}.{format}"
         if format == "parquet":
             frame.write_parquet(path)
         else:
             frame.with_columns(_iso(schema)).write_ndjson(path)
-        num_rows, number = num_rows + frame.height, number + 1
+        num_rows += frame.height
+    return num_rows
 
 
 def _iso(schema: Schema) -> list[pl.Expr]:
@@ -261,8 +269,14 @@ def _iso(schema: Schema) -> list[pl.Expr]:
     return [pl.col(name).dt.strftime("%Y-%m-%dT%H:%M:%S%.6f+00:00") for name in times]
 
 
-def _describe(folder: Path, splits: Sequence[str], schema: Schema, format: Format) -> None:
-    """A README.md whose head tells `load_dataset` the files and the types."""
+def _describe(folder: Path, counts: dict[str, int], schema: Schema, format: Format) -> None:
+    """A README.md whose head tells `load_dataset` the files and the types.
+
+    `counts`: rows by split. Raises `ExportError` where there is none: it could not be loaded.
+    """
+    splits = [split for split, num_rows in counts.items() if num_rows]
+    if not splits:
+        raise ExportError("there is nothing to export")
     told = {
         "configs": [
             {
