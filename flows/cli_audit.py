@@ -9,14 +9,12 @@ from typing import Annotated
 import typer
 from rich.console import Console
 from rich.markup import escape
-from rich.table import Table
 
 from flows.anchoring import read_anchor, write_anchor
 from flows.context import Context, open_context
 from registry import audit
 from registry.audit_check import check
 from registry.deployment import AUDIT_PURPOSE
-from registry.models import AuditEntry
 
 app = typer.Typer(help="The log of acts and decisions.", no_args_is_help=True)
 console = Console()
@@ -41,14 +39,10 @@ def list_entries(
         for row in found:
             sys.stdout.write(row.model_dump_json() + "\n")
         return
-    table = Table("#", "at (UTC)", "actor", "action", "subject", "reason", box=None)
     for row in found:
-        table.add_row(
-            str(row.sequence),
-            f"{row.at:%Y-%m-%d %H:%M:%S}",
-            *(escape(text) for text in (row.actor, row.action, row.subject, _reason(row))),
-        )
-    console.print(table)
+        line = f"{row.sequence:6}  {row.at:%Y-%m-%d %H:%M:%S}  {row.action} {row.subject} by {row.actor}"
+        for text in (line, f"        {row.details.get('reason', '')}"):
+            console.print(escape(text), highlight=False, soft_wrap=True)
 
 
 @app.command()
@@ -102,7 +96,3 @@ def verify(
 def _keys(context: Context) -> list[bytes]:
     """The keys that entries may be sealed with."""
     return [context.keyring.derive(AUDIT_PURPOSE)]
-
-
-def _reason(row: AuditEntry) -> str:
-    return str(row.details.get("reason", ""))

@@ -11,7 +11,7 @@ from typing import Annotated, Any
 import typer
 from rich.console import Console
 from rich.markup import escape
-from rich.table import Column, Table
+from rich.table import Table
 
 from flows.context import open_context
 from flows.times import moment
@@ -57,29 +57,22 @@ def _tell_periods(rows: list[ProductionPeriod], *, as_json: bool) -> None:
     if as_json:
         sys.stdout.write(json.dumps([_plain(row) for row in rows], indent=2) + "\n")
         return
-    table = Table(
-        Column("from (UTC)", no_wrap=True),
-        Column("to (UTC)", no_wrap=True),
-        "champion",
-        "challenger",
-        "share",
-        "change",
-        "by",
-        "reason",
-        box=None,
-    )
     for row in rows:
-        table.add_row(
-            f"{row.from_at:%Y-%m-%d %H:%M:%S}",
-            "now" if row.to_at is None else f"{row.to_at:%Y-%m-%d %H:%M:%S}",
-            escape(row.version or BASE),
-            escape(row.challenger or ""),
-            f"{row.share:.0%}" if row.challenger else "",
-            row.action or "",
-            escape(row.actor),
-            escape(row.reason),
-        )
-    console.print(table)
+        to = "now" if row.to_at is None else f"{row.to_at:%Y-%m-%d %H:%M:%S}"
+        change = f"{row.action or 'changed'} by {row.actor}"
+        _print(f"{row.from_at:%Y-%m-%d %H:%M:%S} → {to:19}  {_served(row)}")
+        _print(f"    {change}: {row.reason}")
+    if not rows:
+        _print(f"{BASE}: nothing was decided in this time")
+
+
+def _served(period: ProductionPeriod) -> str:
+    trial = f", {period.challenger} on {period.share:.0%}" if period.challenger else ""
+    return f"{period.version or BASE}{trial}"
+
+
+def _print(line: str) -> None:
+    console.print(escape(line), highlight=False, soft_wrap=True)
 
 
 def _tell_moment(found: history.InProduction, *, as_json: bool) -> None:
@@ -112,9 +105,8 @@ def _in_production(found: history.InProduction) -> dict[str, str | None]:
     period = found.period
     if period is None:
         return {"in production": f"{BASE}: nothing had been decided yet"}
-    trial = f", {period.challenger} on {period.share:.0%}" if period.challenger else ""
     return {
-        "in production": f"{period.version or BASE}{trial}",
+        "in production": _served(period),
         "since": f"{period.from_at:%Y-%m-%d %H:%M:%S} UTC",
         "by": f"{period.actor}: {period.action or 'a change'}",
         "reason": period.reason,
