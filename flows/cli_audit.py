@@ -40,9 +40,9 @@ def list_entries(
             sys.stdout.write(row.model_dump_json() + "\n")
         return
     for row in found:
-        line = f"{row.sequence:6}  {row.at:%Y-%m-%d %H:%M:%S}  {row.action} {row.subject} by {row.actor}"
-        for text in (line, f"        {row.details.get('reason', '')}"):
-            console.print(escape(text), highlight=False, soft_wrap=True)
+        at = f"{row.at:%Y-%m-%d %H:%M:%S}"
+        _print(f"{row.sequence:6}  {at}  {row.action} {row.subject} by {row.actor}")
+        _print(f"        {row.details.get('reason', '')}")
 
 
 @app.command()
@@ -96,3 +96,7 @@ def verify(
 def _keys(context: Context) -> list[bytes]:
     """The keys that entries may be sealed with."""
     return [context.keyring.derive(AUDIT_PURPOSE)]
+
+
+def _print(line: str) -> None:
+    console.print(escape(line), highlight=False, soft_wrap=True)
