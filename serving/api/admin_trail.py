@@ -15,12 +15,12 @@ from serving.access.auth import AdminDep
 from serving.api import paging
 from serving.api.service import Service, ServiceDep
 from serving.problems import ProblemError
-from serving.schemas import MAX_NAME_CHARS
+from serving.schemas import MAX_NAME_CHARS, Storable
 
 router = APIRouter(prefix="/api/admin", tags=["Administration"])
 T = TypeVar("T")
 
-Name = Annotated[str | None, Query(max_length=MAX_NAME_CHARS)]
+Name = Annotated[Storable | None, Query(max_length=MAX_NAME_CHARS)]
 Workload = Annotated[
     str | None, Query(max_length=MAX_NAME_CHARS, description="Unset: the default.")
 ]
@@ -73,7 +73,7 @@ async def in_production_at(
 
 @router.get("/interactions/{interaction_id}/version")
 async def version_of_interaction(
-    interaction_id: str, service: ServiceDep, _caller: AdminDep
+    interaction_id: Storable, service: ServiceDep, _caller: AdminDep
 ) -> schemas.AnsweredResponse:
     """Which version answered a request, and what was in production then."""
     return schemas.answered(
@@ -84,7 +84,7 @@ async def version_of_interaction(
 # Of type "path", since a version may hold slashes.
 @router.get("/lineage/versions/{version:path}")
 async def lineage_of_version(
-    version: str, service: ServiceDep, _caller: AdminDep
+    version: Storable, service: ServiceDep, _caller: AdminDep
 ) -> VersionLineage:
     """A version's parents and datasets, and the versions that went on from it."""
     return await _read(service, lambda session: ancestry.of_version(session, version))
@@ -92,7 +92,7 @@ async def lineage_of_version(
 
 @router.get("/lineage/datasets/{dataset_id}")
 async def lineage_of_dataset(
-    dataset_id: str, service: ServiceDep, _caller: AdminDep
+    dataset_id: Storable, service: ServiceDep, _caller: AdminDep
 ) -> DatasetLineage:
     """A dataset, and the versions that learned from it."""
     return await _read(service, lambda session: ancestry.of_dataset(session, dataset_id))
@@ -100,7 +100,7 @@ async def lineage_of_dataset(
 
 @router.get("/lineage/datasets/{dataset_id}/items")
 async def items_of_dataset(
-    dataset_id: str,
+    dataset_id: Storable,
     service: ServiceDep,
     _caller: AdminDep,
     limit: paging.Limit = paging.DEFAULT_LIMIT,
@@ -123,7 +123,7 @@ async def items_of_dataset(
 
 @router.get("/lineage/interactions/{interaction_id}")
 async def lineage_of_interaction(
-    interaction_id: str, service: ServiceDep, _caller: AdminDep
+    interaction_id: Storable, service: ServiceDep, _caller: AdminDep
 ) -> InteractionLineage:
     """What was curated from an interaction, and the versions that learned from it."""
     return await _read(service, lambda session: ancestry.of_interaction(session, interaction_id))
@@ -163,9 +163,15 @@ async def _read(service: Service, read: Callable[[Session], T]) -> T:
 
 
 def _aware(moment: datetime | None) -> datetime | None:
-    if moment is None or moment.tzinfo is not None:
-        return moment
-    return moment.replace(tzinfo=UTC)
+    """The moment in UTC. Raises `ProblemError` 422 where it has none."""
+    if moment is None:
+        return None
+    if moment.tzinfo is None:
+        return moment.replace(tzinfo=UTC)
+    try:
+        return moment.astimezone(UTC)
+    except OverflowError as error:
+        raise ProblemError(422, f"{moment.isoformat()} is no moment in UTC") from error
 
 
 def _generation(cursor: str) -> int:
