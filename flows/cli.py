@@ -17,7 +17,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Column, Table
 
-from flows import cli_access, cli_import, cli_trail, cli_workload, environment, status
+from flows import cli_access, cli_import, cli_trail, cli_workload, environment, status, trail
 from flows.context import Context, open_context
 from flows.demo.settings import prepare
 from flows.learner import Learner
@@ -71,7 +71,9 @@ def _tell(line: str) -> None:
 @app.command()
 def up() -> None:
     """Start Ray, serving, Prefect with its UI and a worker on this machine."""
-    addresses = launch.up(_settings(), _tell)
+    settings = _settings()
+    trail.settings_in_force(open_context(settings), actor=ACTOR)
+    addresses = launch.up(settings, _tell)
     table = Table("what", "address", box=None)
     table.add_row("endpoint", addresses["serving"])
     table.add_row("Prefect UI", addresses["prefect"].removesuffix("/api"))

@@ -7,10 +7,12 @@ from collections.abc import Sequence
 from sqlmodel import Session
 
 from flows.context import Context
-from registry import acts, runs
+from registry import acts, audit, runs
 from registry.models import RetrainRun
 
 REAPER = "flow:reaper"
+DECIDING_PARTS = ("training", "curation", "triggers", "experiment", "gate")
+"""Parts of the settings that decide what is learned and what serves; none holds a secret."""
 
 
 def training_started(
@@ -48,3 +50,26 @@ def reap_trainings(context: Context, session: Session) -> Sequence[RetrainRun]:
             context, session, run.id, actor=REAPER, status=run.status, reason=run.reason or ""
         )
     return dead
+
+
+def settings_in_force(context: Context, *, actor: str) -> bool:
+    """Tell what decisions are made by, unless the log's last word on it is the same.
+
+    What is told is what differs from the defaults, by part. Whether there was something new.
+    """
+    told = {
+        part: getattr(context.settings, part).model_dump(mode="json", exclude_defaults=True)
+        for part in DECIDING_PARTS
+    }
+    with context.database.write() as session:
+        last = audit.entries(session, limit=1, action="use_settings")
+        if last and last[0].details["settings"] == told:
+            return False
+        acts.record(
+            session,
+            context.act(actor, "the installation was started with them"),
+            action="use_settings",
+            subject="installation",
+            details={"settings": told},
+        )
+    return True

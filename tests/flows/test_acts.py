@@ -10,7 +10,7 @@ import asyncio
 import os
 from collections.abc import Callable, Iterator
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +23,7 @@ from sqlmodel import SQLModel, select
 from typer.main import get_command
 from typer.testing import CliRunner
 
+from flows import trail
 from flows.check_triggers import check
 from flows.cli import app
 from flows.context import Context
@@ -63,7 +64,7 @@ READING_COMMANDS = {
 ELSEWHERE = {
     "demo": "an installation of its own, whose flows are these",
     "db upgrade": "the schema, which alembic_version tells",
-    "up": "processes of this machine",
+    "up": "processes of this machine; the settings that they start with are told, see below",
     "down": "processes of this machine",
 }
 
@@ -354,6 +355,18 @@ def test_an_act_leaves_its_entry_or_does_not_happen(world: World, name: str) -> 
     world.execute("DROP TRIGGER read_only")
     case.act(world)
     assert world.entries()[num_entries:] == case.leaves
+
+
+def test_settings_are_told_when_they_have_changed(context: Context) -> None:
+    assert trail.settings_in_force(context, actor="cli")
+    assert not trail.settings_in_force(context, actor="cli")
+    gate = context.settings.gate.model_copy(update={"max_accuracy_loss": 0.2})
+    changed = replace(context, settings=context.settings.model_copy(update={"gate": gate}))
+    assert trail.settings_in_force(changed, actor="cli")
+    with context.database.read() as session:
+        found = [row.details["settings"] for row in audit.entries(session, limit=2)]
+    assert [told["gate"] for told in found] == [{"max_accuracy_loss": 0.2}, {}]
+    assert found[0]["training"] == {"min_samples": 20}
 
 
 def commands(group: Any, path: str = "") -> Iterator[str]:
