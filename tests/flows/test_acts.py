@@ -43,8 +43,8 @@ UNWRITABLE = (
     "CREATE TRIGGER read_only BEFORE INSERT ON audit_log "
     "BEGIN SELECT RAISE(ABORT, 'the audit log cannot be written'); END"
 )
+# Tables that no act changes, or that measure only.
 UNAUDITED = {"audit_log", "audit_head", "replica_status", "trigger_checks"}
-"""Tables that no act changes, or that measure only."""
 
 READING_COMMANDS = {
     "audit head",
@@ -71,8 +71,6 @@ ELSEWHERE = {
 
 @dataclass
 class World:
-    """An installation, and what the test has put into it."""
-
     context: Context
     clock: FakeClock
 
@@ -90,11 +88,6 @@ class World:
         self.retrain()
         with self.context.database.read() as session:
             return by_hand.running(session, workload="default").id
-
-    def champion(self) -> None:
-        """Have a champion."""
-        self.try_out()
-        self.cli("promote")
 
     def judge(self, *, good: bool) -> None:
         """Have the trial's people say clearly what they think."""
@@ -278,7 +271,9 @@ CASES: dict[str, Case] = {
         commands=("rollback",),
         routes=("POST /api/admin/rollback",),
     ),
-    "roll the champion back": Case(cli("rollback"), ["roll_back"], before=World.champion),
+    "roll the champion back": Case(
+        cli("rollback"), ["roll_back"], before=lambda world: (world.try_out(), world.cli("promote"))
+    ),
     "set the share": Case(
         in_registry(
             lambda session, act, trial: experiments.ramp(
