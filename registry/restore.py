@@ -42,6 +42,13 @@ MADE_AT_START = frozenset(
 )
 """Tables that have rows as soon as a program has looked at an installation."""
 
+OWN_FUNCTIONS = """
+SELECT oid::regprocedure::text FROM pg_proc
+WHERE pronamespace = current_schema()::regnamespace
+AND NOT EXISTS (SELECT 1 FROM pg_depend WHERE objid = pg_proc.oid AND deptype = 'e')
+"""
+"""What migrations have made beside tables; what extensions have made stays."""
+
 
 @dataclass(frozen=True)
 class Restored:
@@ -160,6 +167,9 @@ def _empty(connection: Connection) -> None:
     present = MetaData()
     present.reflect(connection)
     present.drop_all(connection)
+    if connection.dialect.name == "postgresql":
+        for function in connection.scalars(sa.text(OWN_FUNCTIONS)).all():
+            connection.execute(sa.text(f"DROP FUNCTION {function}"))
 
 
 def _insert_all(connection: Connection, folder: Path, manifest: Manifest) -> int:

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from sqlalchemy import text
 from sqlmodel import Session, select
 
 from registry import audit, backup, deployment, experiments, history, lineage, versions
@@ -168,6 +169,25 @@ def test_a_database_with_content_is_left_alone_unless_forced(
     assert world.rows() == before
     world.restore(tmp_path / "backup", force=True)
     assert [row[0] for row in world.rows()["user_interactions"]] == ["i"]
+
+
+def test_what_triggers_leave_behind_is_not_in_the_way(make: Make, tmp_path: Path) -> None:
+    world = make("home", "postgresql")
+    fill(world)
+    world.back_up(tmp_path / "backup")
+    with world.database.write() as session:
+        session.connection().execute(
+            text(
+                "CREATE FUNCTION count_up() RETURNS trigger LANGUAGE plpgsql "
+                "AS $$ BEGIN RETURN NULL; END $$"
+            )
+        )
+    world.restore(tmp_path / "backup", force=True)
+    with world.database.read() as session:
+        left = session.connection().execute(
+            text("SELECT count(*) FROM pg_proc WHERE proname = 'count_up'")
+        )
+        assert left.scalar() == 0
 
 
 def test_a_restore_that_fails_changes_nothing(
