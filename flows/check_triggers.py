@@ -8,14 +8,16 @@ from dataclasses import asdict
 from prefect import flow
 from prefect.deployments import run_deployment
 
+from flows import trail
 from flows.context import Context, open_context
 from flows.decisions.facts import gather
 from flows.decisions.triggers import TriggerDecision, decide
 from flows.prefect_steps import PrefectSteps
 from flows.reports.tables import trigger_table
 from flows.steps import Steps
-from registry import runs, statistics
+from registry import acts, runs, statistics
 
+ACTOR = "flow:check-triggers"
 RETRAIN_DEPLOYMENT = "retrain/weekly"
 
 StartRetrain = Callable[[str], object]
@@ -26,7 +28,7 @@ def check(context: Context, *, workload: str, force: bool = False, steps: Steps)
     """Decide on what is known now, and keep the decision with its numbers."""
     settings, now = context.settings, context.clock()
     with context.database.write() as session:
-        dead = runs.reap(session, now=now, stale_after_s=settings.training.stale_after_s)
+        dead = trail.reap_trainings(context, session)
         statistics.fold(session, now=now)
     with context.database.read() as session:  # nobody waits while it is read
         facts = gather(session, workload=workload, settings=settings, now=now)
@@ -41,6 +43,14 @@ def check(context: Context, *, workload: str, force: bool = False, steps: Steps)
             facts={**asdict(facts), "checks": list(decision.checks)},
             now=now,
         )
+        if decision.trigger is not None:
+            acts.record(
+                session,
+                context.act(ACTOR, decision.reason),
+                action="fire_trigger",
+                subject=f"workload:{workload}",
+                details={"trigger": decision.trigger.value},
+            )
     for run in dead:
         steps.abandoned(run)
     steps.table("triggers", trigger_table(decision))

@@ -19,7 +19,16 @@ from rich.markup import escape
 from rich.table import Column, Table
 from sqlalchemy.exc import SQLAlchemyError
 
-from flows import cli_access, cli_database, cli_import, cli_workload, environment, status
+from flows import (
+    cli_access,
+    cli_database,
+    cli_import,
+    cli_trail,
+    cli_workload,
+    environment,
+    status,
+    trail,
+)
 from flows.context import Context, open_context
 from flows.demo.settings import prepare
 from flows.learner import Learner
@@ -39,6 +48,7 @@ app.add_typer(cli_access.key, name="key")
 app.command()(cli_access.token)
 app.add_typer(cli_workload.app, name="workload")
 app.command("import")(cli_import.import_file)
+cli_trail.add_to(app)
 console = Console()
 ACTOR = "cli"
 
@@ -78,7 +88,9 @@ def _tell(line: str) -> None:
 @app.command()
 def up() -> None:
     """Start Ray, serving, Prefect with its UI and a worker on this machine."""
-    addresses = launch.up(_settings(), _tell)
+    settings = _settings()
+    trail.settings_in_force(open_context(settings), actor=ACTOR)
+    addresses = launch.up(settings, _tell)
     table = Table("what", "address", box=None)
     table.add_row("endpoint", addresses["serving"])
     table.add_row("Prefect UI", addresses["prefect"].removesuffix("/api"))

@@ -22,6 +22,7 @@ def run_curate(
             context.database,
             workload=workload,
             settings=context.settings.curation,
+            keyring=context.keyring,
             clock=context.clock,
             new_id=context.new_id,
             dry_run=dry_run,

@@ -4,6 +4,8 @@ KalimtakError
 └── FlowError
     ├── RefusedError      what was asked for makes no sense yet, with the reason
     ├── UnreadableFileError   a file cannot be imported, or not in the way that was asked for
+    ├── UnreadableTimeError   a time on the command line is none
+    ├── ExportError       what was asked for cannot be exported
     └── LocalError        the local installation cannot be started, stopped or reached
 """
 
@@ -20,6 +22,14 @@ class RefusedError(FlowError):
 
 class UnreadableFileError(FlowError):
     """A file cannot be imported at all, or not in the way that was asked for."""
+
+
+class UnreadableTimeError(FlowError):
+    """What was given as a time is none."""
+
+
+class ExportError(FlowError):
+    """What was asked for cannot be exported; nothing was written."""
 
 
 class LocalError(FlowError):

@@ -84,6 +84,7 @@ def _held_out(context: Context, folder: Path, *, workload: str) -> BuiltDataset:
         context.store,
         workload=workload,
         settings=context.settings.curation,
+        keyring=context.keyring,
         folder=folder,
         clock=context.clock,
         new_id=context.new_id,

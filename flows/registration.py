@@ -8,11 +8,12 @@ from typing import Any
 
 from sqlmodel import Session
 
+from flows import trail
 from flows.context import Context
 from flows.curation.dataset import BuiltDataset
 from flows.decisions.gate import GateDecision
 from flows.learner import Evaluated, Learner, Trained
-from registry import experiments, runs, versions
+from registry import acts, experiments, runs, versions
 from registry.deployment import LiveVersion
 from registry.versions import Status
 
@@ -55,6 +56,7 @@ def register(
     """
     now, verdict = context.clock(), candidate.verdict
     with context.database.write() as session:
+        runs.lock(session, run_id)
         row = versions.register(
             session,
             version=versions.version_name(learner.base_model, now),
@@ -71,6 +73,21 @@ def register(
         standing, reason = _place(context, session, row.version, verdict, workload=workload)
         row.status_reason = reason
         session.add(row)
+        session.flush()
+        acts.record(
+            session,
+            context.act(ACTOR, reason),
+            action="register_version",
+            subject=f"version:{row.version}",
+            details={
+                "workload": workload,
+                "gate": "passed" if verdict.passed else "refused",
+                "standing": standing,
+                "parent": row.parent_version,
+                "dataset": row.training_dataset_id,
+                "adapter_digest": row.adapter_digest,
+            },
+        )
         result = RetrainResult(
             status="succeeded" if verdict.passed else "rejected",
             reason=reason,
@@ -87,6 +104,9 @@ def register(
             now=now,
             dataset_id=result.dataset_id,
             version=result.version,
+        )
+        trail.training_ended(
+            context, session, run_id, actor=ACTOR, status=result.status, reason=reason
         )
     return result
 

@@ -14,6 +14,7 @@ from prefect import State, flow
 from prefect.runtime import flow_run
 from prefect.states import Completed
 
+from flows import trail
 from flows.context import Context, open_context
 from flows.curation.dataset import BuiltDataset, build_dataset
 from flows.curation.pipeline import curate
@@ -24,7 +25,7 @@ from flows.learner import Learner
 from flows.manifest import write_manifest
 from flows.prefect_steps import PrefectSteps
 from flows.ray_learner import RayLearner
-from flows.registration import CANDIDATE, INCUMBENT, Candidate, RetrainResult, register
+from flows.registration import ACTOR, CANDIDATE, INCUMBENT, Candidate, RetrainResult, register
 from flows.reports.plots import data_uri, loss_plot
 from flows.reports.tables import dataset_table, retrain_table
 from flows.steps import PlainSteps, Steps
@@ -77,9 +78,9 @@ def run_retrain(
 def _open_run(
     context: Context, steps: Steps, *, workload: str, trigger: str, flow_run_id: str | None
 ) -> str:
-    run_id, now = context.new_id(), context.clock()
+    run_id = context.new_id()
     with context.database.write() as session:
-        dead = runs.reap(session, now=now, stale_after_s=context.settings.training.stale_after_s)
+        dead = trail.reap_trainings(context, session)
     for run in dead:
         steps.abandoned(run)
     with context.database.write() as session:
@@ -88,8 +89,11 @@ def _open_run(
             run_id=run_id,
             workload=workload,
             trigger=trigger,
-            now=now,
+            now=context.clock(),
             flow_run_id=flow_run_id,
+        )
+        trail.training_started(
+            context, session, run_id, actor=ACTOR, workload=workload, trigger=trigger
         )
     return run_id
 
@@ -97,6 +101,7 @@ def _open_run(
 def _close_run(context: Context, run_id: str, *, status: str, reason: str) -> None:
     with context.database.write() as session:
         runs.finish(session, run_id, status=status, reason=reason, now=context.clock())
+        trail.training_ended(context, session, run_id, actor=ACTOR, status=status, reason=reason)
 
 
 def _fail_run(context: Context, run_id: str, error: BaseException) -> None:
@@ -191,6 +196,7 @@ def _dataset(context: Context, folder: Path, *, workload: str, steps: Steps) -> 
             context.database,
             workload=workload,
             settings=settings,
+            keyring=context.keyring,
             clock=context.clock,
             new_id=context.new_id,
         ),
@@ -205,6 +211,7 @@ def _dataset(context: Context, folder: Path, *, workload: str, steps: Steps) -> 
             context.store,
             workload=workload,
             settings=settings,
+            keyring=context.keyring,
             folder=target,
             clock=context.clock,
             new_id=context.new_id,

@@ -1,19 +1,24 @@
 """The audit log: every administrative act and automatic decision, in an HMAC chain.
 
-An entry is written in the transaction of the act itself, so that neither exists alone.
+An entry is written in the transaction of the act itself, so that neither exists alone. Each
+entry's digest covers its content and the digest before it, and a sealed row tells where the
+chain ends. `registry.audit_check` finds what was tampered with.
 """
 
-import hashlib
-import hmac
-import json
+from collections.abc import Sequence
 from datetime import datetime
 from typing import Any
 
 from sqlmodel import Session, col, select
 
-from registry.models import AuditEntry
+from registry.audit_check import Head, check
+from registry.audit_digest import GENESIS, digest_of, key_id_of, seal_of
+from registry.errors import AuditError
+from registry.models import AuditEntry, AuditHead
 
-GENESIS = "0" * 64
+__all__ = ["GENESIS", "entries", "head", "record", "verify"]
+
+HEAD_ROW = 1
 
 
 def record(
@@ -26,51 +31,83 @@ def record(
     now: datetime,
     details: dict[str, Any] | None = None,
 ) -> AuditEntry:
-    """Append one entry. The caller's transaction must hold the write lock."""
-    last = session.exec(select(AuditEntry).order_by(col(AuditEntry.sequence).desc())).first()
+    """Append one entry to the chain, in the caller's write transaction.
+
+    Other writers wait for the head until that transaction ends, so lock what else is to be
+    changed before. Raises `AuditError` where the head is gone.
+    """
+    row = _lock_head(session)
     entry = AuditEntry(
-        sequence=last.sequence + 1 if last else 1,
+        sequence=row.sequence + 1,
         at=now,
         actor=actor,
         action=action,
         subject=subject,
         details=details or {},
-        previous_digest=last.digest if last else GENESIS,
+        previous_digest=row.digest,
         digest="",
+        key_id=key_id_of(key),
     )
-    entry.digest = _digest(entry, key)
+    entry.digest = digest_of(entry, key)
+    row.sequence, row.digest, row.key_id = entry.sequence, entry.digest, entry.key_id
+    row.seal = seal_of(entry.sequence, entry.digest, key)
     session.add(entry)
+    session.add(row)
     session.flush()
     return entry
 
 
+def head(session: Session, *, now: datetime) -> Head:
+    """Where the chain ends, to be kept elsewhere. Raises `AuditError` where it has no entry."""
+    row = session.get(AuditHead, HEAD_ROW)
+    if row is None or row.seal is None or row.key_id is None:
+        raise AuditError("the audit log has no entry that could be anchored")
+    return Head(row.sequence, row.digest, row.key_id, row.seal, now)
+
+
 def verify(session: Session, *, key: bytes) -> int | None:
     """The sequence number of the first entry that was altered, moved or follows a gap, or None."""
-    expected, previous = 1, GENESIS
-    for entry in session.exec(select(AuditEntry).order_by(col(AuditEntry.sequence))):
-        sound = (
-            entry.sequence == expected
-            and entry.previous_digest == previous
-            and hmac.compare_digest(entry.digest, _digest(entry, key))
+    fault = check(session, keys=[key]).fault
+    return None if fault is None else fault.sequence
+
+
+def entries(
+    session: Session,
+    *,
+    limit: int,
+    before: int | None = None,
+    action: str | None = None,
+    actor: str | None = None,
+    subject: str | None = None,
+    since: datetime | None = None,
+) -> Sequence[AuditEntry]:
+    """The latest entries, newest first: those before a sequence number, with these fields."""
+    query = select(AuditEntry).order_by(col(AuditEntry.sequence).desc()).limit(limit)
+    if before is not None:
+        query = query.where(col(AuditEntry.sequence) < before)
+    if since is not None:
+        query = query.where(col(AuditEntry.at) >= since)
+    for column, wanted in (
+        (AuditEntry.action, action),
+        (AuditEntry.actor, actor),
+        (AuditEntry.subject, subject),
+    ):
+        if wanted is not None:
+            query = query.where(col(column) == wanted)
+    return session.exec(query).all()
+
+
+def _lock_head(session: Session) -> AuditHead:
+    row = session.exec(
+        select(AuditHead)
+        .where(AuditHead.id == HEAD_ROW)
+        .with_for_update()
+        # What this session has read before may be behind what it waited for.
+        .execution_options(populate_existing=True)
+    ).first()
+    if row is None:
+        raise AuditError(
+            "the audit log has lost its head, so nothing can be recorded and nothing was done: "
+            "see 'kalimtak audit verify', and restore a backup"
         )
-        if not sound:
-            return entry.sequence
-        expected, previous = expected + 1, entry.digest
-    return None
-
-
-def _digest(entry: AuditEntry, key: bytes) -> str:
-    content = json.dumps(
-        [
-            entry.sequence,
-            entry.at.isoformat(),
-            entry.actor,
-            entry.action,
-            entry.subject,
-            entry.details,
-            entry.previous_digest,
-        ],
-        sort_keys=True,
-        ensure_ascii=False,
-    )
-    return hmac.new(key, content.encode("utf-8", "surrogatepass"), hashlib.sha256).hexdigest()
+    return row

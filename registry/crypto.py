@@ -1,11 +1,14 @@
-"""Keys, pseudonyms and field encryption (AES-256-GCM, bound to its row and column)."""
+"""Keys, pseudonyms and field encryption (AES-256-GCM, bound to its row and column).
+
+The master key never changes: pseudonyms, the audit log, hashes of API keys and signatures of
+reports are made with keys derived from it. Fields have keys of their own, which rotate.
+"""
 
 import base64
 import hashlib
 import hmac
-import os
 import secrets
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from pathlib import Path
 
@@ -13,17 +16,25 @@ from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 from registry.errors import KeyringError
+from registry.field_keys import FOLDER, KEY_BYTES, FieldKey, FieldKeys, create_private, read_key
 
-KEY_BYTES = 32
 NONCE_BYTES = 12
 KEY_FILE = "secret.key"
 
 
 @dataclass(frozen=True)
 class Keyring:
-    """The master key; every purpose has a key of its own derived from it."""
+    """The master key, of which every purpose has a key derived, and the keys of fields."""
 
     master: bytes = field(repr=False)
+    fields: FieldKeys = field(default=None, repr=False, compare=False)  # type: ignore[assignment]
+    """Unset, the one that comes from the master key."""
+    seals_texts: bool = False
+    """Whether people's texts are encrypted too (setting privacy.encrypt_texts)."""
+
+    def __post_init__(self) -> None:
+        if self.fields is None:
+            object.__setattr__(self, "fields", FieldKeys(self.first_field_key))
 
     def derive(self, purpose: str) -> bytes:
         """A 32-byte key for one purpose (HMAC-SHA256 of the purpose's name)."""
@@ -34,34 +45,47 @@ class Keyring:
         """Names the master key without telling it."""
         return self.derive("key-id").hex()[:8]
 
+    @property
+    def first_field_key(self) -> FieldKey:
+        """The key of fields before the first rotation."""
+        return FieldKey(self.key_id, self.derive("fields"))
+
     def pseudonym(self, external_id: str) -> str:
         """The same 32 hexadecimal digits for the same person, useless without the key."""
-        return hmac.new(
-            self.derive("pseudonym"),
-            external_id.encode("utf-8", "surrogatepass"),
-            hashlib.sha256,
-        ).hexdigest()[:32]
+        return self.digest("pseudonym", external_id)[:32]
+
+    def digest(self, purpose: str, text: str) -> str:
+        """HMAC-SHA256 of a text with the key of a purpose, in hexadecimal."""
+        data = text.encode("utf-8", "surrogatepass")
+        return hmac.new(self.derive(purpose), data, hashlib.sha256).hexdigest()
 
     def encrypt(self, text: str, *, context: str) -> str:
         """Encrypt `text` for the one place that `context` names ("table.column:row")."""
+        key = self.fields.current
         nonce = secrets.token_bytes(NONCE_BYTES)
         data = text.encode("utf-8", "surrogatepass")
-        sealed = AESGCM(self.derive("fields")).encrypt(nonce, data, context.encode())
-        return f"{self.key_id}.{base64.urlsafe_b64encode(nonce + sealed).decode()}"
+        sealed = AESGCM(key.secret).encrypt(nonce, data, context.encode())
+        return f"{key.id}.{base64.urlsafe_b64encode(nonce + sealed).decode()}"
 
     def decrypt(self, value: str, *, context: str) -> str:
         """Undo `encrypt`. Raises `KeyringError` for another key, another place or an edit."""
         key_id, _, payload = value.partition(".")
-        if key_id != self.key_id:
-            raise KeyringError(f"the value was encrypted with key {key_id}, not {self.key_id}")
-        raw = base64.urlsafe_b64decode(payload)
+        key = self.fields.get(key_id)
+        if key is None:
+            known = ", ".join(self.fields.ids)
+            raise KeyringError(f"the value was encrypted with key {key_id[:8]}, not {known}")
         try:
-            data = AESGCM(self.derive("fields")).decrypt(
+            raw = base64.urlsafe_b64decode(payload)
+            data = AESGCM(key.secret).decrypt(
                 raw[:NONCE_BYTES], raw[NONCE_BYTES:], context.encode()
             )
-        except InvalidTag as error:
+        except (InvalidTag, ValueError) as error:
             raise KeyringError(f"the encrypted value at {context} was altered or moved") from error
         return data.decode("utf-8", "surrogatepass")
+
+    def with_texts(self, sealed: bool) -> "Keyring":
+        """The same keys, with texts encrypted from now on, or not."""
+        return replace(self, seals_texts=sealed)
 
 
 @lru_cache(maxsize=32)  # one for each purpose; every encrypted field needs two of them
@@ -69,32 +93,12 @@ def _derive(master: bytes, purpose: str) -> bytes:
     return hmac.new(master, purpose.encode(), hashlib.sha256).digest()
 
 
-def load_keyring(home: Path) -> Keyring:
-    """The key in `home`, made on first use, readable by its owner alone."""
+def load_keyring(home: Path, *, seals_texts: bool = False) -> Keyring:
+    """The keys in `home`; the master key is made on first use, readable by its owner alone."""
     path = home / KEY_FILE
     home.mkdir(parents=True, exist_ok=True)
     if not path.exists():
-        _create(path)
-    try:
-        key = bytes.fromhex(path.read_text(encoding="ascii").strip())
-    except (OSError, ValueError) as error:
-        raise KeyringError(f"cannot read the key in {path}: {error}") from error
-    if len(key) != KEY_BYTES:
-        raise KeyringError(f"{path} must hold {KEY_BYTES} bytes in hexadecimal")
-    return Keyring(key)
-
-
-def _create(path: Path) -> None:
-    """Write a new key; of several processes that try at once, one wins and all use its key."""
-    temporary = path.with_name(f"{path.name}.{os.getpid()}.{secrets.token_hex(4)}")
-    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-    with os.fdopen(descriptor, "w") as file:
-        file.write(secrets.token_hex(KEY_BYTES))
-        file.flush()
-        os.fsync(file.fileno())
-    try:
-        os.link(temporary, path)
-    except FileExistsError:
-        return
-    finally:
-        temporary.unlink()
+        # Of several processes that try at once, one wins and all use its key.
+        create_private(path, secrets.token_hex(KEY_BYTES))
+    keyring = Keyring(read_key(path), seals_texts=seals_texts)
+    return replace(keyring, fields=FieldKeys(keyring.first_field_key, home / FOLDER))

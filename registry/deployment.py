@@ -113,11 +113,12 @@ def change(
     experiment_id: str | None,
 ) -> None:
     """Set the whole desired state of a locked row."""
+    behind = experiment_id or row.experiment_id  # a trial that ends is behind its end
     row.generation += 1
     row.champion, row.challenger, row.previous = champion, challenger, previous
     row.share, row.experiment_id, row.updated_at = share, experiment_id, act.now
     session.add(row)
-    _write_history(session, row, act)
+    _write_history(session, row, act, action=action, experiment_id=behind)
     audit.record(
         session,
         key=act.keyring.derive(AUDIT_PURPOSE),
@@ -130,6 +131,7 @@ def change(
             "champion": champion,
             "challenger": challenger,
             "share": share,
+            "experiment": behind,
             "reason": act.reason,
         },
     )
@@ -223,7 +225,9 @@ def _state(row: DeploymentState, digests: Mapping[str, str]) -> DesiredState:
     )
 
 
-def _write_history(session: Session, row: DeploymentState, act: Act) -> None:
+def _write_history(
+    session: Session, row: DeploymentState, act: Act, *, action: str, experiment_id: str | None
+) -> None:
     open_periods: Any = session.exec(
         select(ProductionPeriod).where(
             ProductionPeriod.workload == row.workload,
@@ -241,6 +245,8 @@ def _write_history(session: Session, row: DeploymentState, act: Act) -> None:
             version=row.champion,
             challenger=row.challenger,
             share=row.share,
+            action=action,
+            experiment_id=experiment_id,
             reason=act.reason,
             actor=act.actor,
             from_at=act.now,

@@ -7,6 +7,8 @@ KalimtakError
 ├── DatabaseError      the database cannot be reached, or its schema does not fit this code
 ├── ArtifactError      an artifact is missing or cannot be read
 │   └── DigestError    an artifact is not what its digest says
+├── AuditError         the audit log cannot be written or used
+├── BackupError        a backup cannot be made, read or restored
 └── KeyringError       a key is missing or does not fit the stored data
 """
 
@@ -37,6 +39,14 @@ class ArtifactError(KalimtakError):
 
 class DigestError(ArtifactError):
     """An artifact is not what its digest says."""
+
+
+class AuditError(KalimtakError):
+    """The audit log cannot be written or used."""
+
+
+class BackupError(KalimtakError):
+    """A backup cannot be made, read or restored; what there was is unchanged."""
 
 
 class KeyringError(KalimtakError):

@@ -10,9 +10,9 @@ from typing import Literal
 
 from sqlmodel import Session, col, select
 
-from registry import audit
+from registry import acts
 from registry.crypto import Keyring
-from registry.deployment import AUDIT_PURPOSE, Act
+from registry.deployment import Act
 from registry.errors import ConflictError, NotFoundError
 from registry.models import ApiKey
 
@@ -123,12 +123,4 @@ def _context(prefix: str) -> str:
 
 
 def _audit(session: Session, act: Act, action: str, prefix: str, *, role: str) -> None:
-    audit.record(
-        session,
-        key=act.keyring.derive(AUDIT_PURPOSE),
-        actor=act.actor,
-        action=action,
-        subject=f"key:{prefix}",
-        now=act.now,
-        details={"role": role, "reason": act.reason},
-    )
+    acts.record(session, act, action=action, subject=f"key:{prefix}", details={"role": role})

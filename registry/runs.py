@@ -67,7 +67,7 @@ def finish(
     """
     if status not in ENDED:
         raise ValueError(f"'{status}' does not end a run")
-    run = get(session, run_id)
+    run = lock(session, run_id)
     if run.status != "running":
         raise ConflictError(f"training run {run_id} has already {run.status}: {run.reason}")
     run.status, run.reason, run.ended_at = status, reason, now
@@ -79,6 +79,22 @@ def finish(
 def get(session: Session, run_id: str) -> RetrainRun:
     """The run of that id. Raises `NotFoundError`."""
     run = session.get(RetrainRun, run_id)
+    if run is None:
+        raise NotFoundError(f"no training run '{run_id}'")
+    return run
+
+
+def lock(session: Session, run_id: str) -> RetrainRun:
+    """The run of that id, held until the transaction ends. Raises `NotFoundError`.
+
+    Whoever changes more than the run holds it first, so that none waits for another in turn.
+    """
+    run = session.exec(
+        select(RetrainRun)
+        .where(RetrainRun.id == run_id)
+        .with_for_update()
+        .execution_options(populate_existing=True)
+    ).first()
     if run is None:
         raise NotFoundError(f"no training run '{run_id}'")
     return run

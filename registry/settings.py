@@ -16,6 +16,8 @@ from pydantic import Field, ValidationError, model_validator
 from registry.errors import SettingsError
 from registry.settings_access import AuthSettings, LimitSettings
 from registry.settings_legacy import from_config_json
+from registry.settings_privacy import PrivacySettings, RetentionSettings
+from registry.settings_trail import AuditSettings
 from registry.settings_types import Count, Part, Port, Positive, Share
 
 PREFIX = "KALIMTAK_"
@@ -212,6 +214,9 @@ class Settings(Part):
     prefect: PrefectSettings = PrefectSettings()
     limits: LimitSettings = LimitSettings()
     log: LogSettings = LogSettings()
+    privacy: PrivacySettings = PrivacySettings()
+    retention: RetentionSettings = RetentionSettings()
+    audit: AuditSettings = AuditSettings()
 
     @property
     def resolved_database_url(self) -> str:

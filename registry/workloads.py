@@ -6,8 +6,8 @@ from datetime import datetime
 
 from sqlmodel import Session, col, select
 
-from registry import audit, deployment
-from registry.deployment import AUDIT_PURPOSE, Act
+from registry import acts, deployment
+from registry.deployment import Act
 from registry.errors import ConflictError, SettingsError
 from registry.models import DEFAULT_WORKLOAD, Workload
 
@@ -36,15 +36,7 @@ def add(session: Session, act: Act, name: str) -> None:
     if session.get(Workload, name) is not None:
         raise ConflictError(f"workload '{name}' exists already")
     deployment.add_workload(session, name, now=act.now)
-    audit.record(
-        session,
-        key=act.keyring.derive(AUDIT_PURPOSE),
-        actor=act.actor,
-        action="add_workload",
-        subject=f"workload:{name}",
-        now=act.now,
-        details={"reason": act.reason},
-    )
+    acts.record(session, act, action="add_workload", subject=f"workload:{name}")
 
 
 def created(session: Session) -> Sequence[tuple[str, datetime]]:

@@ -8,14 +8,17 @@ from typing import Any
 
 from sqlmodel import Session, col, select
 
-from registry import lineage
+from registry import acts, lineage
 from registry.artifacts import ArtifactStore
 from registry.clock import Clock, NewId
+from registry.crypto import Keyring
 from registry.db import Database
+from registry.deployment import Act
 from registry.errors import SettingsError
 from registry.models import TrainingData
 from registry.settings import CurationSettings
 
+ACTOR = "flow:curate"
 TRAIN_FILE, VALIDATION_FILE, MANIFEST_FILE = "train.jsonl", "validation.jsonl", "manifest.json"
 
 
@@ -52,6 +55,7 @@ def build_dataset(
     *,
     workload: str,
     settings: CurationSettings,
+    keyring: Keyring,
     folder: Path,
     clock: Clock,
     new_id: NewId,
@@ -85,17 +89,26 @@ def build_dataset(
         encoding="utf-8",
     )
     digest = store.publish(folder)
+    new, now = new_id(), clock()
     with database.write() as session:
         dataset = lineage.add_dataset(
             session,
-            dataset_id=new_id(),
+            dataset_id=new,
             workload=workload,
             digest=digest,
             items=[(sample.id, sample.split) for sample in samples],
             settings=used,
             counts=counts,
-            now=clock(),
+            now=now,
         )
+        if dataset.id == new:
+            acts.record(
+                session,
+                Act(ACTOR, "samples that were selected", now, keyring, new_id),
+                action="build_dataset",
+                subject=f"dataset:{new}",
+                details={"workload": workload, "digest": digest, "counts": counts},
+            )
     return BuiltDataset(
         dataset_id=dataset.id,
         digest=digest,

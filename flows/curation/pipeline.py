@@ -17,13 +17,16 @@ from sqlmodel import Session, col
 from sqlmodel import select as select_rows
 
 from flows.curation import steps
-from registry import prompts
+from registry import acts, prompts
 from registry.clock import Clock, NewId
+from registry.crypto import Keyring
 from registry.db import Database
+from registry.deployment import Act
 from registry.interactions import insert_ignoring_duplicates
 from registry.models import CurationRun, TrainingData, UserInteraction
 from registry.settings import CurationSettings
 
+ACTOR = "flow:curate"
 READ_ROWS = 10_000
 IN_CLAUSE_ROWS = 500
 OVERLAP = timedelta(minutes=5)
@@ -49,6 +52,7 @@ def curate(
     *,
     workload: str,
     settings: CurationSettings,
+    keyring: Keyring,
     clock: Clock,
     new_id: NewId,
     dry_run: bool = False,
@@ -68,9 +72,8 @@ def curate(
     num_withdrawn = 0
     if not dry_run and outcome.seen:
         with database.write() as session:
-            num_withdrawn = _store(
-                session, outcome, workload=workload, until=until, clock=clock, new_id=new_id
-            )
+            act = Act(ACTOR, f"feedback up to {until:%Y-%m-%d %H:%M} UTC", clock(), keyring, new_id)
+            num_withdrawn = _store(session, act, outcome, workload=workload, until=until)
     kept = outcome.kept
     tools = [prompts.nearest_tool(tool) for tool in kept["target_tool"]]
     return CurationReport(
@@ -190,15 +193,14 @@ def _process(
 
 def _store(
     session: Session,
+    act: Act,
     outcome: _Outcome,
     *,
     workload: str,
     until: datetime,
-    clock: Clock,
-    new_id: NewId,
 ) -> int:
     """Write the new samples and the watermark; the number of samples withdrawn."""
-    now = clock()
+    now, new_id = act.now, act.new_id
     withdrawn = _review_earlier(session, outcome)
     rows = [
         {
@@ -222,14 +224,20 @@ def _store(
         for row in outcome.kept.iter_rows(named=True)
     ]
     insert_ignoring_duplicates(session, TrainingData, rows)
-    session.add(
-        CurationRun(
-            id=new_id(),
-            workload=workload,
-            watermark=until,
-            counts=outcome.counts | {"withdrawn": withdrawn},
-            created_at=now,
-        )
+    run = CurationRun(
+        id=new_id(),
+        workload=workload,
+        watermark=until,
+        counts=outcome.counts | {"withdrawn": withdrawn},
+        created_at=now,
+    )
+    session.add(run)
+    acts.record(
+        session,
+        act,
+        action="curate",
+        subject=f"workload:{workload}",
+        details={"run": run.id, "added": len(rows), "withdrawn": withdrawn},
     )
     return withdrawn
 

@@ -29,7 +29,7 @@ from flows.intake.formats import FEEDBACK, Format, Nature, Reading, choose
 from flows.intake.readers import open_source
 from flows.intake.rows import Row, Source
 from flows.intake.values import RowError
-from registry import interactions
+from registry import acts, interactions
 from registry.models import ModelVersion, UserInteraction, Workload
 from serving.recording.intake import (
     LoggedInteraction,
@@ -39,6 +39,7 @@ from serving.recording.intake import (
     to_interaction,
 )
 
+ACTOR = "cli"
 BATCH_ROWS = 500
 SAMPLE_ROWS = 100
 """Rows that are looked at, before a file is given up that has none to go by."""
@@ -119,14 +120,36 @@ class Importer:
         """Read, check and write everything."""
         rows = iter(self._rows)
         try:
+            self._audit("import")
             while batch := list(itertools.islice(rows, BATCH_ROWS)):
                 self._import(batch)
                 advance(self.source.position() or self.report.read)
+            report = self.report
+            self._audit(
+                "end_import",
+                imported=report.imported,
+                known=report.known,
+                feedback=report.feedback,
+                refused=report.refused,
+            )
         finally:
             self.source.close()
             if self._refused is not None:
                 self._refused.close()
         return self.report
+
+    def _audit(self, action: str, **counts: int) -> None:
+        if self._request.dry_run:
+            return
+        context, request = self._context, self._request
+        with context.database.write() as session:
+            acts.record(
+                session,
+                context.act(ACTOR, f"{self.report.format} file"),
+                action=action,
+                subject=f"workload:{request.workload}",
+                details={"file": request.path.name, **counts},
+            )
 
     def _import(self, batch: list[Row]) -> None:
         taken: dict[str, _Taken] = {}

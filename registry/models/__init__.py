@@ -12,15 +12,16 @@ from registry.models.learning import (
     TriggerCheck,
 )
 from registry.models.operation import (
-    AuditEntry,
     DeploymentState,
     Experiment,
     ExperimentDecision,
     ProductionPeriod,
     ReplicaStatus,
 )
+from registry.models.privacy import EncryptionKey, Erasure, ErasureEffect, RetainedUsage
 from registry.models.serving import IdempotencyKey
 from registry.models.totals import UsageHour
+from registry.models.trail import AuditEntry, AuditHead
 from registry.models.usage import (
     ClientMetadata,
     FeedbackEvent,
@@ -33,11 +34,15 @@ __all__ = [
     "DEFAULT_WORKLOAD",
     "ApiKey",
     "AuditEntry",
+    "AuditHead",
     "ClientMetadata",
     "CurationRun",
     "Dataset",
     "DatasetItem",
     "DeploymentState",
+    "EncryptionKey",
+    "Erasure",
+    "ErasureEffect",
     "Experiment",
     "ExperimentDecision",
     "FeedbackEvent",
@@ -45,6 +50,7 @@ __all__ = [
     "ModelVersion",
     "ProductionPeriod",
     "ReplicaStatus",
+    "RetainedUsage",
     "RetrainRun",
     "TrainingData",
     "TriggerCheck",

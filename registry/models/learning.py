@@ -59,6 +59,8 @@ class Dataset(SQLModel, table=True):
     num_validation: int = Field()
     settings: Any = json_column()
     counts: Any = json_column()
+    files_deleted_at: datetime | None = moment(nullable=True)
+    """Since then only this row tells of it."""
     created_at: datetime = moment()
 
 
@@ -115,6 +117,8 @@ class ModelVersion(SQLModel, table=True):
     )
     status_reason: str | None = text_column(nullable=True)
     deployed_at: datetime | None = moment(nullable=True)
+    adapter_deleted_at: datetime | None = moment(nullable=True)
+    """Since then it cannot serve again."""
     created_at: datetime = moment()
 
 

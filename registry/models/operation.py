@@ -1,4 +1,4 @@
-"""What is in production: experiments, desired and observed state, history, audit."""
+"""What is in production: experiments, desired and observed state, history."""
 
 from datetime import datetime
 from typing import Any
@@ -94,7 +94,11 @@ class ReplicaStatus(SQLModel, table=True):
 
 
 class ProductionPeriod(SQLModel, table=True):
-    """Which versions served, and at what share, from when to when. Null `version`: the base."""
+    """Which versions served, and at what share, from when to when. Null `version`: the base.
+
+    Names are kept without foreign keys: what served stays told when it is deleted. `action` is
+    the change that opened the period; null where it was opened before changes were told.
+    """
 
     __tablename__ = "production_history"
     __table_args__ = (Index("ix_production_history_workload", "workload", "from_at"),)
@@ -105,22 +109,9 @@ class ProductionPeriod(SQLModel, table=True):
     version: str | None = Field(default=None)
     challenger: str | None = Field(default=None)
     share: float = Field()
+    action: str | None = Field(default=None)
+    experiment_id: str | None = Field(default=None)
     reason: str = text_column()
     actor: str = Field()
     from_at: datetime = moment()
     to_at: datetime | None = moment(nullable=True)
-
-
-class AuditEntry(SQLModel, table=True):
-    """One administrative act or automatic decision, chained to the one before it."""
-
-    __tablename__ = "audit_log"
-
-    sequence: int = Field(primary_key=True, sa_column_kwargs={"autoincrement": False})
-    at: datetime = moment()
-    actor: str = Field()
-    action: str = Field()
-    subject: str = Field()
-    details: Any = json_column()
-    previous_digest: str = Field()
-    digest: str = Field()

@@ -22,5 +22,7 @@ class IdempotencyKey(SQLModel, table=True):
     status: int | None = Field(default=None)
     media_type: str | None = Field(default=None)
     body: str | None = text_column(nullable=True)
+    user_id: str | None = Field(default=None, index=True)
+    """Pseudonym of whom the answer is for, where that is known."""
     created_at: datetime = moment()
     expires_at: datetime = moment(index=True)

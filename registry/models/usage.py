@@ -31,6 +31,9 @@ class User(SQLModel, table=True):
 
     id: str = Field(primary_key=True)
     external_id_encrypted: str | None = text_column(nullable=True)
+    consent: str = Field(default="granted", sa_column_kwargs={"server_default": "granted"})
+    """granted; no_training: kept, never learned from; no_content: no text is kept."""
+    consent_at: datetime | None = moment(nullable=True)
     created_at: datetime = moment()
 
 

@@ -1,10 +1,12 @@
 """POST /api/admin/curate-training-data, /train-model: start the flows, on Prefect."""
 
+import asyncio
 from typing import Any
 
 from fastapi import APIRouter, Request
 
-from serving.access.auth import AdminDep
+from registry import acts
+from serving.access.auth import AdminDep, Principal
 from serving.admin_schemas import CurateRequest, StartedResponse, TrainRequest
 from serving.api.body import read_optional
 from serving.api.service import Service, ServiceDep
@@ -21,12 +23,12 @@ TRIGGER = "manual"
     openapi_extra=json_schema(CurateRequest, required=False),
 )
 async def curate_training_data(
-    request: Request, service: ServiceDep, _caller: AdminDep
+    request: Request, service: ServiceDep, caller: AdminDep
 ) -> StartedResponse:
     """Have new feedback turned into training data."""
     body = await read_optional(request, CurateRequest, service.limits)
     parameters = {"workload": service.workload(body.workload), "dry_run": body.dry_run}
-    return await _start(service, CURATE, parameters)
+    return await _start(service, caller, CURATE, parameters)
 
 
 @router.post(
@@ -34,7 +36,7 @@ async def curate_training_data(
     response_model=StartedResponse,
     openapi_extra=json_schema(TrainRequest, required=False),
 )
-async def train_model(request: Request, service: ServiceDep, _caller: AdminDep) -> StartedResponse:
+async def train_model(request: Request, service: ServiceDep, caller: AdminDep) -> StartedResponse:
     """Have a version trained, evaluated and, if it passes the gate, tried."""
     body = await read_optional(request, TrainRequest, service.limits)
     parameters = {
@@ -43,10 +45,24 @@ async def train_model(request: Request, service: ServiceDep, _caller: AdminDep) 
         "force": body.force,
         "dry_run": body.dry_run,
     }
-    return await _start(service, RETRAIN, parameters)
+    return await _start(service, caller, RETRAIN, parameters)
 
 
-async def _start(service: Service, deployment: str, parameters: dict[str, Any]) -> StartedResponse:
+async def _start(
+    service: Service, caller: Principal, deployment: str, parameters: dict[str, Any]
+) -> StartedResponse:
+    def record() -> None:
+        with service.database.write() as session:
+            acts.record(
+                session,
+                service.act(caller, "by hand, over the API"),
+                action="start_flow",
+                subject=f"deployment:{deployment}",
+                details=parameters,
+            )
+
+    # Before: what cannot be recorded is not started.
+    await asyncio.to_thread(record)
     run = await service.prefect.start(deployment, parameters)
     return StartedResponse(
         status="started",

@@ -12,6 +12,7 @@ from serving.access.limits import limited
 from serving.api import (
     admin_acts,
     admin_runs,
+    admin_trail,
     admin_views,
     chat,
     feedback,
@@ -36,6 +37,7 @@ LIMITED = (
     admin_views,
     admin_acts,
     admin_runs,
+    admin_trail,
 )
 """Modules whose routes count towards the caller's rate."""
 

@@ -72,6 +72,7 @@ class World:
             self.database,
             workload="default",
             settings=CurationSettings(),
+            keyring=KEYRING,
             clock=lambda: self.now,
             new_id=self.new_id,
             dry_run=dry_run,
@@ -83,6 +84,7 @@ class World:
             self.store,
             workload="default",
             settings=CurationSettings(**settings),  # type: ignore[arg-type]
+            keyring=KEYRING,
             folder=self.folder / name,
             clock=lambda: self.now,
             new_id=self.new_id,

@@ -1,0 +1,46 @@
+"""Folders that appear whole or not at all."""
+
+import os
+import secrets
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from registry.errors import ConflictError
+
+
+@contextmanager
+def whole_folder(folder: Path) -> Iterator[Path]:
+    """A hidden folder beside `folder` to put things into; it gets its name when the block ends.
+
+    `folder` must be new or empty. If the block raises, nothing is left. What it holds is on the
+    disk before it has its name. Raises `ConflictError` where there is something already.
+    """
+    refuse_content(folder)
+    absolute = folder.absolute()
+    partial = absolute.with_name(f".{absolute.name}.{secrets.token_hex(4)}.partial")
+    absolute.parent.mkdir(parents=True, exist_ok=True)
+    partial.mkdir(mode=0o700)
+    try:
+        yield partial
+        for path in [*partial.rglob("*"), partial]:
+            _sync(path)
+        os.replace(partial, absolute)
+        _sync(absolute.parent)
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+
+
+def refuse_content(folder: Path) -> None:
+    """Raise `ConflictError` where `folder` is neither new nor empty."""
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise ConflictError(f"{folder} is there already: name a folder that is new or empty")
+
+
+def _sync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

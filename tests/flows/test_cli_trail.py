@@ -1,0 +1,197 @@
+"""`kalimtak history | lineage | audit | backup | restore | export`, as people type them."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable, Iterator
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+from sqlalchemy import text
+from typer.testing import CliRunner, Result
+
+from flows.cli import app
+from flows.context import Context
+from flows.retrain import run_retrain
+from registry import by_hand
+from registry.errors import KalimtakError
+from registry.settings import load_settings
+from tests.flows.conftest import FakeClock
+from tests.support.fake_learner import FakeLearner
+from tests.support.usage import log_liked
+
+Cli = Callable[..., Result]
+
+
+@pytest.fixture
+def cli(context: Context, monkeypatch: pytest.MonkeyPatch) -> Iterator[Cli]:
+    """Runs a command in the installation's folder."""
+    monkeypatch.chdir(context.settings.home.parent)
+    monkeypatch.setenv("COLUMNS", "200")
+    before = dict(os.environ)
+
+    def run(*arguments: str) -> Result:
+        return CliRunner().invoke(app, list(arguments))
+
+    yield run
+    os.environ.clear()
+    os.environ.update(before)
+
+
+@pytest.fixture
+def version(context: Context, clock: FakeClock) -> str:
+    """A version that was tried, then promoted an hour later; the clock moved on by a day."""
+    log_liked(context, 30, at=clock())
+    name = run_retrain(context, FakeLearner([0.8]), workload="default").version or ""
+    clock.move(hours=1)
+    with context.database.write() as session:
+        by_hand.promote(session, context.act("cli", "convinced"), workload="default", version=None)
+    clock.move(days=1)
+    return name
+
+
+def told(result: Result) -> Any:
+    assert result.exit_code == 0, result.output
+    return json.loads(result.stdout)
+
+
+def refusal(result: Result) -> str:
+    assert isinstance(result.exception, KalimtakError)
+    return str(result.exception)
+
+
+def test_history_tells_what_was_in_production(cli: Cli, version: str, clock: FakeClock) -> None:
+    rows = told(cli("history", "--json"))
+    assert [(row["action"], row["version"], row["share"]) for row in rows] == [
+        ("promote", version, 0.0),
+        ("start_experiment", None, 0.1),
+    ]
+    assert rows[0]["experiment_id"] == rows[1]["experiment_id"] is not None
+    table = cli("history").stdout
+    assert "convinced" in table
+    assert version in table
+    tried = clock() - timedelta(days=1, minutes=30)
+    at = told(cli("history", "--at", tried.isoformat(), "--json"))
+    assert (at["period"]["challenger"], at["period"]["version"]) == (version, None)
+    assert "nothing had been decided yet" in cli("history", "--at", "2020-01-01").stdout
+    later = told(cli("history", "--since", clock().isoformat(), "--json"))
+    assert [row["action"] for row in later] == ["promote"]
+    assert "write a time as" in refusal(cli("history", "--since", "yesterday"))
+    assert "no workload 'x'" in refusal(cli("history", "--workload", "x"))
+
+
+def test_history_tells_who_answered(cli: Cli, version: str) -> None:
+    assert version
+    found = told(cli("history", "--interaction", "liked-000001", "--json"))
+    assert (found["version"], found["role"], found["source"]) == (None, "default", "served")
+    assert found["production"]["period"]["action"] == "start_experiment"
+    assert (
+        "the base model (default, served)" in cli("history", "--interaction", "liked-000001").stdout
+    )
+    assert "never logged here, or was erased" in refusal(cli("history", "--interaction", "x"))
+
+
+def test_lineage_goes_both_ways(cli: Cli, version: str) -> None:
+    down = told(cli("lineage", version, "--json"))
+    dataset = down["line"][0]["dataset"]
+    assert (down["kind"], down["num_interactions"], dataset["num_present"]) == ("version", 30, 30)
+    up = told(cli("lineage", "liked-000001", "--json"))
+    assert (up["kind"], up["versions"]) == ("interaction", [version])
+    assert up["samples"][0]["datasets"][0]["digest"] == dataset["digest"]
+    assert told(cli("lineage", dataset["id"], "--json"))["versions"] == [version]
+    tree = cli("lineage", version).stdout
+    assert "learned from 30 interactions in all" in tree
+    assert dataset["digest"][:12] in tree
+    assert f"version {version} learned from it" in cli("lineage", "liked-000001").stdout
+    assert "no version, dataset or interaction" in refusal(cli("lineage", "x"))
+
+
+def test_audit_verify_ends_with_1_at_the_first_bad_entry(
+    cli: Cli, version: str, context: Context, tmp_path: Path
+) -> None:
+    assert version
+    anchor = tmp_path / "anchor.json"
+    assert json.loads(cli("audit", "head", "--to", str(anchor)).stdout)["sequence"] == 7
+    assert "7 entries are as they were written" in cli("audit", "verify").stdout
+    assert "anchored at 7" in cli("audit", "verify", "--anchor", str(anchor)).stdout
+    listed = cli("audit", "list", "--json", "--action", "promote").stdout.splitlines()
+    assert [json.loads(line)["actor"] for line in listed] == ["cli"]
+    assert "convinced" in cli("audit", "list").stdout
+    with context.database.write() as session:
+        session.connection().execute(
+            text("UPDATE audit_log SET actor = 'nobody' WHERE sequence = 2")
+        )
+    found = cli("audit", "verify")
+    assert (found.exit_code, found.stdout) == (
+        1,
+        "entry 2 was edited, or moved from another place\n",
+    )
+    assert json.loads(cli("audit", "verify", "--json").stdout)["fault"]["entry"] == 2
+    assert "cannot read the anchor" in refusal(cli("audit", "verify", "--anchor", "no-such"))
+
+
+def test_the_head_goes_where_the_settings_say(
+    cli: Cli, version: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert version
+    target = (tmp_path / "elsewhere.json").as_uri()
+    monkeypatch.setenv("KALIMTAK_AUDIT__ANCHOR", target)
+    printed = cli("audit", "head").stdout
+    assert (tmp_path / "elsewhere.json").read_text() == printed
+    monkeypatch.setenv("KALIMTAK_AUDIT__ANCHOR", "http://127.0.0.1:9/head")
+    assert "cannot write the anchor to" in refusal(cli("audit", "head"))
+
+
+def test_a_backup_is_made_checked_and_brought_back(
+    cli: Cli, version: str, context: Context, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = cli("backup", "--include-keys", str(tmp_path / "backup"))
+    assert made.exit_code == 0, made.output
+    assert "it holds the keys" in made.stdout
+    assert "are as they were on" in cli("backup", "verify", str(tmp_path / "backup")).stdout
+    assert "is not empty" in refusal(cli("restore", str(tmp_path / "backup")))
+    other = tmp_path / "other"
+    other.mkdir()
+    monkeypatch.chdir(other)
+    back = cli("restore", str(tmp_path / "backup"), "--reason", "a new machine")
+    assert back.exit_code == 0, back.output
+    rows = told(cli("history", "--json"))
+    assert [row["action"] for row in rows] == ["restore", "promote", "start_experiment"]
+    assert rows[0]["reason"].endswith("a new machine")
+    assert rows[0]["version"] == version
+    assert cli("audit", "verify").exit_code == 0
+    assert told(cli("lineage", version, "--json"))["num_interactions"] == 30
+    settings = load_settings(directory=other)
+    assert (settings.home / "secret.key").read_bytes() == (
+        context.settings.home / "secret.key"
+    ).read_bytes()
+
+
+def test_a_damaged_backup_is_named_and_not_restored(
+    cli: Cli, version: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert version
+    cli("backup", str(tmp_path / "backup"), "--include-keys")
+    table = tmp_path / "backup" / "tables" / "users.jsonl.gz"
+    table.write_bytes(table.read_bytes() + b"x")
+    checked = cli("backup", "verify", str(tmp_path / "backup"))
+    assert checked.exit_code == 1
+    assert "table users: it was altered or cut short" in checked.stdout
+    other = tmp_path / "other"
+    other.mkdir()
+    monkeypatch.chdir(other)
+    assert "cannot be restored: table users" in refusal(cli("restore", str(tmp_path / "backup")))
+    assert "is no backup" in refusal(cli("restore", str(tmp_path)))
+
+
+def test_an_export_says_how_much_it_wrote(cli: Cli, version: str, tmp_path: Path) -> None:
+    assert version
+    for what, number in (("interactions", 30), ("feedback", 30), ("dataset", 30)):
+        out = str(tmp_path / what)
+        assert cli("export", what, "--out", out).stdout == f"{number} rows in {out}\n"
+        assert "is there already" in refusal(cli("export", what, "--out", out))
+    missing = cli("export", "feedback", "--out", "x", "--workload", "no-such")
+    assert "there is no workload 'no-such'" in refusal(missing)
