@@ -24,6 +24,7 @@ def run_curate(
             settings=context.settings.curation,
             clock=context.clock,
             new_id=context.new_id,
+            keyring=context.keyring,
             dry_run=dry_run,
         ),
         retries=2,

@@ -193,6 +193,7 @@ def _dataset(context: Context, folder: Path, *, workload: str, steps: Steps) -> 
             settings=settings,
             clock=context.clock,
             new_id=context.new_id,
+            keyring=context.keyring,
         ),
         retries=2,
     )
@@ -208,6 +209,7 @@ def _dataset(context: Context, folder: Path, *, workload: str, steps: Steps) -> 
             folder=target,
             clock=context.clock,
             new_id=context.new_id,
+            keyring=context.keyring,
         )
 
     dataset = steps.run("build-dataset", build, retries=2)

@@ -9,6 +9,7 @@ from sqlalchemy import Insert, insert, update
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlmodel import Session, col, select
 
+from registry import privacy, texts
 from registry.clock import NewId
 from registry.crypto import Keyring
 from registry.errors import NotFoundError
@@ -54,6 +55,9 @@ class Interaction:
     error: str | None = None
     ip_address: str | None = None
     user_agent: str | None = None
+    asked_at: datetime | None = None
+    """When the request came in; unset: `created_at`. What a user asked before they were erased
+    is not kept."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -98,7 +102,8 @@ def log(
 ) -> None:
     """Insert a batch of interactions with their users and client metadata.
 
-    `again`: some may be there already, by their ids; those stay as they are.
+    `again`: some may be there already, by their ids; those stay as they are. What an erased
+    user asked before is left out, and the texts of users who want none kept.
     """
     if not interactions:
         return
@@ -107,8 +112,17 @@ def log(
         for item in interactions
         if item.external_user_id is not None
     }
+    interactions = privacy.admissible(session, interactions, pseudonyms, keyring)
+    if not interactions:
+        return
+    named = {item.external_user_id for item in interactions}
+    pseudonyms = {name: value for name, value in pseudonyms.items() if name in named}
     _add_users(session, pseudonyms, keyring, interactions[0].created_at)
-    rows = [_row(item, pseudonyms) for item in interactions]
+    privacy.hold(session, interactions, pseudonyms, keyring)
+    rows = [
+        texts.seal_row("user_interactions", _row(item, pseudonyms), keyring)
+        for item in interactions
+    ]
     _insert_all(session, UserInteraction, rows, key="id", again=again)
     clients = [
         _client_row(item, keyring)
@@ -120,7 +134,12 @@ def log(
 
 
 def add_feedback(
-    session: Session, feedback: Feedback, *, now: datetime, new_id: NewId
+    session: Session,
+    feedback: Feedback,
+    *,
+    now: datetime,
+    new_id: NewId,
+    keyring: Keyring | None = None,
 ) -> Rated | None:
     """Keep the event, and show what it says on the interaction; what it was about.
 
@@ -130,6 +149,7 @@ def add_feedback(
     Raises `NotFoundError` where there is no such interaction, or it is not the owner's.
     """
     event = _event(feedback, now=now, new_id=new_id)
+    privacy.strip_feedback(session, event)
     later = (col(FeedbackEvent.interaction_id) == event.interaction_id) & (
         col(FeedbackEvent.created_at) > event.created_at
     )
@@ -140,10 +160,11 @@ def add_feedback(
     found = session.connection().execute(
         update(UserInteraction)
         .where(rated, ~known_or_late.exists())
-        .values(**_shown(event), feedback_at=now, updated_at=now)
+        .values(**_shown(event, keyring), feedback_at=now, updated_at=now)
         .returning(col(UserInteraction.workload), col(UserInteraction.model_version))
     )
     about = found.first()
+    event = _sealed(event, keyring)
     if about is not None:
         session.add(event)
         return Rated(about[0], about[1], event.thumb)
@@ -154,7 +175,7 @@ def add_feedback(
         return None
     session.add(event)
     session.flush()
-    _show_all(session, event.interaction_id, now=now)
+    _show_all(session, event.interaction_id, keyring, now=now)
     return Rated(row.workload, row.model_version, event.thumb)
 
 
@@ -173,17 +194,26 @@ def _event(feedback: Feedback, *, now: datetime, new_id: NewId) -> FeedbackEvent
     )
 
 
-def _shown(event: FeedbackEvent) -> dict[str, Any]:
+def _sealed(event: FeedbackEvent, keyring: Keyring | None) -> FeedbackEvent:
+    row = {name: getattr(event, name) for name in FeedbackEvent.model_fields}
+    return FeedbackEvent(**texts.seal_row("feedback_events", row, keyring))
+
+
+def _shown(event: FeedbackEvent, keyring: Keyring | None) -> dict[str, Any]:
     values = {
+        "id": event.interaction_id,
         "feedback_score": event.score,
         "user_feedback": event.thumb,
         "feedback_text": event.text,
         "corrected_output": event.corrected_output,
     }
-    return {name: value for name, value in values.items() if value is not None}
+    sealed = texts.seal_row("user_interactions", values, keyring)
+    return {name: value for name, value in sealed.items() if value is not None and name != "id"}
 
 
-def _show_all(session: Session, interaction_id: str, *, now: datetime) -> None:
+def _show_all(
+    session: Session, interaction_id: str, keyring: Keyring | None, *, now: datetime
+) -> None:
     """Show on the interaction what all its events say, the latest of each field."""
     events = session.exec(
         select(FeedbackEvent)
@@ -192,7 +222,8 @@ def _show_all(session: Session, interaction_id: str, *, now: datetime) -> None:
     )
     changes: dict[str, Any] = {}
     for event in events:
-        changes |= _shown(event)
+        texts.reveal(event, keyring)
+        changes |= _shown(event, keyring)
     session.connection().execute(
         update(UserInteraction)
         .where(col(UserInteraction.id) == interaction_id)
@@ -208,6 +239,7 @@ def history(
     before: datetime | None = None,
     before_id: str | None = None,
     failed: bool = True,
+    keyring: Keyring | None = None,
 ) -> Sequence[UserInteraction]:
     """The interactions of one user (by pseudonym), newest first, without shadow answers.
 
@@ -229,7 +261,10 @@ def history(
         query = query.where(earlier)
     if not failed:
         query = query.where(col(UserInteraction.error).is_(None))
-    return session.exec(query).all()
+    found = session.exec(query).all()
+    for row in found:
+        texts.reveal(row, keyring)
+    return found
 
 
 def _add_users(

@@ -8,6 +8,7 @@ from sqlalchemy import select as select_columns
 from sqlmodel import Session, col, select
 
 from registry.models import DEFAULT_WORKLOAD, UserInteraction
+from registry.privacy import may_be_learned
 
 
 @dataclass(frozen=True)
@@ -82,6 +83,7 @@ def count_quality_samples(
         UserInteraction.workload == workload,
         col(UserInteraction.feedback_at).is_not(None),
         accepted | corrected,
+        may_be_learned(),
     )
     if since is not None:
         query = query.where(col(UserInteraction.feedback_at) > since)

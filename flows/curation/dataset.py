@@ -8,9 +8,10 @@ from typing import Any
 
 from sqlmodel import Session, col, select
 
-from registry import lineage
+from registry import lineage, texts
 from registry.artifacts import ArtifactStore
 from registry.clock import Clock, NewId
+from registry.crypto import Keyring
 from registry.db import Database
 from registry.errors import SettingsError
 from registry.models import TrainingData
@@ -55,6 +56,7 @@ def build_dataset(
     folder: Path,
     clock: Clock,
     new_id: NewId,
+    keyring: Keyring | None = None,
 ) -> BuiltDataset:
     """Write every selected sample of `workload` to `folder`, publish and register it.
 
@@ -62,6 +64,8 @@ def build_dataset(
     """
     with database.read() as session:
         samples = _selected(session, workload=workload)
+        for sample in samples:
+            texts.reveal(sample, keyring)
     train = [sample for sample in samples if sample.split == "train"]
     validation = [sample for sample in samples if sample.split == "validation"]
     rehearsal = _rehearsal(settings, limit=round(settings.rehearsal_ratio * len(train)))
