@@ -21,6 +21,7 @@ from serving.api import (
     interactions,
     metrics,
     models,
+    users,
 )
 from serving.api.caps import RequestCaps
 from serving.api.service import Service
@@ -36,6 +37,7 @@ LIMITED = (
     admin_views,
     admin_acts,
     admin_runs,
+    users,
 )
 """Modules whose routes count towards the caller's rate."""
 
