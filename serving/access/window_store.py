@@ -152,12 +152,15 @@ class WindowStore(Storage, MovingWindowSupport):
 def forget_caller(folder: Path, pseudonym: str) -> int:
     """Forget the windows of a caller in all files of a folder; how many there were."""
     found = 0
-    pattern = f"%/{pseudonym}/%"
+    pattern = (f"%/{pseudonym}/%",)
     for path in folder.glob("limits-*.db"):
-        with closing(sqlite3.connect(path, timeout=FORGET_TIMEOUT_S)) as connection, connection:
+        with closing(sqlite3.connect(path, timeout=FORGET_TIMEOUT_S)) as connection:
             connection.execute("PRAGMA secure_delete=ON")
-            connection.execute("DELETE FROM hits WHERE key LIKE ?", (pattern,))
-            found += connection.execute("DELETE FROM windows WHERE key LIKE ?", (pattern,)).rowcount
+            with connection:
+                connection.execute("DELETE FROM hits WHERE key LIKE ?", pattern)
+                gone = connection.execute("DELETE FROM windows WHERE key LIKE ?", pattern)
+            found += gone.rowcount
+            connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
     return found
 
 
