@@ -107,7 +107,7 @@ def check_keys(database: Database, keyring: Keyring, *, now: datetime) -> None:
         if not needed:
             _check_a_value(session, keyring)
     here = {("master", keyring.key_id), *(("fields", key_id) for key_id in keyring.fields.ids)}
-    if missing := sorted(needed - here):
+    if missing := sorted(needed - here, reverse=True):  # the master key is told first
         kind, key_id = missing[0]
         raise KeyringError(_told(kind, key_id, keyring))
     if here - needed:
