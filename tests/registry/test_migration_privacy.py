@@ -49,6 +49,7 @@ def test_the_way_back_keeps_users_answers_and_feedback(old: Database) -> None:
             migrate(session.connection(), revision)
     with old.read() as session:
         connection = session.connection()
-        assert "consent" not in connection.execute(text("SELECT * FROM users")).keys()
+        columns = connection.execute(text("SELECT * FROM users")).keys()
+        assert "consent" not in columns
         assert connection.execute(text("SELECT user_id FROM user_interactions")).all() == [("u",)]
         assert connection.execute(text("SELECT id FROM feedback_events")).all() == [("f",)]
