@@ -4,7 +4,12 @@ SQLite overwrites what is deleted (`secure_delete`); its write-ahead log and wha
 pages before are dealt with here. PostgreSQL frees space by its own vacuum.
 """
 
+import logging
+import sqlite3
+
 from registry.db import Database
+
+logger = logging.getLogger(__name__)
 
 
 def scrub(database: Database, *, thorough: bool) -> bool:
@@ -23,6 +28,9 @@ def scrub(database: Database, *, thorough: bool) -> bool:
         cursor.execute("PRAGMA wal_checkpoint(TRUNCATE)")
         outcome = cursor.fetchone()
         cursor.close()
+    except sqlite3.OperationalError as error:
+        logger.warning("the database's free space was not cleaned yet: %s", error)
+        return False
     finally:
         connection.close()
     return thorough and outcome is not None and outcome[0] == 0
