@@ -23,6 +23,7 @@ from flows import (
     cli_access,
     cli_database,
     cli_import,
+    cli_privacy,
     cli_trail,
     cli_workload,
     environment,
@@ -47,6 +48,7 @@ app.add_typer(cli_database.app, name="db")
 app.add_typer(cli_access.key, name="key")
 app.command()(cli_access.token)
 app.add_typer(cli_workload.app, name="workload")
+cli_privacy.add_to(app)
 app.command("import")(cli_import.import_file)
 cli_trail.add_to(app)
 console = Console()

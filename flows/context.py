@@ -11,6 +11,7 @@ from registry.clock import Clock, NewId, new_id, utc_now
 from registry.crypto import Keyring, load_keyring
 from registry.db import Database, open_database
 from registry.deployment import Act
+from registry.key_rotation import check_keys
 from registry.models import DEFAULT_WORKLOAD
 from registry.settings import Settings, load_settings
 
@@ -45,7 +46,8 @@ def open_context(settings: Settings | None = None, *, clock: Clock = utc_now) ->
     """
     settings = load_settings() if settings is None else settings
     database = open_database(settings.resolved_database_url)
-    keyring = load_keyring(settings.home)
+    keyring = load_keyring(settings.home, seals_texts=settings.privacy.encrypt_texts)
+    check_keys(database, keyring, now=clock())
     with database.write() as session:
         deployment.add_workload(session, DEFAULT_WORKLOAD, now=clock())
     return Context(

@@ -99,7 +99,13 @@ def _versions(context: Context, learner: Learner, *, workload: str) -> list[Mode
     with context.database.read() as session:
         champion = deployment.desired(session, workload).champion
         known = versions.list_versions(session, workload=workload)
-    of_base = [row for row in known if row.base_model == learner.base_model and row.deployed_at]
+    of_base = [
+        row
+        for row in known
+        if row.base_model == learner.base_model
+        and row.deployed_at
+        and row.adapter_deleted_at is None
+    ]
     name = None if champion is None else champion.version
     others = [row for row in of_base if row.version != name][:NUM_PREVIOUS]
     chosen = [row for row in of_base if row.version == name] + others

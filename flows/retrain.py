@@ -13,6 +13,7 @@ from pathlib import Path
 from prefect import State, flow
 from prefect.runtime import flow_run
 from prefect.states import Completed
+from sqlmodel import Session
 
 from flows import trail
 from flows.context import Context, open_context
@@ -29,7 +30,7 @@ from flows.registration import ACTOR, CANDIDATE, INCUMBENT, Candidate, RetrainRe
 from flows.reports.plots import data_uri, loss_plot
 from flows.reports.tables import dataset_table, retrain_table
 from flows.steps import PlainSteps, Steps
-from registry import deployment, runs, versions
+from registry import deployment, erasure, runs, versions
 from registry.deployment import LiveVersion
 from registry.errors import ConflictError
 
@@ -249,6 +250,8 @@ def _parent(context: Context, learner: Learner, *, workload: str) -> LiveVersion
     """The champion, whose adapter training goes on from; None where the base serves."""
     with context.database.read() as session:
         champion = deployment.desired(session, workload).champion
+        if champion is not None and context.settings.privacy.erased_versions != "list":
+            champion = _untouched(session, champion)
         if champion is None:
             return None
         base = versions.get(session, champion.version).base_model
@@ -261,6 +264,12 @@ def _parent(context: Context, learner: Learner, *, workload: str) -> LiveVersion
         )
         return None
     return champion
+
+
+def _untouched(session: Session, champion: LiveVersion) -> LiveVersion | None:
+    """The champion, or who came before it, that learned from nothing that was erased since."""
+    name = erasure.untouched_ancestor(session, champion.version)
+    return None if name is None else LiveVersion(name, versions.get(session, name).adapter_digest)
 
 
 @flow(name="retrain")

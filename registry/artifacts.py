@@ -7,8 +7,10 @@ sorted file names and their SHA-256, so that the same content has the same name 
 import hashlib
 import json
 import os
+import re
 import shutil
 import uuid
+from datetime import datetime
 from pathlib import Path
 
 import fsspec
@@ -16,6 +18,7 @@ from fsspec.core import url_to_fs
 
 from registry.errors import ArtifactError, DigestError
 
+_ENTRY = re.compile(r"[0-9a-f]{64}|\.[0-9a-f]{64}\.[0-9a-f]{8}")
 INDEX = "index.json"
 """File names and their SHA-256, beside the content; written last."""
 
@@ -80,6 +83,34 @@ class ArtifactStore:
     def exists(self, digest: str) -> bool:
         """Whether the store holds `digest`."""
         return bool(self._filesystem.exists(f"{self._root}/{digest}/{INDEX}"))
+
+    def entries(self) -> dict[str, datetime]:
+        """What lies in the store, unfinished uploads included, and when each came there."""
+        try:
+            found = self._filesystem.ls(self._root, detail=False)
+        except FileNotFoundError:
+            return {}
+        names = [name for path in found if _ENTRY.fullmatch(name := path.rpartition("/")[2])]
+        return {name: moment for name in names if (moment := self._changed_at(name)) is not None}
+
+    def remove(self, name: str) -> bool:
+        """Delete an entry, and what was fetched of it; whether the store had it."""
+        shutil.rmtree(self._cache / name, ignore_errors=True)
+        target = f"{self._root}/{name}"
+        if not self._filesystem.exists(target):
+            return False
+        self._filesystem.rm(target, recursive=True)
+        return True
+
+    def _changed_at(self, name: str) -> datetime | None:
+        """Object stores know no time of a folder; an unfinished upload there has none."""
+        for path in (f"{self._root}/{name}/{INDEX}", f"{self._root}/{name}"):
+            try:
+                moment: datetime = self._filesystem.modified(path)
+            except (FileNotFoundError, KeyError, NotImplementedError):
+                continue
+            return moment
+        return None
 
     def _download(self, digest: str, local: Path) -> None:
         source = f"{self._root}/{digest}"

@@ -6,6 +6,7 @@ from datetime import datetime
 from sqlmodel import Session, col, exists, select
 
 from registry.models import TrainingData, UserInteraction
+from registry.privacy import may_be_learned
 
 
 def candidates(
@@ -32,6 +33,7 @@ def candidates(
         feedback_at.is_not(None),
         col(UserInteraction.error).is_(None),
         accepted | corrected,
+        may_be_learned(),
     )
     if before is not None:
         earlier = feedback_at < before[0]

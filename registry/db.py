@@ -172,6 +172,7 @@ def _create_sqlite(url: str, path: Path, patience_s: float) -> Engine:
             "journal_mode=WAL",
             "synchronous=FULL",
             "foreign_keys=ON",
+            "secure_delete=ON",
         ):
             connection.execute(f"PRAGMA {pragma}")
 

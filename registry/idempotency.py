@@ -36,8 +36,9 @@ def claim(
     token: str,
     lease: timedelta,
     now: datetime,
+    user_id: str | None = None,
 ) -> Stored | None:
-    """Take the key, or find what its first request was answered.
+    """Take the key, or find what its first request was answered. `user_id`: by pseudonym.
 
     A claim that is neither kept nor freed within `lease` is taken for dead. Raises
     `ConflictError` where the key came with another body, `InFlightError` where it is taken.
@@ -49,6 +50,7 @@ def claim(
         "id": key_id,
         "body_digest": body_digest,
         "claim": token,
+        "user_id": user_id,
         "created_at": now,
         "expires_at": now + lease,
     }

@@ -20,6 +20,7 @@ from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.sql.dml import ReturningUpdate
 from sqlmodel import Session, col, select
 
+from registry import privacy, texts
 from registry.clock import NewId
 from registry.crypto import Keyring
 from registry.errors import NotFoundError
@@ -66,6 +67,9 @@ class Interaction:
     error: str | None = None
     ip_address: str | None = None
     user_agent: str | None = None
+    asked_at: datetime | None = None
+    """When the request came in; unset: `created_at`. What a user asked before they were erased
+    is not kept."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -110,7 +114,8 @@ def log(
 ) -> None:
     """Insert a batch of interactions with their users and client metadata.
 
-    `again`: some may be there already, by their ids; those stay as they are.
+    `again`: some may be there already, by their ids; those stay as they are. What an erased
+    user asked before is left out, and the texts of users who want none kept.
     """
     if not interactions:
         return
@@ -119,9 +124,17 @@ def log(
         for item in interactions
         if item.external_user_id is not None
     }
-    if pseudonyms:
-        _add_users(session, pseudonyms, keyring, interactions[0].created_at)
-    rows = [_row(item, pseudonyms) for item in interactions]
+    interactions = privacy.admissible(session, interactions, pseudonyms, keyring)
+    if not interactions:
+        return
+    named = {item.external_user_id for item in interactions}
+    pseudonyms = {name: value for name, value in pseudonyms.items() if name in named}
+    _add_users(session, pseudonyms, keyring, interactions[0].created_at)
+    privacy.hold(session, interactions, pseudonyms, keyring)
+    rows = [
+        texts.seal_row("user_interactions", _row(item, pseudonyms), keyring)
+        for item in interactions
+    ]
     _insert_all(session, UserInteraction, rows, key="id", again=again)
     clients = [
         _client_row(item, keyring)
@@ -133,7 +146,12 @@ def log(
 
 
 def add_feedback(
-    session: Session, feedback: Feedback, *, now: datetime, new_id: NewId
+    session: Session,
+    feedback: Feedback,
+    *,
+    now: datetime,
+    new_id: NewId,
+    keyring: Keyring | None = None,
 ) -> Rated | None:
     """Keep the event, and show what it says on the interaction; what it was about.
 
@@ -143,16 +161,18 @@ def add_feedback(
     Raises `NotFoundError` where there is no such interaction, or it is not the owner's.
     """
     event = _event(feedback, now=now, new_id=new_id)
+    privacy.strip_feedback(session, event)
     values = {
         "about": event.interaction_id,
         "event": event.id,
         "given_at": event.created_at,
         "owner": feedback.owner,
         "now": now,
-        **{f"new_{name}": value for name, value in _said(event).items()},
+        **{f"new_{name}": value for name, value in _said(event, keyring).items()},
     }
     found = session.connection().execute(_SHOW, values)
     about = found.first()
+    event = _sealed(event, keyring)
     if about is not None:
         session.add(event)
         return Rated(about[0], about[1], event.thumb)
@@ -163,7 +183,7 @@ def add_feedback(
         return None
     session.add(event)
     session.flush()
-    _show_all(session, event.interaction_id, now=now)
+    _show_all(session, event.interaction_id, keyring, now=now)
     return Rated(row.workload, row.model_version, event.thumb)
 
 
@@ -182,14 +202,22 @@ def _event(feedback: Feedback, *, now: datetime, new_id: NewId) -> FeedbackEvent
     )
 
 
-def _said(event: FeedbackEvent) -> dict[str, Any]:
+def _sealed(event: FeedbackEvent, keyring: Keyring | None) -> FeedbackEvent:
+    row = {name: getattr(event, name) for name in FeedbackEvent.model_fields}
+    return FeedbackEvent(**texts.seal_row("feedback_events", row, keyring))
+
+
+def _said(event: FeedbackEvent, keyring: Keyring | None) -> dict[str, Any]:
     """What an event says, by the interaction's columns; None where it says nothing."""
-    return {
+    values = {
+        "id": event.interaction_id,
         "feedback_score": event.score,
         "user_feedback": event.thumb,
         "feedback_text": event.text,
         "corrected_output": event.corrected_output,
     }
+    sealed = texts.seal_row("user_interactions", values, keyring)
+    return {name: value for name, value in sealed.items() if name != "id"}
 
 
 def _kind(corrected: ColumnElement[Any]) -> ColumnElement[str]:
@@ -238,7 +266,9 @@ SHOWN = ("feedback_score", "user_feedback", "feedback_text", "corrected_output")
 _SHOW = _show_statement()
 
 
-def _show_all(session: Session, interaction_id: str, *, now: datetime) -> None:
+def _show_all(
+    session: Session, interaction_id: str, keyring: Keyring | None, *, now: datetime
+) -> None:
     """Show on the interaction what all its events say, the latest of each field."""
     events = session.exec(
         select(FeedbackEvent)
@@ -247,7 +277,9 @@ def _show_all(session: Session, interaction_id: str, *, now: datetime) -> None:
     )
     changes: dict[str, Any] = {}
     for event in events:
-        changes |= {name: value for name, value in _said(event).items() if value is not None}
+        texts.reveal(event, keyring)
+        said = _said(event, keyring)
+        changes |= {name: value for name, value in said.items() if value is not None}
     corrected = literal(changes.get("corrected_output"), String)
     session.connection().execute(
         update(UserInteraction)
@@ -264,6 +296,7 @@ def history(
     before: datetime | None = None,
     before_id: str | None = None,
     failed: bool = True,
+    keyring: Keyring | None = None,
 ) -> Sequence[UserInteraction]:
     """The interactions of one user (by pseudonym), newest first, without shadow answers.
 
@@ -285,7 +318,10 @@ def history(
         query = query.where(earlier)
     if not failed:
         query = query.where(col(UserInteraction.error).is_(None))
-    return session.exec(query).all()
+    found = session.exec(query).all()
+    for row in found:
+        texts.reveal(row, keyring)
+    return found
 
 
 def _add_users(

@@ -2,11 +2,20 @@
 
 from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import BeforeValidator, Field
 
 from registry.settings_types import Count, Part
 
 Days = Annotated[float, Field(gt=0)]
+NEVER = "none"
+
+
+def _period(value: object) -> object:
+    return None if value == NEVER else value
+
+
+Period = Annotated[Days | None, BeforeValidator(_period)]
+"""Days, or `none`: neither the environment nor TOML knows a null."""
 
 
 class PrivacySettings(Part):
@@ -25,16 +34,16 @@ class PrivacySettings(Part):
 
 
 class RetentionSettings(Part):
-    """How long things are kept, in days. Unset: for ever."""
+    """How long things are kept, in days; `none`: for ever."""
 
-    client_metadata_days: Days | None = 30
-    interactions_days: Days | None = 365
+    client_metadata_days: Period = 30
+    interactions_days: Period = 365
     """Interactions with their feedback and samples, and the files of datasets."""
-    users_days: Days | None = 365
+    users_days: Period = 365
     """Users of whom nothing else is left. Whoever opted out stays known as such."""
-    operations_days: Days | None = 365
+    operations_days: Period = 365
     """Records of curation, looks at triggers, ended training runs' leftovers."""
-    quarantine_days: Days | None = 30
+    quarantine_days: Period = 30
     """Lines of the spool that the database will never take."""
     artifact_grace_days: Days = 7
     """Artifacts that nothing needs are deleted when they are this old."""

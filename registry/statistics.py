@@ -8,11 +8,11 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from sqlalchemy import ColumnElement, Select, case, func, literal, text, union_all
+from sqlalchemy import ColumnElement, Select, case, func, literal, or_, text, union_all
 from sqlalchemy import select as select_columns
 from sqlmodel import Session, col, select
 
-from registry.models import DEFAULT_WORKLOAD, UsageHour, UserInteraction
+from registry.models import DEFAULT_WORKLOAD, UsageHour, User, UserInteraction
 
 NANO = 1e9
 THUMBS = (-1, 0, 1)
@@ -113,7 +113,11 @@ def count_quality_samples(
     query = select(func.count()).select_from(table).where(col(table.workload) == workload)
     if since is not None:
         query = query.where(col(table.feedback_at) > since)
-    return sum(session.exec(query.where(which)).one() for which in kinds)
+    accepted = sum(session.exec(query.where(which)).one() for which in kinds)
+    refusing = query.join(User, col(User.id) == col(table.user_id)).where(
+        User.consent != "granted", or_(*kinds)
+    )
+    return accepted - session.exec(refusing).one()
 
 
 def fold(session: Session, *, now: datetime) -> None:

@@ -49,6 +49,9 @@ TRANSITIONS: dict[Status, frozenset[Status]] = {
     Status.ROLLED_BACK: frozenset({Status.CHAMPION}),
 }
 
+SERVING = frozenset({Status.SHADOW, Status.CHALLENGER, Status.CHAMPION})
+"""Where a version needs its adapter."""
+
 
 def check_transition(version: str, current: Status, wanted: Status) -> None:
     """Raise `ConflictError` unless a version may go from `current` to `wanted`."""
@@ -137,6 +140,11 @@ def transition(
     """Move a version to `wanted`. Raises `NotFoundError` or `ConflictError`."""
     row = get(session, version)
     check_transition(version, Status(row.deployment_status), wanted)
+    if row.adapter_deleted_at is not None and wanted in SERVING:
+        raise ConflictError(
+            f"version '{version}' cannot become {wanted}: its adapter was deleted at "
+            f"{row.adapter_deleted_at:%Y-%m-%d %H:%M} UTC"
+        )
     row.deployment_status = wanted
     row.status_reason = reason
     if wanted in (Status.CHALLENGER, Status.CHAMPION):

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any
 
 from registry import prompts
@@ -51,6 +52,8 @@ class Ask:
     user_id: str | None = None
     session_id: str | None = None
     client: Client = Client()
+    asked_at: datetime | None = None
+    """When the request came in."""
 
     def job(self, digest: str | None) -> Job:
         """The work for a model replica, with one adapter (None: the base model)."""

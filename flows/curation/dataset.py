@@ -8,7 +8,7 @@ from typing import Any
 
 from sqlmodel import Session, col, select
 
-from registry import acts, lineage
+from registry import acts, lineage, texts
 from registry.artifacts import ArtifactStore
 from registry.clock import Clock, NewId
 from registry.crypto import Keyring
@@ -66,6 +66,8 @@ def build_dataset(
     """
     with database.read() as session:
         samples = _selected(session, workload=workload)
+        for sample in samples:
+            texts.reveal(sample, keyring)
     train = [sample for sample in samples if sample.split == "train"]
     validation = [sample for sample in samples if sample.split == "validation"]
     rehearsal = _rehearsal(settings, limit=round(settings.rehearsal_ratio * len(train)))

@@ -17,13 +17,14 @@ from sqlmodel import Session, col
 from sqlmodel import select as select_rows
 
 from flows.curation import steps
-from registry import acts, prompts
+from registry import acts, prompts, texts
 from registry.clock import Clock, NewId
 from registry.crypto import Keyring
 from registry.db import Database
 from registry.deployment import Act
 from registry.interactions import insert_ignoring_duplicates
 from registry.models import CurationRun, TrainingData, UserInteraction
+from registry.privacy import may_be_learned
 from registry.settings import CurationSettings
 
 ACTOR = "flow:curate"
@@ -66,7 +67,7 @@ def curate(
             )
         )
         outcome = _process(
-            _read(session, workload=workload, since=since), known=known, settings=settings
+            _read(session, keyring, workload=workload, since=since), known=known, settings=settings
         )
     until = max(filter(None, (outcome.until, since)), default=clock())
     num_withdrawn = 0
@@ -108,7 +109,7 @@ class _Outcome:
 
 
 def _read(
-    session: Session, *, workload: str, since: datetime | None
+    session: Session, keyring: Keyring, *, workload: str, since: datetime | None
 ) -> Iterator[tuple[pl.DataFrame, datetime]]:
     """Frames of at most `READ_ROWS` rows in the order of feedback, each with its last time."""
     table = UserInteraction
@@ -130,6 +131,7 @@ def _read(
             col(table.feedback_at).is_not(None),
             col(table.role) != "shadow",
             col(table.error).is_(None),
+            may_be_learned(),
         )
         .order_by(col(table.feedback_at), col(table.id))
     )
@@ -137,11 +139,12 @@ def _read(
         query = query.where(col(table.feedback_at) > since - OVERLAP)
     result = session.connection().execution_options(yield_per=READ_ROWS).execute(query)
     for rows in result.partitions():
-        yield _frame(rows), rows[-1].feedback_at
+        yield _frame(rows, keyring), rows[-1].feedback_at
 
 
-def _frame(rows: Sequence[Any]) -> pl.DataFrame:
-    records = [{name: _text(getattr(row, name)) for name in steps.SCHEMA} for row in rows]
+def _frame(rows: Sequence[Any], keyring: Keyring) -> pl.DataFrame:
+    opened = [texts.unseal_row("user_interactions", row._mapping, keyring) for row in rows]
+    records = [{name: _text(row[name]) for name in steps.SCHEMA} for row in opened]
     return pl.DataFrame(records, schema=steps.SCHEMA)
 
 
@@ -223,7 +226,8 @@ def _store(
         }
         for row in outcome.kept.iter_rows(named=True)
     ]
-    insert_ignoring_duplicates(session, TrainingData, rows)
+    sealed = [texts.seal_row("training_data", row, act.keyring) for row in rows]
+    insert_ignoring_duplicates(session, TrainingData, sealed)
     run = CurationRun(
         id=new_id(),
         workload=workload,

@@ -13,6 +13,7 @@ import os
 import uuid
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -30,6 +31,7 @@ from flows.intake.readers import open_source
 from flows.intake.rows import Row, Source
 from flows.intake.values import RowError
 from registry import acts, interactions
+from registry.errors import NotFoundError
 from registry.models import ModelVersion, UserInteraction, Workload
 from serving.recording.intake import (
     LoggedInteraction,
@@ -217,12 +219,15 @@ class Importer:
             judged = _judged(taken, known)
             for found in judged:
                 assert found.item.feedback is not None
-                interactions.add_feedback(
-                    session,
-                    to_feedback(found.item.feedback, interaction_id=found.id),
-                    now=now,
-                    new_id=self._context.new_id,
-                )
+                # Of a user who was erased since, neither answer nor feedback is taken.
+                with suppress(NotFoundError):
+                    interactions.add_feedback(
+                        session,
+                        to_feedback(found.item.feedback, interaction_id=found.id),
+                        now=now,
+                        new_id=self._context.new_id,
+                        keyring=self._context.keyring,
+                    )
         self._count(taken, known, judged)
 
     def _count(

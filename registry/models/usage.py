@@ -34,7 +34,7 @@ class User(SQLModel, table=True):
     consent: str = Field(default="granted", sa_column_kwargs={"server_default": "granted"})
     """granted; no_training: kept, never learned from; no_content: no text is kept."""
     consent_at: datetime | None = moment(nullable=True)
-    created_at: datetime = moment()
+    created_at: datetime = moment(index=True)
 
 
 def _where_set(name: str, *columns: str, column: str) -> Index:

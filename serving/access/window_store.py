@@ -11,7 +11,7 @@ that a power cut may have damaged is never opened again.
 import sqlite3
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -19,6 +19,7 @@ from limits.aio.storage import MovingWindowSupport, Storage
 
 BUSY_TIMEOUT_S = 0.25
 """A hit waits at most this long for other processes; a transaction of theirs takes 50 µs."""
+FORGET_TIMEOUT_S = 10.0
 PURGE_EVERY = 50
 PURGE_KEYS = 100
 """Every so many hits, so many windows that have ended are removed: more than begin meanwhile."""
@@ -146,6 +147,21 @@ class WindowStore(Storage, MovingWindowSupport):
         if self._connection is None:
             self._connection = _connect(self._folder)
         return self._connection
+
+
+def forget_caller(folder: Path, pseudonym: str) -> int:
+    """Forget the windows of a caller in all files of a folder; how many there were."""
+    found = 0
+    pattern = (f"%/{pseudonym}/%",)
+    for path in folder.glob("limits-*.db"):
+        with closing(sqlite3.connect(path, timeout=FORGET_TIMEOUT_S)) as connection:
+            connection.execute("PRAGMA secure_delete=ON")
+            with connection:
+                connection.execute("DELETE FROM hits WHERE key LIKE ?", pattern)
+                gone = connection.execute("DELETE FROM windows WHERE key LIKE ?", pattern)
+            found += gone.rowcount
+            connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+    return found
 
 
 def _connect(folder: Path) -> sqlite3.Connection:

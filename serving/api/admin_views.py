@@ -5,7 +5,7 @@ from typing import Annotated
 
 from fastapi import APIRouter, Query
 
-from registry import deployment, experiments, runs, versions
+from registry import deployment, experiments, runs, texts, versions
 from registry.candidates import candidates
 from registry.clock import utc_now
 from registry.models import ModelVersion, ReplicaStatus, UserInteraction
@@ -103,7 +103,10 @@ async def training_data_candidates(
                 limit=limit + 1,
                 before=before,
             )
-            return list(found)
+            rows = list(found)
+            for row, _ in rows:
+                texts.reveal(row, service.keyring)
+            return rows
 
     found = await asyncio.to_thread(read)
     page = found[:limit]

@@ -22,6 +22,7 @@ from serving.api import (
     interactions,
     metrics,
     models,
+    users,
 )
 from serving.api.caps import RequestCaps
 from serving.api.service import Service
@@ -38,6 +39,7 @@ LIMITED = (
     admin_acts,
     admin_runs,
     admin_trail,
+    users,
 )
 """Modules whose routes count towards the caller's rate."""
 

@@ -29,7 +29,7 @@ async def complete(request: Request, service: ServiceDep, caller: PrincipalDep) 
     """Answer a conversation."""
     raw = await read_raw(request, service.limits)
     body = parse(raw, ChatRequest, service.limits)
-    ask = _ask(service, body, caller, client_of(request))
+    ask = _ask(service, body, caller, client_of(request, service))
     choices = body.n or 1
     if body.stream:
         refuse_key(request)
@@ -47,7 +47,7 @@ async def complete(request: Request, service: ServiceDep, caller: PrincipalDep) 
         answers = await unless_left(request, service.answerer.answer(ask, choices=choices))
         return JSONResponse(completion(answers, with_logprobs=bool(body.logprobs)))
 
-    return await once(request, service, caller, raw, work)
+    return await once(request, service, caller, raw, work, user_id=ask.user_id)
 
 
 def _ask(service: Service, body: ChatRequest, caller: Principal, client: Client) -> Ask:
@@ -71,6 +71,7 @@ def _ask(service: Service, body: ChatRequest, caller: Principal, client: Client)
         user_id=acting_user(caller, body.user),
         session_id=body.session_id,
         client=client,
+        asked_at=service.clock(),
     )
 
 

@@ -31,7 +31,7 @@ async def feedback(request: Request, service: ServiceDep, caller: PrincipalDep) 
         answer = FeedbackResponse(status="success", message="Feedback recorded")
         return JSONResponse(answer.model_dump())
 
-    return await once(request, service, caller, raw, work)
+    return await once(request, service, caller, raw, work, user_id=caller.subject)
 
 
 async def _record(service: Service, body: FeedbackRequest, *, owner: str | None) -> None:

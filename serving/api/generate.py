@@ -29,7 +29,7 @@ async def generate(request: Request, service: ServiceDep, caller: PrincipalDep) 
     """Write a structured prompt for a text."""
     raw = await read_raw(request, service.limits)
     body = parse(raw, GenerateRequest, service.limits)
-    ask = _ask(service, body, caller, client_of(request))
+    ask = _ask(service, body, caller, client_of(request, service))
     if body.stream:
         refuse_key(request)
         pieces = service.answerer.stream(ask)
@@ -41,7 +41,7 @@ async def generate(request: Request, service: ServiceDep, caller: PrincipalDep) 
         (answer,) = await unless_left(request, service.answerer.answer(ask))
         return JSONResponse(_response(answer).model_dump())
 
-    return await once(request, service, caller, raw, work)
+    return await once(request, service, caller, raw, work, user_id=ask.user_id)
 
 
 def _ask(service: Service, body: GenerateRequest, caller: Principal, client: Client) -> Ask:
@@ -61,6 +61,7 @@ def _ask(service: Service, body: GenerateRequest, caller: Principal, client: Cli
         user_id=acting_user(caller, body.user_id),
         session_id=body.session_id,
         client=client,
+        asked_at=service.clock(),
     )
 
 

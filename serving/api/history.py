@@ -54,6 +54,7 @@ def _read(
             before=before[0] if before else None,
             before_id=before[1] if before else None,
             failed=False,
+            keyring=service.keyring,
         )
 
 

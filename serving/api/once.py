@@ -5,13 +5,13 @@ import hashlib
 import json
 import re
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import timedelta
 
 from fastapi import Request
 from starlette.responses import Response
 
-from registry import idempotency
+from registry import idempotency, texts
 from registry.clock import new_id, utc_now
 from registry.errors import ConflictError
 from registry.idempotency import InFlightError, Stored
@@ -42,6 +42,7 @@ class _Claim:
     key_id: str
     body_digest: str
     token: str
+    user_id: str | None = None
 
 
 async def once(
@@ -50,11 +51,13 @@ async def once(
     caller: Principal,
     raw: bytes,
     work: Callable[[], Awaitable[Response]],
+    *,
+    user_id: str | None = None,
 ) -> Response:
     """What `work` answers; with a key, what it answered to the same body before.
 
     Raises `ProblemError` 409 for another body, and while the first request is under way. A
-    request that fails leaves its key free.
+    request that fails leaves its key free. `user_id`: whom the answer is for.
     """
     key = key_of(request)
     if key is None:
@@ -63,6 +66,7 @@ async def once(
         _digest(_scope(request, caller), request.url.path, key),
         hashlib.sha256(raw).hexdigest(),
         new_id(),
+        None if user_id is None else service.keyring.pseudonym(user_id),
     )
     stored = await asyncio.to_thread(_take, service, claim)
     if stored is not None:
@@ -109,25 +113,35 @@ def _take(service: Service, claim: _Claim) -> Stored | None:
     lease = timedelta(seconds=service.settings.serving.request_timeout_s + LEASE_MARGIN_S)
     try:
         with service.database.write() as session:
-            return idempotency.claim(
+            stored = idempotency.claim(
                 session,
                 key_id=claim.key_id,
                 body_digest=claim.body_digest,
                 token=claim.token,
                 lease=lease,
                 now=utc_now(),
+                user_id=claim.user_id,
             )
     except ConflictError as error:
         headers = RETRY_AFTER if isinstance(error, InFlightError) else None
         raise ProblemError(409, str(error), field=HEADER, headers=headers) from error
+    if stored is None:
+        return None
+    body = texts.unseal(stored.body, place=_place(claim), keyring=service.keyring)
+    return replace(stored, body=body)
 
 
 def _keep(service: Service, claim: _Claim, response: Response) -> None:
-    answer = Stored(response.status_code, response.media_type or "", bytes(response.body).decode())
+    body = texts.seal(bytes(response.body).decode(), place=_place(claim), keyring=service.keyring)
+    answer = Stored(response.status_code, response.media_type or "", body)
     with service.database.write() as session:
         idempotency.keep(
             session, key_id=claim.key_id, token=claim.token, answer=answer, now=utc_now()
         )
+
+
+def _place(claim: _Claim) -> str:
+    return f"idempotency_keys.body:{claim.key_id}"
 
 
 def _free(service: Service, claim: _Claim) -> None:

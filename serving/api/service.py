@@ -1,17 +1,21 @@
 """What the routes need of the router behind them."""
 
 import asyncio
+import logging
 import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Annotated, Any, cast
 
 from fastapi import Depends, Request
+from sqlalchemy.exc import SQLAlchemyError
 
 from registry.clock import Clock, new_id, utc_now
 from registry.crypto import Keyring, load_keyring
 from registry.db import Database
 from registry.deployment import Act, DesiredState
+from registry.key_rotation import check_keys
 from registry.models import DEFAULT_WORKLOAD
 from registry.settings import Settings
 from registry.workloads import PRODUCT
@@ -36,6 +40,8 @@ from serving.state import ROUTER, Poller, Reporter, RouterState
 MAX_USER_AGENT_CHARS = 512
 PATIENCE_S = 0.5
 """How long an answer may wait for a locked database before it goes to the spool."""
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -126,7 +132,8 @@ def make_service(
 ) -> Service:
     """A router on the settings' registry; `make_models` reaches its model replicas."""
     database = Database(settings.resolved_database_url, patience_s=PATIENCE_S)
-    keyring = load_keyring(settings.home)
+    keyring = load_keyring(settings.home, seals_texts=settings.privacy.encrypt_texts)
+    _check_keys(database, keyring, now=clock())
     spool = Spool(settings.home / "spool", max_bytes=settings.serving.spool_max_bytes)
     metrics = Metrics(metrics_folder(settings.home))
     recorder = Recorder(database, keyring, spool=spool, metrics=metrics, clock=clock)
@@ -173,8 +180,19 @@ def _is_served(target: Target, states: Mapping[str, DesiredState], base_model: s
     return pin(states[target.workload], target.version, base_model=base_model) is not None
 
 
-def client_of(request: Request) -> Client:
-    """Where a request came from. Forwarding headers are not looked at: anyone can write them."""
+def _check_keys(database: Database, keyring: Keyring, *, now: datetime) -> None:
+    """Raises `KeyringError`. A database that is away is asked before the first row is written."""
+    try:
+        check_keys(database, keyring, now=now)
+    except SQLAlchemyError as error:
+        logger.warning("the keys could not be checked yet: %s", type(error).__name__)
+
+
+def client_of(request: Request, service: Service) -> Client:
+    """Where a request came from, if that is kept. Forwarding headers are not looked at: anyone
+    can write them."""
+    if not service.settings.privacy.client_metadata:
+        return Client()
     agent = request.headers.get("user-agent")
     return Client(
         ip_address=request.client.host if request.client else None,

@@ -9,6 +9,7 @@ from typing import Any
 from pydantic import ValidationError
 from sqlmodel import Session, col, select
 
+from registry import texts
 from registry.clock import Clock, NewId, new_id, utc_now
 from registry.db import Database
 from registry.errors import NotFoundError
@@ -123,6 +124,8 @@ class Intake:
         items = [entry.item for entry in prepared if entry.item is not None]
         with self._database.read() as session:
             known = _look_up(session, items)
+            for row in known.stored.values():
+                texts.reveal(row, self._recorder.keyring)
         now = self._clock()
         batch = _Batch()
         for index, entry in enumerate(prepared):

@@ -94,6 +94,11 @@ class Recorder:
         return "spool" if self._spool.rows else "database"
 
     @property
+    def keyring(self) -> Keyring:
+        """What the rows that it writes are encrypted with."""
+        return self._keyring
+
+    @property
     def spool(self) -> Spool:
         """Where rows go while the database is away."""
         return self._spool

@@ -60,6 +60,8 @@ def _values(item: Interaction | Feedback) -> dict[str, Any]:
 
 def _moments(values: Mapping[str, Any]) -> dict[str, Any]:
     return {
-        name: datetime.fromisoformat(value) if name in ("created_at", "given_at") else value
+        name: datetime.fromisoformat(value)
+        if name in ("created_at", "asked_at", "given_at")
+        else value
         for name, value in values.items()
     }

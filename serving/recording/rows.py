@@ -42,6 +42,7 @@ def answered(ask: Ask, route: Route, reply: Reply, *, row_id: str, now: datetime
         scorer_version=None if score is None else quality.RULE_SCORER,
         ip_address=ask.client.ip_address,
         user_agent=ask.client.user_agent,
+        asked_at=ask.asked_at,
     )
 
 

@@ -127,14 +127,7 @@ class Spool:
         kept = list(lines)
         if kept == self._parked:
             return
-        path = self._open() / PARKED
-        if kept:
-            temporary = path.with_name(f"{PARKED}.tmp")
-            _create(temporary, b"".join(kept))
-            temporary.replace(path)
-        else:
-            path.unlink(missing_ok=True)
-        _sync_folder(path.parent)
+        replace_file(self._open() / PARKED, kept)
         self._parked = kept
 
     def quarantine(self, line: bytes, reason: str) -> None:
@@ -145,7 +138,7 @@ class Spool:
             "record": line.decode("ascii", "replace").rstrip("\n"),
         }
         path = self._folder / QUARANTINE
-        file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+        file = open_locked(path)
         try:
             _write(file, json.dumps(entry).encode() + b"\n")
         finally:
@@ -162,7 +155,7 @@ class Spool:
         for path in spooled(self._folder, LOCK):
             if path.parent == self._own:
                 continue
-            lock = _try_lock(path)
+            lock = try_lock(path)
             if lock is None:
                 continue
             try:
@@ -229,7 +222,7 @@ class Spool:
         while self._own is None:
             own = self._folder / new_id()
             own.mkdir(parents=True, mode=0o700)
-            lock = _try_lock(own / LOCK, create=True)
+            lock = try_lock(own / LOCK, create=True)
             # Another router may have taken the folder for an orphan's in this very moment.
             if lock is None:
                 continue
@@ -250,7 +243,33 @@ def spooled(folder: Path, pattern: str) -> list[Path]:
     return found
 
 
-def _try_lock(path: Path, *, create: bool = False) -> int | None:
+def open_locked(path: Path) -> int:
+    """A descriptor to append to `path` with, which nobody else appends to or replaces now."""
+    while True:
+        file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+        fcntl.flock(file, fcntl.LOCK_EX)
+        try:
+            if os.path.samestat(os.fstat(file), path.stat()):
+                return file
+        except FileNotFoundError:
+            logger.debug("%s was replaced while it was opened", path)
+        os.close(file)
+
+
+def replace_file(path: Path, lines: Iterable[bytes]) -> None:
+    """Put `lines` in the place of the file's content, whole; without any, remove the file."""
+    kept = b"".join(lines)
+    if kept:
+        temporary = path.with_name(f"{path.name}.tmp")
+        _create(temporary, kept)
+        temporary.replace(path)
+    else:
+        path.unlink(missing_ok=True)
+    _sync_folder(path.parent)
+
+
+def try_lock(path: Path, *, create: bool = False) -> int | None:
+    """A descriptor that holds the lock; None where there is no such file, or another has it."""
     try:
         file = os.open(path, os.O_RDWR | (os.O_CREAT if create else 0), 0o600)
     except FileNotFoundError:

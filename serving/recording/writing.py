@@ -9,8 +9,9 @@ from registry import interactions
 from registry.clock import Clock, NewId
 from registry.crypto import Keyring
 from registry.db import Database, is_refusal
-from registry.errors import NotFoundError
+from registry.errors import KeyringError, NotFoundError
 from registry.interactions import Feedback
+from registry.key_rotation import check_keys
 from serving.errors import RecordingError, UnavailableError
 from serving.metrics import Metrics
 from serving.recording.records import Item
@@ -35,6 +36,7 @@ class Writer:
         self._metrics = metrics
         self._clock = clock
         self._make_id = make_id
+        self._has_right_keys = False
 
     def write(self, batch: Sequence[Item], *, again: bool = False) -> list[Exception | None]:
         """What became of each item: None where it is kept, else why it never will be.
@@ -45,6 +47,8 @@ class Writer:
         """
         try:
             return self._transact(batch, again)
+        except UnavailableError:
+            raise
         except Exception as error:  # whatever one item does, the others are written
             if not is_refusal(error):
                 raise UnavailableError(f"the database is away: {_reason(error)}") from error
@@ -65,7 +69,17 @@ class Writer:
             return False
         return True
 
+    def _check_keys(self) -> None:
+        """Once: nothing is written with keys that the database does not know."""
+        if not self._has_right_keys:
+            try:
+                check_keys(self._database, self._keyring, now=self._clock())
+            except KeyringError as error:
+                raise UnavailableError(str(error)) from error
+            self._has_right_keys = True
+
     def _transact(self, batch: Sequence[Item], again: bool) -> list[Exception | None]:
+        self._check_keys()
         outcomes: list[Exception | None] = [None] * len(batch)
         rows = [row for item in batch if not isinstance(item, Feedback) for row in item]
         rated = []
@@ -76,7 +90,11 @@ class Writer:
                     continue
                 try:
                     about = interactions.add_feedback(
-                        session, item, now=self._clock(), new_id=self._make_id
+                        session,
+                        item,
+                        now=self._clock(),
+                        new_id=self._make_id,
+                        keyring=self._keyring,
                     )
                     rated.append(about)
                 except NotFoundError as error:

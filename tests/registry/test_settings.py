@@ -102,3 +102,14 @@ def test_an_unknown_key_in_config_json_is_refused(tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text('{"trigger_config": {"min_samples": 5}}')
     with pytest.raises(SettingsError, match="min_samples"):
         load_settings({"KALIMTAK_CONFIG": "config.json"}, directory=tmp_path)
+
+
+def test_a_period_can_be_for_ever(tmp_path: Path) -> None:
+    variables = {
+        "KALIMTAK_RETENTION__INTERACTIONS_DAYS": "none",
+        "KALIMTAK_RETENTION__CLIENT_METADATA_DAYS": "7",
+    }
+    retention = load_settings(variables, directory=tmp_path).retention
+    assert (retention.interactions_days, retention.client_metadata_days) == (None, 7)
+    with pytest.raises(SettingsError, match="interactions_days"):
+        load_settings({"KALIMTAK_RETENTION__INTERACTIONS_DAYS": "0"}, directory=tmp_path)

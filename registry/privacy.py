@@ -1,0 +1,178 @@
+"""What people have allowed, and who must not come back: asked whenever something is written.
+
+Each function is one step inside the caller's transaction.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from datetime import datetime
+from typing import TYPE_CHECKING, Literal, get_args
+
+from sqlalchemy import ColumnElement, func, update
+from sqlmodel import Session, col, or_, select
+
+from registry import audit
+from registry.crypto import Keyring
+from registry.deployment import AUDIT_PURPOSE, Act
+from registry.errors import ConflictError
+from registry.models import Erasure, FeedbackEvent, TrainingData, User, UserInteraction
+
+if TYPE_CHECKING:
+    from registry.interactions import Interaction
+
+Consent = Literal["granted", "no_training", "no_content"]
+CONSENTS: tuple[Consent, ...] = get_args(Consent)
+ERASURE_PURPOSE = "erasure"
+OPTED_OUT = "opted out"
+
+
+class ErasedMeanwhileError(ConflictError):
+    """A user was erased while their rows were being written."""
+
+
+def subject_of(user_id: str, keyring: Keyring) -> str:
+    """How an erasure and the audit log name a user: a keyed hash of the pseudonym."""
+    return keyring.digest(ERASURE_PURPOSE, user_id)[:32]
+
+
+def consent_of(session: Session, user_id: str) -> Consent:
+    """What a user (by pseudonym) has allowed; everything, unless they said otherwise."""
+    user = session.get(User, user_id)
+    return "granted" if user is None else _known(user.consent)
+
+
+def set_consent(session: Session, act: Act, external_id: str, consent: Consent) -> None:
+    """Keep what a user allows from now on; what is there already is not learned from any more.
+
+    A user who is not known yet is one afterwards.
+    """
+    user_id = act.keyring.pseudonym(external_id)
+    user = session.get(User, user_id)
+    if user is None:
+        sealed = act.keyring.encrypt(external_id, context=f"users.external_id:{user_id}")
+        user = User(id=user_id, external_id_encrypted=sealed, created_at=act.now)
+    user.consent, user.consent_at = consent, act.now
+    session.add(user)
+    session.flush()
+    _select_samples(session, user_id, allowed=consent == "granted")
+    audit.record(
+        session,
+        key=act.keyring.derive(AUDIT_PURPOSE),
+        actor=act.actor,
+        action="set_consent",
+        subject=f"user:{subject_of(user_id, act.keyring)}",
+        now=act.now,
+        details={"consent": consent},
+    )
+
+
+def may_be_learned() -> ColumnElement[bool]:
+    """The condition on `user_interactions` that nobody who opted out is among them."""
+    refusing = select(User.id).where(User.consent != "granted")
+    user_id = col(UserInteraction.user_id)
+    return or_(user_id.is_(None), user_id.not_in(refusing))
+
+
+def erased(session: Session, user_ids: Sequence[str], keyring: Keyring) -> dict[str, datetime]:
+    """Those of the users that were erased, and when they last asked for it."""
+    subjects = {subject_of(user_id, keyring): user_id for user_id in user_ids}
+    found = session.exec(
+        select(Erasure.subject, func.max(Erasure.requested_at))
+        .where(col(Erasure.subject).in_(list(subjects)))
+        .group_by(Erasure.subject)
+    )
+    return {subjects[subject]: moment for subject, moment in found}
+
+
+def admissible(
+    session: Session,
+    items: Sequence[Interaction],
+    pseudonyms: Mapping[str, str],
+    keyring: Keyring,
+) -> list[Interaction]:
+    """What may be written: nothing that an erased user asked before, no text that was refused."""
+    if not pseudonyms:
+        return list(items)
+    gone = erased(session, list(pseudonyms.values()), keyring)
+    refusing = set(
+        session.exec(
+            select(User.id).where(
+                col(User.id).in_(list(pseudonyms.values())), User.consent == "no_content"
+            )
+        )
+    )
+    kept = []
+    for item in items:
+        user_id = pseudonyms.get(item.external_user_id or "")
+        if user_id in gone and (item.asked_at or item.created_at) <= gone[user_id]:
+            continue
+        kept.append(_without_content(item) if user_id in refusing else item)
+    return kept
+
+
+def hold(
+    session: Session, items: Sequence[Interaction], pseudonyms: Mapping[str, str], keyring: Keyring
+) -> None:
+    """Keep the users of `items` from being erased until the transaction ends.
+
+    SQLite has one writer at a time anyway. Raises `ErasedMeanwhileError`.
+    """
+    if session.connection().dialect.name != "postgresql" or not pseudonyms:
+        return
+    user_ids = sorted(
+        {pseudonyms[item.external_user_id] for item in items if item.external_user_id}
+    )
+    session.exec(
+        select(User.id)
+        .where(col(User.id).in_(user_ids))
+        .order_by(User.id)
+        .with_for_update(read=True, key_share=True)
+    ).all()
+    gone = erased(session, user_ids, keyring)
+    for item in items:
+        moment = gone.get(pseudonyms.get(item.external_user_id or "", ""))
+        if moment is not None and (item.asked_at or item.created_at) <= moment:
+            raise ErasedMeanwhileError("a user was erased while their answer was written down")
+
+
+def strip_feedback(session: Session, event: FeedbackEvent) -> None:
+    """Take the words out of feedback on an answer whose user wants no content kept."""
+    if event.text is None and event.corrected_output is None:
+        return
+    consent = session.exec(
+        select(User.consent)
+        .join(UserInteraction, col(UserInteraction.user_id) == col(User.id))
+        .where(UserInteraction.id == event.interaction_id)
+    ).first()
+    if consent == "no_content":
+        event.text = event.corrected_output = None
+
+
+def _without_content(item: Interaction) -> Interaction:
+    return replace(
+        item,
+        input_text="",
+        messages=None,
+        structured_prompt="",
+        model_output="",
+        ip_address=None,
+        user_agent=None,
+    )
+
+
+def _select_samples(session: Session, user_id: str, *, allowed: bool) -> None:
+    own = select(UserInteraction.id).where(UserInteraction.user_id == user_id)
+    change = update(TrainingData).where(col(TrainingData.source_interaction_id).in_(own))
+    if allowed:
+        change = change.where(col(TrainingData.rejection_reason) == OPTED_OUT)
+        change = change.values(is_selected=True, rejection_reason=None)
+    else:
+        change = change.where(col(TrainingData.is_selected).is_(True))
+        change = change.values(is_selected=False, rejection_reason=OPTED_OUT)
+    session.connection().execute(change)
+
+
+def _known(consent: str) -> Consent:
+    return next(name for name in CONSENTS if name == consent)
