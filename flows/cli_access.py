@@ -13,7 +13,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from flows.context import open_context
-from registry import acts, keys
+from registry import acts, keys, privacy
 from registry.clock import utc_now
 from serving.access.tokens import make_signer, make_token
 
@@ -41,8 +41,7 @@ def token(
     """Make a token for one user (HS256)."""
     context = open_context()
     settings = context.settings.auth
-    # A hash made for this alone: the log is not to tell who it was once they are erased.
-    user = context.keyring.digest("erasure", context.keyring.pseudonym(subject))[:32]
+    user = privacy.subject_of(context.keyring.pseudonym(subject), context.keyring)
     with context.database.write() as session:
         acts.record(
             session,

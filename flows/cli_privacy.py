@@ -74,6 +74,8 @@ def erase_user(
 def export(user: User, out: To = None) -> None:
     """Everything that is known of a user, as one JSON document."""
     context = open_context()
+    with context.database.write() as session:
+        privacy.tell_export(session, context.act(ACTOR, "asked for"), user)
     with context.database.read() as session:
         _write(out, "".join(export_user(session, context.keyring, user)))
 

@@ -17,13 +17,15 @@ from pathlib import Path
 from typing import Any, Literal
 
 import polars as pl
-from sqlalchemy import ColumnElement, or_, select
+from sqlalchemy import ColumnElement, select
 from sqlmodel import Session, col
 
 from flows.context import Context
 from flows.errors import ExportError
+from registry import texts
 from registry.folders import whole_folder
-from registry.models import Dataset, FeedbackEvent, TrainingData, User, UserInteraction
+from registry.models import Dataset, FeedbackEvent, TrainingData, UserInteraction
+from registry.privacy import may_be_learned
 
 Format = Literal["parquet", "jsonl"]
 ROWS_A_FILE = 20_000
@@ -106,7 +108,7 @@ def export_interactions(context: Context, wanted: Wanted) -> int:
         .where(col(table.role) != "shadow", *_within(wanted, col(table.created_at)))
         .order_by(col(table.created_at), col(table.id))
     )
-    return _export_query(context, wanted, query, INTERACTIONS)
+    return _export_query(context, wanted, query, INTERACTIONS, table="user_interactions")
 
 
 def export_feedback(context: Context, wanted: Wanted) -> int:
@@ -122,7 +124,7 @@ def export_feedback(context: Context, wanted: Wanted) -> int:
         .where(*_within(wanted, col(event.created_at)))
         .order_by(col(event.created_at), col(event.id))
     )
-    return _export_query(context, wanted, query, FEEDBACK)
+    return _export_query(context, wanted, query, FEEDBACK, table="feedback_events")
 
 
 def export_dataset(context: Context, wanted: Wanted, *, dataset_id: str | None) -> tuple[int, int]:
@@ -159,11 +161,13 @@ def export_dataset(context: Context, wanted: Wanted, *, dataset_id: str | None) 
     return num_written, num_read - num_written
 
 
-def _export_query(context: Context, wanted: Wanted, query: Any, schema: Schema) -> int:
+def _export_query(
+    context: Context, wanted: Wanted, query: Any, schema: Schema, *, table: str
+) -> int:
     with whole_folder(wanted.folder) as partial, context.database.read() as session:
         result = session.connection().execute(query, execution_options={"yield_per": READ_ROWS})
         with result:
-            rows = (_row(context, row) for row in result.mappings())
+            rows = (_row(context, row, table) for row in result.mappings())
             num_rows = _write(rows, partial, "train", schema, wanted.format)
         _describe(partial, {"train": num_rows}, schema, wanted.format)
     return num_rows
@@ -176,19 +180,13 @@ def _within(wanted: Wanted, moment: Any) -> list[ColumnElement[bool]]:
     if wanted.until is not None:
         found.append(moment < wanted.until)
     if not wanted.include_opted_out:
-        found.append(_allowed())
+        found.append(may_be_learned())
     return found
 
 
-def _allowed() -> ColumnElement[bool]:
-    refusing = select(col(User.id)).where(col(User.consent) != "granted")
-    user_id = col(UserInteraction.user_id)
-    return or_(user_id.is_(None), user_id.not_in(refusing))
-
-
-def _row(context: Context, row: Any) -> dict[str, Any]:
-    """A row as it is exported: JSON as text, sessions as pseudonyms."""
-    found = dict(row)
+def _row(context: Context, row: Any, table: str) -> dict[str, Any]:
+    """A row as it is exported: unsealed, JSON as text, sessions as pseudonyms."""
+    found = texts.unseal_row(table, row, context.keyring)
     if found.get("messages") is not None:
         found["messages"] = json.dumps(found["messages"], ensure_ascii=False)
     if found.get("session_id") is not None:
@@ -218,7 +216,7 @@ def _still_there(
         .where(col(TrainingData.id).in_([record["id"] for record in records]))
     )
     if not wanted.include_opted_out:
-        query = query.where(_allowed())
+        query = query.where(may_be_learned())
     present = set(session.scalars(query))
     for record in records:
         if record["id"] in present or record["source"] == "rehearsal":

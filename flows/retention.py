@@ -14,7 +14,7 @@ from flows.context import Context, open_context
 from flows.erasing import eraser
 from flows.prefect_steps import PrefectSteps
 from flows.steps import Steps
-from registry import collecting, erased_versions, erasure, key_rotation, leftovers
+from registry import acts, collecting, erased_versions, erasure, key_rotation, leftovers
 from registry import retention as rules
 from registry.models import Dataset
 from serving.erasing import SPOOL
@@ -85,8 +85,8 @@ def _erasures(context: Context, retrain: Retrain | None) -> dict[str, int]:
 def _expire(context: Context) -> dict[str, int]:
     return rules.expire(
         context.database,
+        context.act(ACTOR, "kept long enough"),
         context.settings.retention,
-        now=context.clock(),
         pause=lambda: time.sleep(PAUSE_S),
     )
 
@@ -97,11 +97,14 @@ def _files(context: Context) -> dict[str, int]:
         old = rules.old_datasets(session, settings, now=now)
         runs, _ = leftovers.sweep_runs(session, context.settings.home, now=now)
     for found in old:
-        context.store.remove(found.digest)
         with context.database.write() as session:
             row = session.get_one(Dataset, found.id)
             row.files_deleted_at = now
             session.add(row)
+            act = context.act(ACTOR, "kept long enough")
+            acts.record(session, act, action="expire", subject=f"dataset:{found.id}")
+        # Files that a crash leaves here are artifacts that nothing needs.
+        context.store.remove(found.digest)
     since = (
         None if settings.quarantine_days is None else now - timedelta(days=settings.quarantine_days)
     )

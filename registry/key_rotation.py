@@ -13,10 +13,10 @@ from typing import Any
 from sqlalchemy import Column, ColumnElement, Text, cast, func, select, update
 from sqlmodel import Session, SQLModel, col
 
-from registry import audit, texts
+from registry import acts, texts
 from registry.crypto import Keyring
 from registry.db import Database
-from registry.deployment import AUDIT_PURPOSE, Act
+from registry.deployment import Act
 from registry.errors import KeyringError
 from registry.interactions import insert_ignoring_duplicates
 from registry.models import EncryptionKey
@@ -143,21 +143,23 @@ def rotate(database: Database, act: Act, *, batch_rows: int = BATCH_ROWS) -> Rot
         unfinished = any(uses(session, key_id) for key_id in keyring.fields.ids[:-1])
     is_new = not unfinished
     if is_new:
-        keyring.fields.add()
+        _make_key(database, act)
     key_id = keyring.fields.current.id
     check_keys(database, keyring, now=act.now)
     num_values = reseal(database, keyring, batch_rows=batch_rows)
     with database.write() as session:
-        audit.record(
-            session,
-            key=keyring.derive(AUDIT_PURPOSE),
-            actor=act.actor,
-            action="rotate_keys",
-            subject=f"key:{key_id}",
-            now=act.now,
-            details={"new": is_new, "values": num_values, "reason": act.reason},
-        )
+        told = {"new": is_new, "values": num_values}
+        acts.record(session, act, action="rotate_keys", subject=f"key:{key_id}", details=told)
     return Rotation(key_id, is_new, num_values)
+
+
+def _make_key(database: Database, act: Act) -> None:
+    fields = act.keyring.fields
+    with database.write() as session:
+        # First, since a key cannot be taken back: others may have sealed with it by then.
+        acts.record(session, act, action="make_key", subject="keys:fields")
+        fields.add()
+        session.add(EncryptionKey(kind="fields", id=fields.current.id, created_at=act.now))
 
 
 def reseal(database: Database, keyring: Keyring, *, batch_rows: int = BATCH_ROWS) -> int:
@@ -188,14 +190,7 @@ def retire(
                 row.retired_at = act.now
                 session.add(row)
                 retired.append(key_id)
-                audit.record(
-                    session,
-                    key=keyring.derive(AUDIT_PURPOSE),
-                    actor=act.actor,
-                    action="retire_key",
-                    subject=f"key:{key_id}",
-                    now=act.now,
-                )
+                acts.record(session, act, action="retire_key", subject=f"key:{key_id}")
     for key_id in retired:
         keyring.fields.remove(key_id)
     return retired

@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING, Literal, get_args
 from sqlalchemy import ColumnElement, func, update
 from sqlmodel import Session, col, or_, select
 
-from registry import audit
+from registry import acts
 from registry.crypto import Keyring
-from registry.deployment import AUDIT_PURPOSE, Act
+from registry.deployment import Act
 from registry.errors import ConflictError
 from registry.models import Erasure, FeedbackEvent, TrainingData, User, UserInteraction
 
@@ -57,15 +57,16 @@ def set_consent(session: Session, act: Act, external_id: str, consent: Consent) 
     session.add(user)
     session.flush()
     _select_samples(session, user_id, allowed=consent == "granted")
-    audit.record(
-        session,
-        key=act.keyring.derive(AUDIT_PURPOSE),
-        actor=act.actor,
-        action="set_consent",
-        subject=f"user:{subject_of(user_id, act.keyring)}",
-        now=act.now,
-        details={"consent": consent},
+    subject = subject_of(user_id, act.keyring)
+    acts.record(
+        session, act, action="set_consent", subject=f"user:{subject}", details={"consent": consent}
     )
+
+
+def tell_export(session: Session, act: Act, external_id: str) -> None:
+    """Keep in the audit log that somebody has taken out what is known of a user."""
+    subject = subject_of(act.keyring.pseudonym(external_id), act.keyring)
+    acts.record(session, act, action="export_user", subject=f"user:{subject}")
 
 
 def may_be_learned() -> ColumnElement[bool]:

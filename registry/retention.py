@@ -11,7 +11,9 @@ from sqlalchemy import ColumnElement, delete, func, not_
 from sqlalchemy import select as select_columns
 from sqlmodel import Session, SQLModel, col, exists, select
 
+from registry import acts
 from registry.db import Database
+from registry.deployment import Act
 from registry.models import (
     ClientMetadata,
     CurationRun,
@@ -34,30 +36,33 @@ Pause = Callable[[], None]
 
 
 def expire(
-    database: Database, settings: RetentionSettings, *, now: datetime, pause: Pause
+    database: Database, act: Act, settings: RetentionSettings, *, pause: Pause
 ) -> dict[str, int]:
-    """Delete what is older than the settings allow; how much, by table."""
+    """Delete what is older than the settings allow; how much, by table.
+
+    Each batch leaves its entry in the audit log: that so much went, not what it was.
+    """
 
     def rows(days: float | None, table: type[SQLModel], key: Any, moment: Any) -> int:
         if days is None:
             return 0
-        old = moment < now - timedelta(days=days)
-        return _batches(database, table, key, old, settings.batch_rows, pause)
+        old = moment < act.now - timedelta(days=days)
+        return _batches(database, act, table, key, old, settings.batch_rows, pause)
 
     operations = settings.operations_days
     return {
-        "interactions": _expire_interactions(database, settings, now=now, pause=pause),
+        "interactions": _expire_interactions(database, act, settings, pause=pause),
         "client_metadata": rows(
             settings.client_metadata_days,
             ClientMetadata,
             col(ClientMetadata.interaction_id),
             col(ClientMetadata.created_at),
         ),
-        "users": _expire_users(database, settings, now=now, pause=pause),
+        "users": _expire_users(database, act, settings, pause=pause),
         "idempotency_keys": rows(
             0, IdempotencyKey, col(IdempotencyKey.id), col(IdempotencyKey.expires_at)
         ),
-        "curation_runs": _expire_curation(database, settings, now=now, pause=pause),
+        "curation_runs": _expire_curation(database, act, settings, pause=pause),
         "trigger_checks": rows(
             operations, TriggerCheck, col(TriggerCheck.id), col(TriggerCheck.checked_at)
         ),
@@ -88,21 +93,22 @@ def old_datasets(session: Session, settings: RetentionSettings, *, now: datetime
 
 
 def _expire_interactions(
-    database: Database, settings: RetentionSettings, *, now: datetime, pause: Pause
+    database: Database, act: Act, settings: RetentionSettings, *, pause: Pause
 ) -> int:
     """Workload by workload, as their index goes."""
     if settings.interactions_days is None:
         return 0
-    until = now - timedelta(days=settings.interactions_days)
+    until = act.now - timedelta(days=settings.interactions_days)
     with database.read() as session:
         workloads = session.exec(select(Workload.name)).all()
     return sum(
-        _expire_workload(database, name, until, settings.batch_rows, pause) for name in workloads
+        _expire_workload(database, act, name, until, settings.batch_rows, pause)
+        for name in workloads
     )
 
 
 def _expire_workload(
-    database: Database, workload: str, until: datetime, batch_rows: int, pause: Pause
+    database: Database, act: Act, workload: str, until: datetime, batch_rows: int, pause: Pause
 ) -> int:
     total = 0
     created_at = col(UserInteraction.created_at)
@@ -118,6 +124,7 @@ def _expire_workload(
             session.connection().execute(
                 delete(UserInteraction).where(col(UserInteraction.id).in_(ids))
             )
+            _tell(session, act, UserInteraction, len(ids), workload=workload)
         total += len(ids)
         if len(ids) < batch_rows:
             return total
@@ -154,34 +161,37 @@ def _keep_totals(session: Session, ids: Sequence[str]) -> None:
 
 
 def _expire_users(
-    database: Database, settings: RetentionSettings, *, now: datetime, pause: Pause
+    database: Database, act: Act, settings: RetentionSettings, *, pause: Pause
 ) -> int:
     """Users of whom nothing else is left. Whoever said no stays known, so that it holds."""
     if settings.users_days is None:
         return 0
     old = (
-        (col(User.created_at) < now - timedelta(days=settings.users_days))
+        (col(User.created_at) < act.now - timedelta(days=settings.users_days))
         & (col(User.consent) == "granted")
         & not_(exists().where(col(UserInteraction.user_id) == col(User.id)))
     )
-    return _batches(database, User, col(User.id), old, settings.batch_rows, pause)
+    return _batches(database, act, User, col(User.id), old, settings.batch_rows, pause)
 
 
 def _expire_curation(
-    database: Database, settings: RetentionSettings, *, now: datetime, pause: Pause
+    database: Database, act: Act, settings: RetentionSettings, *, pause: Pause
 ) -> int:
     """Never the latest of a workload: curation goes on from its watermark."""
     if settings.operations_days is None:
         return 0
     latest = select(func.max(CurationRun.watermark)).group_by(col(CurationRun.workload))
-    old = (col(CurationRun.created_at) < now - timedelta(days=settings.operations_days)) & (
+    old = (col(CurationRun.created_at) < act.now - timedelta(days=settings.operations_days)) & (
         col(CurationRun.watermark).not_in(latest)
     )
-    return _batches(database, CurationRun, col(CurationRun.id), old, settings.batch_rows, pause)
+    return _batches(
+        database, act, CurationRun, col(CurationRun.id), old, settings.batch_rows, pause
+    )
 
 
 def _batches(
     database: Database,
+    act: Act,
     table: type[SQLModel],
     key: Any,
     old: ColumnElement[bool],
@@ -193,7 +203,17 @@ def _batches(
         with database.write() as session:
             ids = session.exec(select(key).where(old).limit(batch_rows)).all()
             session.connection().execute(delete(table).where(key.in_(ids)))
+            if table is not ReplicaStatus:  # replicas come and go by themselves
+                _tell(session, act, table, len(ids))
         total += len(ids)
         if len(ids) < batch_rows:
             return total
         pause()
+
+
+def _tell(session: Session, act: Act, table: type[SQLModel], number: int, **details: str) -> None:
+    if number:
+        told = {"rows": number, **details}
+        acts.record(
+            session, act, action="expire", subject=f"table:{table.__tablename__}", details=told
+        )

@@ -29,6 +29,13 @@ THE_USER = "the user"
 async def export(user_id: str, service: ServiceDep, caller: PrincipalDep) -> StreamingResponse:
     """Everything that is known of a user, as one JSON document."""
     _check(caller, user_id)
+    act = service.act(_unnamed(caller, user_id), "asked for")
+
+    def tell() -> None:
+        with service.database.write() as session:
+            privacy.tell_export(session, act, user_id)
+
+    await asyncio.to_thread(tell)
 
     def pieces() -> Iterator[str]:
         with service.database.read() as session:

@@ -28,6 +28,7 @@ from flows.check_triggers import check
 from flows.cli import app
 from flows.context import Context
 from flows.experiment import look
+from flows.retention import run_retention
 from flows.retrain import run_retrain
 from flows.steps import PlainSteps
 from registry import audit, by_hand, experiments, keys, runs, versions
@@ -52,9 +53,14 @@ READING_COMMANDS = {
     "audit verify",
     "backup verify",
     "check",
+    "db check",
+    "erasures list",
+    "erasures show",
+    "erasures verify",
     "evaluate",
     "history",
     "key list",
+    "keys list",
     "lineage",
     "status",
     "versions",
@@ -64,6 +70,7 @@ READING_COMMANDS = {
 ELSEWHERE = {
     "demo": "an installation of its own, whose flows are these",
     "db upgrade": "the schema, which alembic_version tells",
+    "keys reseal": "how values are sealed, not what they are",
     "up": "processes of this machine; the settings that they start with are told, see below",
     "down": "processes of this machine",
 }
@@ -213,6 +220,26 @@ CASES: dict[str, Case] = {
         commands=("export",),
     ),
     "back up": Case(cli("backup", "backed-up"), ["backup"], commands=("backup create",)),
+    "set a user's consent": Case(
+        cli("consent", "alice", "opt_out"), ["set_consent"], commands=("consent",)
+    ),
+    "export a user": Case(cli("export-user", "alice"), ["export_user"], commands=("export-user",)),
+    "erase a user": Case(
+        cli("erase-user", "alice", "--approved-by", "boss"),
+        ["erase_user", "user_erased"],
+        before=cli("consent", "alice", "opt_out"),
+        commands=("erase-user",),
+    ),
+    "rotate keys": Case(
+        cli("keys", "rotate"), ["make_key", "rotate_keys"], commands=("keys rotate",)
+    ),
+    "delete what is old": Case(
+        lambda world: run_retention(world.context, steps=PlainSteps()),
+        ["expire", "expire"],  # answers, and people of whom nothing is left
+        before=lambda world: (LIKED(world), world.clock.move(hours=24 * 400)),
+        commands=("retention",),
+        deployments=("retention/daily",),
+    ),
     "curate": Case(
         cli("curate"),
         ["curate"],

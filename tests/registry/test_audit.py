@@ -18,7 +18,7 @@ from registry import audit
 from registry.audit_check import Head, check
 from registry.db import Database, open_database
 from registry.errors import AuditError
-from tests.support.postgres import postgresql_url
+from tests.support.postgresql import Server
 
 NOW = datetime(2026, 1, 14, 12, 30, 15, 123456, tzinfo=UTC)
 KEY, OLD_KEY = b"k" * 32, b"o" * 32
@@ -31,10 +31,9 @@ def database(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Databas
         yield found
         found.close()
         return
-    with postgresql_url() as url:
-        found = open_database(url)
-        yield found
-        found.close()
+    found = open_database(request.getfixturevalue("postgresql_url"))
+    yield found
+    found.close()
 
 
 def write(database: Database, number: int, *, key: bytes = KEY, **details: Any) -> None:
@@ -246,13 +245,13 @@ JSON = st.recursive(
 
 
 @pytest.fixture(scope="module")
-def both(tmp_path_factory: pytest.TempPathFactory) -> Iterator[list[Database]]:
-    folder = tmp_path_factory.mktemp("both")
-    with postgresql_url() as url:
-        found = [open_database(f"sqlite:///{folder / 'audit.db'}"), open_database(url)]
-        yield found
-        for database in found:
-            database.close()
+def both(tmp_path_factory: pytest.TempPathFactory, postgresql: Server) -> Iterator[list[Database]]:
+    folder, url = tmp_path_factory.mktemp("both"), postgresql.create()
+    found = [open_database(f"sqlite:///{folder / 'audit.db'}"), open_database(url)]
+    yield found
+    for database in found:
+        database.close()
+    postgresql.drop(url)
 
 
 @settings(max_examples=40)

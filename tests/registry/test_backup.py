@@ -31,13 +31,13 @@ from registry.interactions import log
 from registry.models import DeploymentState, RetrainRun
 from registry.restore import restore_database
 from tests.support.backups import LATER, NOW, Installation, fill, other
-from tests.support.postgres import postgresql_url
+from tests.support.postgresql import Server
 
 Make = Callable[[str, str], Installation]
 
 
 @pytest.fixture
-def make(tmp_path: Path) -> Iterator[Make]:
+def make(tmp_path: Path, postgresql: Server) -> Iterator[Make]:
     """Makes empty installations, on the database that is asked for."""
     with ExitStack() as stack:
 
@@ -46,7 +46,8 @@ def make(tmp_path: Path) -> Iterator[Make]:
             if kind == "sqlite":
                 url = f"sqlite:///{home / 'kalimtak.db'}"
             else:
-                url = stack.enter_context(postgresql_url())
+                url = postgresql.create(template="template1")
+                stack.callback(postgresql.drop, url)
             made = Installation(home, url)
             stack.callback(made.database.close)
             return made

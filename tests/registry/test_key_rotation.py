@@ -147,7 +147,8 @@ def test_texts_that_were_plain_are_sealed_again_on_request(
     database: Database, at: Act, tmp_path: Path
 ) -> None:
     fill(database, replace(at, keyring=at.keyring.with_texts(False)))
-    assert files_with(tmp_path, SECRET)
+    if database.engine.dialect.name == "sqlite":
+        assert files_with(tmp_path, SECRET)
     assert reseal(database, at.keyring) == NUM * 4
     assert reseal(database, at.keyring) == 0
     check_readable(database, at.keyring)

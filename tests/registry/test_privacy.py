@@ -127,7 +127,7 @@ def test_consent_may_come_before_the_first_request_and_is_audited_without_a_name
         user = session.exec(select(User)).one()
         assert privacy.consent_of(session, user.id) == "no_training"
         (entry,) = session.exec(select(AuditEntry)).all()
-    assert entry.details == {"consent": "no_training"}
+    assert entry.details == {"consent": "no_training", "reason": "a test"}
     assert ANN not in repr(entry)
     assert user.id not in repr(entry)
 

@@ -30,6 +30,10 @@ def upgrade() -> None:
     op.add_column("idempotency_keys", sa.Column("user_id", sa.String(), nullable=True))
     op.create_index("ix_idempotency_keys_user_id", "idempotency_keys", ["user_id"])
     op.create_index("ix_users_created_at", "users", ["created_at"])
+    refusing = sa.text("consent <> 'granted'")
+    op.create_index(
+        "ix_users_refusing", "users", ["id"], sqlite_where=refusing, postgresql_where=refusing
+    )
     op.create_table(
         "encryption_keys",
         sa.Column("kind", sa.String(), nullable=False),
@@ -75,6 +79,7 @@ def upgrade() -> None:
 def downgrade() -> None:
     for table in ("retained_usage", "erasure_effects", "erasures", "encryption_keys"):
         op.drop_table(table)
+    op.drop_index("ix_users_refusing", "users")
     op.drop_index("ix_users_created_at", "users")
     op.drop_index("ix_idempotency_keys_user_id", "idempotency_keys")
     op.drop_column("idempotency_keys", "user_id")
