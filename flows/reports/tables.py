@@ -46,6 +46,7 @@ def dataset_table(dataset: BuiltDataset) -> str:
     rows = [
         ("training", dataset.num_train),
         ("validation", dataset.num_validation),
+        ("test", dataset.num_test),
         ("rehearsal", dataset.num_rehearsal),
     ]
     return (

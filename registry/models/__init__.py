@@ -2,6 +2,7 @@
 
 from registry.models.access import ApiKey
 from registry.models.columns import DEFAULT_WORKLOAD
+from registry.models.curation import CuratedSignature
 from registry.models.learning import (
     CurationRun,
     Dataset,
@@ -19,6 +20,7 @@ from registry.models.operation import (
     ProductionPeriod,
     ReplicaStatus,
 )
+from registry.models.review import ReviewItem
 from registry.models.serving import IdempotencyKey
 from registry.models.usage import (
     ClientMetadata,
@@ -33,6 +35,7 @@ __all__ = [
     "ApiKey",
     "AuditEntry",
     "ClientMetadata",
+    "CuratedSignature",
     "CurationRun",
     "Dataset",
     "DatasetItem",
@@ -45,6 +48,7 @@ __all__ = [
     "ProductionPeriod",
     "ReplicaStatus",
     "RetrainRun",
+    "ReviewItem",
     "TrainingData",
     "TriggerCheck",
     "User",

@@ -1,0 +1,114 @@
+"""Reads interactions into frames: batch after batch in the order of feedback, bounded in memory."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from typing import Any
+
+import polars as pl
+from sqlalchemy import String, and_, or_, select, type_coerce
+from sqlmodel import Session, col
+
+from flows.curation.frames import SCHEMA
+from registry.models import UserInteraction
+
+Place = tuple[datetime, str]
+"""Moment of feedback and id of the last row that was read."""
+
+
+def read_batch(
+    session: Session, *, workload: str, since: datetime | None, after: Place | None, limit: int
+) -> pl.DataFrame:
+    """At most `limit` rated interactions in the order of feedback, with the columns of `SCHEMA`.
+
+    Those with feedback later than `since`, and those that follow `after`. Answers that failed
+    or that nobody saw are left out. Text that is not valid Unicode comes with U+FFFD in the
+    place of what could not be read.
+    """
+    table = UserInteraction
+    feedback_at, row_id = col(table.feedback_at), col(table.id)
+    query = (
+        # As the driver gives them: converting a value at a time costs more than reading.
+        select(*(type_coerce(getattr(table, name), String) for name in SCHEMA))
+        .where(
+            col(table.workload) == workload,
+            feedback_at.is_not(None),
+            col(table.role) != "shadow",
+            col(table.error).is_(None),
+        )
+        .order_by(feedback_at, row_id)
+        .limit(limit)
+    )
+    if since is not None:
+        query = query.where(feedback_at > since)
+    if after is not None:
+        later = and_(feedback_at == after[0], row_id > after[1])
+        query = query.where(feedback_at >= after[0], or_(feedback_at > after[0], later))
+    with _lenient(session):
+        rows = session.connection().execute(query).all()
+    return _frame(rows)
+
+
+def last_place(frame: pl.DataFrame) -> Place:
+    """Where the next batch goes on."""
+    row = frame.row(-1, named=True)
+    return row["feedback_at"], row["id"]
+
+
+@contextmanager
+def _lenient(session: Session) -> Iterator[None]:
+    """SQLite holds whatever bytes were written: what is no UTF-8 must not stop the others."""
+    driver: Any = session.connection().connection.driver_connection
+    if session.connection().dialect.name != "sqlite":
+        yield
+        return
+    before = driver.text_factory
+    driver.text_factory = lambda raw: raw.decode("utf-8", "replace")
+    try:
+        yield
+    finally:
+        driver.text_factory = before
+
+
+def _frame(rows: Sequence[Any]) -> pl.DataFrame:
+    columns = zip(*rows, strict=True) if rows else ((),) * len(SCHEMA)
+    return pl.DataFrame(
+        [
+            _series(name, dtype, list(values))
+            for (name, dtype), values in zip(SCHEMA.items(), columns, strict=True)
+        ]
+    )
+
+
+def _series(name: str, dtype: Any, values: list[Any]) -> pl.Series:
+    if name == "feedback_at":
+        return pl.Series(name, [_moment(value) for value in values], dtype=dtype)
+    if name == "messages":
+        values = [_json_text(value) for value in values]
+    try:
+        return pl.Series(name, values, dtype=dtype)
+    except UnicodeEncodeError:
+        return pl.Series(name, [_storable(value) for value in values], dtype=dtype)
+
+
+def _moment(value: Any) -> datetime:
+    found = datetime.fromisoformat(value) if isinstance(value, str) else value
+    return found.replace(tzinfo=UTC) if found.tzinfo is None else found.astimezone(UTC)
+
+
+def _json_text(value: Any) -> str | None:
+    """JSON with its characters as they are, so that patterns find them; unreadable: "[]"."""
+    if value is None:
+        return None
+    try:
+        found = json.loads(value) if isinstance(value, str) else value
+    except ValueError:
+        return "[]"
+    return json.dumps(found, ensure_ascii=False, sort_keys=True).encode("utf-8", "replace").decode()
+
+
+def _storable(value: Any) -> Any:
+    return value.encode("utf-8", "replace").decode() if isinstance(value, str) else value
