@@ -93,7 +93,7 @@ def samples(
 
 
 def sample_text_of(row: TrainingData) -> str:
-    """Request and answer of a stored sample, as `signatures.sample_text` has them of a frame's row."""
+    """Request and answer of a stored sample, as `sample_text` has them of a row of a frame."""
     if row.messages is not None:
         return sample_text(json.dumps(row.messages), row.input_prompt, row.target_output)
     request = row.input_prompt.removeprefix(_PREFIX).rpartition("\nTool: ")[0]

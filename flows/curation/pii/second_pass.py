@@ -43,7 +43,7 @@ _FORMATTED_ID = re.compile(
     r"|\d{6}[-+A]\d{3}[0-9A-Y]|\d{6}-\d{4}|\d{6}-\d{7})\b"
 )
 _PHONE_CONTEXT = re.compile(
-    r"call|phone|mobile|whats ?app|\btel|cell|fax|sms|text me|reach|contact|dial|ring"
+    r"\b(?:call|phone|telephone|mobile|whats ?app|tel|cell|fax|sms|text me|reach|contact|dial)\b"
     r"|هاتف|جوال|موبايل|واتس|اتصل|رقمي|تليفون|تلفون",
     re.IGNORECASE,
 )
@@ -56,6 +56,7 @@ _ID_CONTEXT = re.compile(
 _CONTEXT_CHARS = 48
 _MIN_PHONE_CHARS = 6
 _LAST_GROUP = re.compile(r"[ ()./\u2010-\u2015-]+\d+$")
+_DATE = re.compile(r"(?:19|20)\d\d[-./]\d{1,2}[-./]\d{1,2}\b")
 _GROUPS = re.compile(r"\d[ ()-]+\d")
 _LONG_NUMBER = re.compile(r"\d(?:[ -]?\d){7}")
 
@@ -92,7 +93,10 @@ def _valid_length(number: str, regions: Sequence[str | None]) -> int:
         for region in regions:
             shown = f"+{number[2:]}" if number.startswith("00") and region is None else number
             try:
-                if phonenumbers.is_valid_number(phonenumbers.parse(shown, region)):
+                found = phonenumbers.parse(shown, region)
+                # Numbering plans change: who writes a country's code means a phone number.
+                is_one = region is None and phonenumbers.is_possible_number(found)
+                if is_one or phonenumbers.is_valid_number(found):
                     return len(number)
             except phonenumbers.NumberParseException:
                 continue
@@ -105,6 +109,8 @@ def _valid_length(number: str, regions: Sequence[str | None]) -> int:
 
 def _is_meant(text: str, start: int, number: str) -> bool:
     """Whether a national number is one: written in groups, or named as a phone number."""
+    if _DATE.match(number) is not None:
+        return False
     if number[0] in "0(" and _GROUPS.search(number) is not None:
         return True
     return _PHONE_CONTEXT.search(text[max(0, start - _CONTEXT_CHARS) : start]) is not None
