@@ -33,7 +33,7 @@ def frame(*rows: dict[str, object]) -> pl.DataFrame:
     ("row", "note", "kept"),
     [
         ({"input_text": None}, "blank request or answer", False),
-        ({"input_text": "\x00\u202e "}, "blank request or answer", False),
+        ({"input_text": " \n\t"}, "blank request or answer", False),
         ({"structured_prompt": ""}, "blank request or answer", False),
         ({"messages": "[]"}, "conversation that cannot be read", False),
         ({"messages": '["hi"]'}, "conversation that cannot be read", False),
