@@ -21,6 +21,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from flows import (
     cli_access,
+    cli_curation,
     cli_database,
     cli_import,
     cli_privacy,
@@ -51,6 +52,7 @@ app.add_typer(cli_workload.app, name="workload")
 cli_privacy.add_to(app)
 app.command("import")(cli_import.import_file)
 cli_trail.add_to(app)
+app.command()(cli_curation.curate)
 console = Console()
 ACTOR = "cli"
 
@@ -127,20 +129,6 @@ def show_status(workload: Workload = "default", as_json: AsJson = False) -> None
         for look in found.decisions:
             decisions.add_row(f"{look.decided_at:%Y-%m-%d %H:%M}", look.action, escape(look.reason))
         console.print(decisions)
-
-
-@app.command()
-def curate(workload: Workload = "default", dry_run: DryRun = False) -> None:
-    """Turn what people said since the last time into training data."""
-    settings = _settings()
-    from flows.curate import run_curate
-
-    report = run_curate(
-        open_context(settings), workload=workload, dry_run=dry_run, steps=PlainSteps()
-    )
-    for step, left in report.counts.items():
-        _tell(f"{left:8} {step}")
-    _tell(f"{report.num_added} samples {'would be ' if dry_run else ''}added")
 
 
 @app.command()

@@ -2,23 +2,37 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+from typing import Literal
+
 from prefect import flow
 
 from flows.context import Context, open_context
+from flows.curation.engine import Engine, LocalEngine
 from flows.curation.pipeline import CurationReport
 from flows.curation.pipeline import curate as curate_new
 from flows.prefect_steps import PrefectSteps
+from flows.reports.curation import plots, write_page
+from flows.reports.plots import data_uri
 from flows.reports.tables import curation_table
+from flows.runtime import ray_session
 from flows.steps import Steps
+
+EngineName = Literal["local", "ray"]
 
 
 def run_curate(
-    context: Context, *, workload: str, dry_run: bool = False, steps: Steps
+    context: Context,
+    *,
+    workload: str,
+    dry_run: bool = False,
+    engine: EngineName = "local",
+    steps: Steps,
 ) -> CurationReport:
     """Curate what is new. A repetition changes nothing, so it may be retried."""
-    report = steps.run(
-        "curate",
-        lambda: curate_new(
+
+    def work(where: Engine) -> CurationReport:
+        return curate_new(
             context.database,
             workload=workload,
             settings=context.settings.curation,
@@ -26,14 +40,32 @@ def run_curate(
             clock=context.clock,
             new_id=context.new_id,
             dry_run=dry_run,
-        ),
-        retries=2,
+            engine=where,
+        )
+
+    def there() -> CurationReport:
+        from flows.curation.ray_engine import RayEngine
+
+        with ray_session(context.settings):
+            return work(RayEngine())
+
+    report = steps.run(
+        "curate", there if engine == "ray" else lambda: work(LocalEngine()), retries=2
     )
     steps.table("curation", curation_table(report))
     return report
 
 
+def show(context: Context, report: CurationReport, steps: Steps) -> Path:
+    """Write the page of a pass and show its plots; where the page is."""
+    for number, (title, image) in enumerate(plots(report)):
+        steps.image(f"curation-{number}", data_uri(image), title)
+    return write_page(report, context.folder("reports"), now=context.clock())
+
+
 @flow(name="curate")
-def curate(workload: str = "default", dry_run: bool = False) -> None:
+def curate(workload: str = "default", dry_run: bool = False, engine: EngineName = "local") -> None:
     """New interactions with feedback → curated training data, with a report."""
-    run_curate(open_context(), workload=workload, dry_run=dry_run, steps=PrefectSteps())
+    context, steps = open_context(), PrefectSteps()
+    report = run_curate(context, workload=workload, dry_run=dry_run, engine=engine, steps=steps)
+    show(context, report, steps)

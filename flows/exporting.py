@@ -21,6 +21,7 @@ from sqlalchemy import ColumnElement, select
 from sqlmodel import Session, col
 
 from flows.context import Context
+from flows.curation.splitting import SIDES
 from flows.errors import ExportError
 from registry import texts
 from registry.folders import whole_folder
@@ -154,7 +155,8 @@ def export_dataset(context: Context, wanted: Wanted, *, dataset_id: str | None) 
                 SAMPLES,
                 wanted.format,
             )
-            for split in ("train", "validation")
+            for split in SIDES
+            if (source / f"{split}.jsonl").exists()  # earlier datasets have no test split
         }
         _describe(partial, counts, SAMPLES, wanted.format)
     num_written = sum(counts.values())

@@ -15,6 +15,7 @@ from pydantic import Field, ValidationError, model_validator
 
 from registry.errors import SettingsError
 from registry.settings_access import AuthSettings, LimitSettings
+from registry.settings_curation import CurationSettings
 from registry.settings_legacy import from_config_json
 from registry.settings_privacy import PrivacySettings, RetentionSettings
 from registry.settings_trail import AuditSettings
@@ -84,23 +85,6 @@ class TrainingSettings(Part):
     """A dataset smaller than this is refused."""
     stale_after_s: Positive = 180
     """A training run whose heartbeat is older than this is taken for dead."""
-
-
-class CurationSettings(Part):
-    """Which interactions become training data."""
-
-    min_quality: Share = 0.7
-    min_feedback: Annotated[int, Field(ge=-1, le=1)] = 1
-    """Least `user_feedback` (-1, 0, 1) of an accepted answer."""
-    maybe_min_quality: Share | None = None
-    """Where set, answers of at least this quality are taken too if feedback is positive."""
-    validation_share: Share = 0.15
-    corrected_weight: Positive = 2
-    """Weight of a corrected answer in training; an accepted one weighs 1."""
-    rehearsal_file: str | None = None
-    """JSONL of earlier samples that every dataset is merged with, against forgetting."""
-    rehearsal_ratio: Annotated[float, Field(ge=0)] = 0.25
-    """Rehearsal samples for each curated training sample, at most."""
 
 
 class TriggerSettings(Part):

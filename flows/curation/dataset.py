@@ -1,13 +1,19 @@
-"""Immutable datasets: the selected samples of a workload as ChatML, named by their content."""
+"""Immutable datasets: samples of a workload in several forms, named by their content."""
 
+import hashlib
 import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import polars as pl
 from sqlmodel import Session, col, select
 
+from flows.curation.exporting import Record, card, write_split
+from flows.curation.selection import Selection, select_samples
+from flows.curation.splitting import SIDES
+from flows.curation.storing import chunks
 from registry import acts, lineage, texts
 from registry.artifacts import ArtifactStore
 from registry.clock import Clock, NewId
@@ -16,15 +22,16 @@ from registry.db import Database
 from registry.deployment import Act
 from registry.errors import SettingsError
 from registry.models import TrainingData
-from registry.settings import CurationSettings
+from registry.settings_curation import CurationSettings
 
 ACTOR = "flow:curate"
 TRAIN_FILE, VALIDATION_FILE, MANIFEST_FILE = "train.jsonl", "validation.jsonl", "manifest.json"
+TEST_FILE, CARD_FILE = "test.jsonl", "README.md"
 
 
 @dataclass(frozen=True)
 class BuiltDataset:
-    """A registered dataset and its files. `num_train` counts curated samples, not rehearsal."""
+    """A registered dataset and its files. `num_train` counts fresh samples, not rehearsal."""
 
     dataset_id: str
     digest: str
@@ -32,6 +39,7 @@ class BuiltDataset:
     num_train: int
     num_validation: int
     num_rehearsal: int
+    num_test: int = 0
 
     @property
     def train_file(self) -> Path:
@@ -45,7 +53,7 @@ class BuiltDataset:
 
     @property
     def num_samples(self) -> int:
-        """Curated samples on both sides."""
+        """Fresh samples to train on and to validate with."""
         return self.num_train + self.num_validation
 
 
@@ -60,37 +68,18 @@ def build_dataset(
     clock: Clock,
     new_id: NewId,
 ) -> BuiltDataset:
-    """Write every selected sample of `workload` to `folder`, publish and register it.
+    """Write the chosen samples of `workload` to `folder`, publish and register them.
 
     `folder` must not exist. The same samples give the same digest, and the same dataset.
     """
-    with database.read() as session:
-        samples = _selected(session, workload=workload)
-        for sample in samples:
-            texts.reveal(sample, keyring)
-    train = [sample for sample in samples if sample.split == "train"]
-    validation = [sample for sample in samples if sample.split == "validation"]
-    rehearsal = _rehearsal(settings, limit=round(settings.rehearsal_ratio * len(train)))
     folder.mkdir(parents=True)
-    records = [_record(sample, settings) for sample in train]
-    _write_lines(folder / TRAIN_FILE, [*records, *rehearsal])
-    _write_lines(folder / VALIDATION_FILE, [_record(sample, settings) for sample in validation])
-    counts = {
-        "train": len(train),
-        "validation": len(validation),
-        "rehearsal": len(rehearsal),
-        "corrected": sum(sample.source == "corrected" for sample in samples),
-    }
+    with database.read() as session:
+        chosen = select_samples(session, settings, workload=workload)
+        counts = _write(session, keyring, chosen, settings, folder)
     used = settings.model_dump(mode="json")
-    (folder / MANIFEST_FILE).write_text(
-        json.dumps(
-            {"workload": workload, "format": "chatml", "counts": counts, "settings": used},
-            indent=2,
-            sort_keys=True,
-        ),
-        encoding="utf-8",
-    )
+    _write_manifest(folder, workload=workload, counts=counts, left=chosen.left, settings=used)
     digest = store.publish(folder)
+    items = [*_items(chosen.fresh), *_items(chosen.rehearsal)]
     new, now = new_id(), clock()
     with database.write() as session:
         dataset = lineage.add_dataset(
@@ -98,7 +87,7 @@ def build_dataset(
             dataset_id=new,
             workload=workload,
             digest=digest,
-            items=[(sample.id, sample.split) for sample in samples],
+            items=items,
             settings=used,
             counts=counts,
             now=now,
@@ -115,21 +104,81 @@ def build_dataset(
         dataset_id=dataset.id,
         digest=digest,
         folder=folder,
-        num_train=len(train),
-        num_validation=len(validation),
-        num_rehearsal=len(rehearsal),
+        num_train=counts["train"],
+        num_validation=counts["validation"],
+        num_rehearsal=counts["rehearsal"],
+        num_test=counts["test"],
     )
 
 
-def _selected(session: Session, *, workload: str) -> Sequence[TrainingData]:
-    return session.exec(
-        select(TrainingData)
-        .where(TrainingData.workload == workload, col(TrainingData.is_selected).is_(True))
-        .order_by(col(TrainingData.content_hash))
-    ).all()
+def _write(
+    session: Session,
+    keyring: Keyring,
+    chosen: Selection,
+    settings: CurationSettings,
+    folder: Path,
+) -> dict[str, int]:
+    """Write all files of samples; samples by split, of rehearsal and of corrections."""
+    sizes = {side: int((chosen.fresh["split"] == side).sum()) for side in SIDES}
+    from_file = _rehearsal(
+        settings,
+        limit=round(settings.rehearsal_ratio * sizes["train"]) - chosen.rehearsal.height,
+    )
+
+    def blocks(side: str) -> Iterator[list[Record]]:
+        of_side = chosen.fresh.filter(pl.col("split") == side)["id"].to_list()
+        yield from _records(session, keyring, of_side, settings)
+        if side == "train":
+            earlier = chosen.rehearsal["id"].to_list()
+            for block in _records(session, keyring, earlier, settings):
+                yield [{**record, "weight": 1.0, "source": "rehearsal"} for record in block]
+            yield from_file
+
+    for side in SIDES:
+        write_split(folder, side, blocks(side), settings.forms)
+    (folder / CARD_FILE).write_text(card(settings.forms, SIDES), encoding="utf-8")
+    return {
+        **sizes,
+        "rehearsal": chosen.rehearsal.height + len(from_file),
+        "corrected": int((chosen.fresh["source"] == "corrected").sum()),
+    }
 
 
-def _record(sample: TrainingData, settings: CurationSettings) -> dict[str, Any]:
+def _write_manifest(
+    folder: Path, *, workload: str, counts: dict[str, int], left: dict[str, int], settings: Any
+) -> None:
+    files = sorted(path for path in folder.rglob("*") if path.is_file())
+    manifest = {
+        "workload": workload,
+        "format": "chatml",
+        "counts": counts,
+        "selection": left,
+        "settings": settings,
+        "sha256": {
+            str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest()
+            for path in files
+        },
+    }
+    text = json.dumps(manifest, indent=2, sort_keys=True)
+    (folder / MANIFEST_FILE).write_text(text, encoding="utf-8")
+
+
+def _items(frame: pl.DataFrame) -> list[tuple[str, str]]:
+    return list(frame.select("id", "split").iter_rows())
+
+
+def _records(
+    session: Session, keyring: Keyring, ids: Sequence[str], settings: CurationSettings
+) -> Iterator[list[Record]]:
+    for chunk in chunks(ids):
+        rows = session.exec(select(TrainingData).where(col(TrainingData.id).in_(chunk))).all()
+        for row in rows:
+            texts.reveal(row, keyring)
+        found = {row.id: row for row in rows}
+        yield [_record(found[name], settings) for name in chunk]
+
+
+def _record(sample: TrainingData, settings: CurationSettings) -> Record:
     asked = sample.messages or [{"role": "user", "content": sample.input_prompt}]
     return {
         "id": sample.id,
@@ -141,9 +190,9 @@ def _record(sample: TrainingData, settings: CurationSettings) -> dict[str, Any]:
     }
 
 
-def _rehearsal(settings: CurationSettings, *, limit: int) -> list[dict[str, Any]]:
+def _rehearsal(settings: CurationSettings, *, limit: int) -> list[Record]:
     """The first `limit` records of the rehearsal file. Raises `SettingsError` if it is unfit."""
-    if settings.rehearsal_file is None:
+    if settings.rehearsal_file is None or limit <= 0:
         return []
     path = Path(settings.rehearsal_file)
     try:
@@ -153,7 +202,7 @@ def _rehearsal(settings: CurationSettings, *, limit: int) -> list[dict[str, Any]
     return list(_parse_rehearsal(path, [line for line in lines if line.strip()][:limit]))
 
 
-def _parse_rehearsal(path: Path, lines: Sequence[str]) -> Iterator[dict[str, Any]]:
+def _parse_rehearsal(path: Path, lines: Sequence[str]) -> Iterator[Record]:
     for number, line in enumerate(lines, start=1):
         try:
             record = json.loads(line)
@@ -163,9 +212,3 @@ def _parse_rehearsal(path: Path, lines: Sequence[str]) -> Iterator[dict[str, Any
         if not ends_with_answer:
             raise SettingsError(f"{path}, line {number}: its last message is not the assistant's")
         yield {"weight": 1.0, **record, "id": f"rehearsal-{number}", "source": "rehearsal"}
-
-
-def _write_lines(path: Path, records: Sequence[dict[str, Any]]) -> None:
-    with path.open("w", encoding="utf-8") as file:
-        for record in records:
-            file.write(json.dumps(record, ensure_ascii=False) + "\n")

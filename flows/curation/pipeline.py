@@ -2,34 +2,35 @@
 
 What was read is remembered as a watermark on the time of feedback, because feedback comes
 late and changes: an answer whose praise is withdrawn, or that is corrected afterwards, is
-taken out again.
+taken out again. Interactions are read, compared and written in batches, each one transaction
+with its watermark: memory is bounded, and a pass that is interrupted goes on where it stopped.
 """
 
-import json
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
-from typing import Any
 
 import polars as pl
-from sqlalchemy import Select, select
 from sqlmodel import Session, col
 from sqlmodel import select as select_rows
 
-from flows.curation import steps
-from registry import acts, prompts, texts
+from flows.curation import storing
+from flows.curation.batch import Batch, compare
+from flows.curation.engine import Engine, LocalEngine
+from flows.curation.past import Past, Rehearsed
+from flows.curation.reading import Place, last_place, read_batch
+from flows.curation.rows import Page, RowSteps, Tally
+from registry import acts
 from registry.clock import Clock, NewId
 from registry.crypto import Keyring
 from registry.db import Database
 from registry.deployment import Act
-from registry.interactions import insert_ignoring_duplicates
-from registry.models import CurationRun, TrainingData, UserInteraction
-from registry.privacy import may_be_learned
-from registry.settings import CurationSettings
+from registry.models import CurationRun
+from registry.settings_curation import CurationSettings
 
 ACTOR = "flow:curate"
-READ_ROWS = 10_000
-IN_CLAUSE_ROWS = 500
+READ_ROWS = 20_000
 OVERLAP = timedelta(minutes=5)
 """Read again behind the watermark: a row may be committed after its own time stamp."""
 
@@ -41,11 +42,30 @@ class CurationReport:
     workload: str
     watermark: datetime
     counts: dict[str, int]
+    notes: dict[str, int]
+    """Rows by what was found in them and done about it."""
     num_added: int
     num_withdrawn: int
+    num_held: int
+    """Interactions that a reviewer should see first."""
     by_tool: dict[str, int]
-    """New samples by target tool."""
+    """New samples by domain; of structured prompts, their target tool."""
+    by_side: dict[str, int]
+    before: Tally
+    """Distributions of what was read."""
+    after: Tally
+    """Distributions of the new samples."""
     dry_run: bool
+
+
+@dataclass
+class _Totals:
+    before: Tally = field(default_factory=Tally)
+    after: Tally = field(default_factory=Tally)
+    sides: Counter[str] = field(default_factory=Counter)
+    num_added: int = 0
+    num_withdrawn: int = 0
+    num_held: int = 0
 
 
 def curate(
@@ -57,35 +77,37 @@ def curate(
     clock: Clock,
     new_id: NewId,
     dry_run: bool = False,
+    engine: Engine | None = None,
 ) -> CurationReport:
     """Curate what people said since the last pass. A second pass over the same changes nothing."""
+    engine = engine or LocalEngine()
     with database.read() as session:
         since = watermark(session, workload=workload)
-        known = set(
-            session.exec(
-                select_rows(TrainingData.content_hash).where(TrainingData.workload == workload)
-            )
-        )
-        outcome = _process(
-            _read(session, keyring, workload=workload, since=since), known=known, settings=settings
-        )
-    until = max(filter(None, (outcome.until, since)), default=clock())
-    num_withdrawn = 0
-    if not dry_run and outcome.seen:
-        with database.write() as session:
-            act = Act(ACTOR, f"feedback up to {until:%Y-%m-%d %H:%M} UTC", clock(), keyring, new_id)
-            num_withdrawn = _store(session, act, outcome, workload=workload, until=until)
-    kept = outcome.kept
-    tools = [prompts.nearest_tool(tool) for tool in kept["target_tool"]]
-    return CurationReport(
-        workload=workload,
-        watermark=until,
-        counts=outcome.counts,
-        num_added=kept.height,
-        num_withdrawn=num_withdrawn,
-        by_tool={tool: tools.count(tool) for tool in sorted(set(tools))},
-        dry_run=dry_run,
-    )
+    now, rehearsed, totals = clock(), Rehearsed(), _Totals()
+    until, place = since, None
+    while True:
+        with database.read() as session:
+            reader = _Reader(session, keyring, workload=workload, since=since, place=place)
+            steps = RowSteps(settings, now)
+            pages = list(_pages(reader, steps, engine, settings))
+            place = reader.place
+            past = Past(session, keyring, workload=workload, rehearsed=rehearsed)
+            batch = compare(pages, past, settings, engine)
+        # A clock that runs ahead elsewhere must not hide what comes in meanwhile.
+        until = max(filter(None, (until, place and min(place[0], now))), default=None)
+        _count(totals, batch, settings)
+        if dry_run:
+            rehearsed.remember(batch.kept)
+        elif until is not None:
+            with database.write() as session:
+                reason = f"feedback up to {until:%Y-%m-%d %H:%M} UTC"
+                act = Act(ACTOR, reason, clock(), keyring, new_id)
+                _store(
+                    session, act, batch, totals, workload=workload, until=until, settings=settings
+                )
+        if reader.is_at_end:
+            break
+    return _report(totals, workload=workload, until=until or now, dry_run=dry_run)
 
 
 def watermark(session: Session, *, workload: str) -> datetime | None:
@@ -97,175 +119,103 @@ def watermark(session: Session, *, workload: str) -> datetime | None:
     ).first()
 
 
-@dataclass(frozen=True)
-class _Outcome:
-    kept: pl.DataFrame
-    seen: list[str]
-    """Interactions whose feedback was read."""
-    standing: dict[str, str]
-    """Content hash of those among them that pass the filters."""
-    counts: dict[str, int]
-    until: datetime | None
+class _Reader:
+    """Reads on from a place, page by page, up to the size of a batch."""
+
+    def __init__(
+        self,
+        session: Session,
+        keyring: Keyring,
+        *,
+        workload: str,
+        since: datetime | None,
+        place: Place | None,
+    ) -> None:
+        self.session = session
+        self._keyring = keyring
+        self.place = place
+        self.is_at_end = False
+        self._workload = workload
+        self._since = None if since is None else since - OVERLAP
+
+    def frames(self, rows: int) -> Iterator[pl.DataFrame]:
+        """At least one frame, at most `rows` rows."""
+        while rows > 0:
+            limit = min(rows, READ_ROWS)
+            frame = read_batch(
+                self.session,
+                self._keyring,
+                workload=self._workload,
+                since=self._since,
+                after=self.place,
+                limit=limit,
+            )
+            self.is_at_end = frame.height < limit
+            if frame.height:
+                self.place = last_place(frame)
+            yield frame
+            if self.is_at_end:
+                return
+            rows -= limit
 
 
-def _read(
-    session: Session, keyring: Keyring, *, workload: str, since: datetime | None
-) -> Iterator[tuple[pl.DataFrame, datetime]]:
-    """Frames of at most `READ_ROWS` rows in the order of feedback, each with its last time."""
-    table = UserInteraction
-    query: Select[Any] = (
-        select(
-            col(table.id),
-            col(table.input_text),
-            col(table.messages),
-            col(table.structured_prompt),
-            col(table.corrected_output),
-            col(table.quality_score),
-            col(table.user_feedback),
-            col(table.target_tool),
-            col(table.language),
-            col(table.feedback_at),
-        )
-        .where(
-            col(table.workload) == workload,
-            col(table.feedback_at).is_not(None),
-            col(table.role) != "shadow",
-            col(table.error).is_(None),
-            may_be_learned(),
-        )
-        .order_by(col(table.feedback_at), col(table.id))
-    )
-    if since is not None:
-        query = query.where(col(table.feedback_at) > since - OVERLAP)
-    result = session.connection().execution_options(yield_per=READ_ROWS).execute(query)
-    for rows in result.partitions():
-        yield _frame(rows, keyring), rows[-1].feedback_at
+def _pages(
+    reader: _Reader, steps: RowSteps, engine: Engine, settings: CurationSettings
+) -> Iterator[Page]:
+    for frame in reader.frames(settings.batch_rows):
+        accepted, held = storing.judged(reader.session, frame["id"].to_list())
+        mine = RowSteps(steps.settings, steps.now, accepted, held, steps.is_bad)
+        yield from engine.pages(mine, [frame])
 
 
-def _frame(rows: Sequence[Any], keyring: Keyring) -> pl.DataFrame:
-    opened = [texts.unseal_row("user_interactions", row._mapping, keyring) for row in rows]
-    records = [{name: _text(row[name]) for name in steps.SCHEMA} for row in opened]
-    return pl.DataFrame(records, schema=steps.SCHEMA)
-
-
-def _text(value: Any) -> Any:
-    """JSON as text, and text that UTF-8 can hold."""
-    if isinstance(value, list | dict):
-        value = json.dumps(value, ensure_ascii=False, sort_keys=True)
-    if isinstance(value, str):
-        return value.encode("utf-8", "replace").decode()
-    return value
-
-
-def _process(
-    frames: Iterator[tuple[pl.DataFrame, datetime]],
-    *,
-    known: set[str],
-    settings: CurationSettings,
-) -> _Outcome:
-    row_steps = (
-        ("with something to learn", steps.with_target),
-        ("of enough quality", steps.filter_quality(settings)),
-        ("liked or corrected", steps.filter_feedback(settings)),
-    )
-    counts = dict.fromkeys(["with feedback", *(name for name, _ in row_steps)], 0)
-    empty = pl.DataFrame(schema=steps.SCHEMA)
-    kept = [steps.with_hashes(steps.with_target(empty))]
-    seen: list[str] = []
-    until = None
-    for frame, last in frames:
-        until = last
-        counts["with feedback"] += frame.height
-        seen += frame["id"].to_list()
-        for name, step in row_steps:
-            frame = step(frame)
-            counts[name] += frame.height
-        kept.append(steps.with_hashes(frame))
-    liked = pl.concat(kept)
-    distinct = steps.drop_exact_duplicates(liked)
-    new = steps.drop_known(known)(distinct)
-    counts |= {"distinct": distinct.height, "not curated before": new.height}
-    return _Outcome(
-        kept=steps.with_split(settings)(new),
-        seen=seen,
-        standing=dict(zip(liked["id"], liked["content_hash"], strict=True)),
-        counts=counts,
-        until=until,
-    )
+def _count(totals: _Totals, batch: Batch, settings: CurationSettings) -> None:
+    totals.before.add(batch.before, max_examples=settings.report_examples)
+    totals.after.add(batch.after, max_examples=0)
+    totals.sides.update(batch.kept["split"])
+    totals.num_added += batch.kept.height
+    totals.num_held += len(batch.held)
 
 
 def _store(
     session: Session,
     act: Act,
-    outcome: _Outcome,
+    batch: Batch,
+    totals: _Totals,
     *,
     workload: str,
     until: datetime,
-) -> int:
-    """Write the new samples and the watermark; the number of samples withdrawn."""
-    now, new_id = act.now, act.new_id
-    withdrawn = _review_earlier(session, outcome)
-    rows = [
-        {
-            "id": new_id(),
-            "workload": workload,
-            "source_interaction_id": row["id"],
-            "input_prompt": _input_prompt(row),
-            "target_output": row["target"],
-            "messages": json.loads(row["messages"]) if row["messages"] else None,
-            "source": row["source"],
-            "quality_score": row["quality_score"],
-            "domain_category": prompts.nearest_tool(row["target_tool"]),
-            "language": row["language"],
-            "content_hash": row["content_hash"],
-            "cluster_id": row["cluster_id"],
-            "split": row["split"],
-            "is_curated": True,
-            "is_selected": True,
-            "created_at": now,
-        }
-        for row in outcome.kept.iter_rows(named=True)
-    ]
-    sealed = [texts.seal_row("training_data", row, act.keyring) for row in rows]
-    insert_ignoring_duplicates(session, TrainingData, sealed)
+    settings: CurationSettings,
+) -> None:
+    """Write the new samples, what changed of earlier ones, the reviewers' queue, the watermark."""
+    withdrawn = storing.review_earlier(session, batch.seen, batch.standing)
+    storing.add_samples(session, act, batch.kept, workload=workload)
+    held = storing.hold(session, act, batch.held, workload=workload)
     run = CurationRun(
-        id=new_id(),
+        id=act.new_id(),
         workload=workload,
         watermark=until,
-        counts=outcome.counts | {"withdrawn": withdrawn},
-        created_at=now,
+        counts={**batch.before.left, **batch.before.notes, "withdrawn": withdrawn},
+        settings=settings.model_dump(mode="json"),
+        created_at=act.now,
     )
     session.add(run)
-    acts.record(
-        session,
-        act,
-        action="curate",
-        subject=f"workload:{workload}",
-        details={"run": run.id, "added": len(rows), "withdrawn": withdrawn},
-    )
-    return withdrawn
+    told = {"run": run.id, "added": batch.kept.height, "withdrawn": withdrawn, "held": held}
+    acts.record(session, act, action="curate", subject=f"workload:{workload}", details=told)
+    totals.num_withdrawn += withdrawn
 
 
-def _review_earlier(session: Session, outcome: _Outcome) -> int:
-    """Unselect samples whose interaction no longer stands by them; select those that do again."""
-    withdrawn = 0
-    for start in range(0, len(outcome.seen), IN_CLAUSE_ROWS):
-        chunk = outcome.seen[start : start + IN_CLAUSE_ROWS]
-        for sample in session.exec(
-            select_rows(TrainingData).where(col(TrainingData.source_interaction_id).in_(chunk))
-        ):
-            stands = outcome.standing.get(sample.source_interaction_id) == sample.content_hash
-            withdrawn += sample.is_selected and not stands
-            sample.is_selected = stands
-            sample.rejection_reason = None if stands else "feedback changed"
-            session.add(sample)
-    session.flush()
-    return withdrawn
-
-
-def _input_prompt(row: dict[str, Any]) -> str:
-    if row["messages"]:
-        return str(row["input_text"])
-    return prompts.instruction(
-        row["input_text"], target_tool=row["target_tool"], language=row["language"]
+def _report(totals: _Totals, *, workload: str, until: datetime, dry_run: bool) -> CurationReport:
+    return CurationReport(
+        workload=workload,
+        watermark=until,
+        counts=dict(totals.before.left),
+        notes={name: count for name, count in totals.before.notes.items() if count},
+        num_added=totals.num_added,
+        num_withdrawn=totals.num_withdrawn,
+        num_held=totals.num_held,
+        by_tool=dict(sorted(totals.after.domains.items())),
+        by_side=dict(sorted(totals.sides.items())),
+        before=totals.before,
+        after=totals.after,
+        dry_run=dry_run,
     )

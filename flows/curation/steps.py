@@ -1,31 +1,18 @@
 """The steps of curation: each takes a frame and gives a smaller one, and touches nothing else.
 
-A frame has one row per interaction, with the columns of `SCHEMA` and those that the steps
-before have added.
+A frame has one row per interaction, with the columns of `frames.SCHEMA` and those that the
+steps before have added.
 """
 
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 
 import polars as pl
 
 from registry import prompts, quality
-from registry.settings import CurationSettings
+from registry.settings_curation import CurationSettings
 
-SCHEMA: dict[str, pl.DataType | type[pl.DataType]] = {
-    "id": pl.String,
-    "input_text": pl.String,
-    "messages": pl.String,
-    "structured_prompt": pl.String,
-    "corrected_output": pl.String,
-    "quality_score": pl.Float64,
-    "user_feedback": pl.Int64,
-    "target_tool": pl.String,
-    "language": pl.String,
-}
-"""`messages` is JSON text, null where the interaction was a single structured prompt."""
-
-Step = Callable[[pl.DataFrame], pl.DataFrame]
+Frames = Callable[[pl.DataFrame], pl.DataFrame]
 
 
 def with_target(frame: pl.DataFrame) -> pl.DataFrame:
@@ -39,27 +26,34 @@ def with_target(frame: pl.DataFrame) -> pl.DataFrame:
     frame = frame.with_columns(
         source=pl.when(corrected).then(pl.lit("corrected")).otherwise(pl.lit("accepted")),
     )
-    targets: list[str] = []
-    scores: list[float | None] = []
-    for row in frame.iter_rows(named=True):
-        if row["source"] == "corrected" and row["messages"] is not None:
-            targets.append(row["corrected_output"])
-            scores.append(None)
-        elif row["source"] == "corrected":
-            targets.append(
-                prompts.normalise(row["corrected_output"], target_tool=row["target_tool"])
-            )
-            scores.append(quality.score(targets[-1], target_tool=row["target_tool"]))
-        else:
-            targets.append(row["structured_prompt"])
-            scores.append(row["quality_score"])
-    return frame.with_columns(
-        target=pl.Series(targets, dtype=pl.String),
-        quality_score=pl.Series(scores, dtype=pl.Float64),
+    written = pl.struct("corrected_output", "messages", "target_tool")
+    rewritten = frame.filter(_is_corrected()).select(
+        "id", corrected=written.map_elements(_corrected, return_dtype=_CORRECTED)
     )
+    frame = frame.join(rewritten, on="id", how="left", maintain_order="left")
+    by_hand = pl.col("corrected").struct
+    return frame.with_columns(
+        target=pl.when(_is_corrected())
+        .then(by_hand.field("target"))
+        .otherwise(pl.col("structured_prompt")),
+        quality_score=pl.when(_is_corrected())
+        .then(by_hand.field("score"))
+        .otherwise(pl.col("quality_score")),
+    ).drop("corrected")
 
 
-def filter_quality(settings: CurationSettings) -> Step:
+_CORRECTED = pl.Struct({"target": pl.String, "score": pl.Float64})
+
+
+def _corrected(row: dict[str, str | None]) -> dict[str, str | float | None]:
+    text = row["corrected_output"] or ""
+    if row["messages"] is not None:
+        return {"target": text, "score": None}
+    target = prompts.normalise(text, target_tool=row["target_tool"])
+    return {"target": target, "score": quality.score(target, target_tool=row["target_tool"])}
+
+
+def filter_quality(settings: CurationSettings) -> Frames:
     """Keep accepted answers of enough quality, and corrections.
 
     Answers in conversations have no score, since the format does not apply to them: what
@@ -75,7 +69,7 @@ def filter_quality(settings: CurationSettings) -> Step:
     return step
 
 
-def filter_feedback(settings: CurationSettings) -> Step:
+def filter_feedback(settings: CurationSettings) -> Frames:
     """Keep accepted answers that people liked enough, and corrections.
 
     Answers in the band below `min_quality` that `maybe_min_quality` opens need a thumb up.
@@ -96,7 +90,8 @@ def with_hashes(frame: pl.DataFrame) -> pl.DataFrame:
     Case and white space do not count.
     """
     request = pl.concat_str(
-        [_plain("input_text"), _plain("messages"), _tool("target_tool")], separator="\x1f"
+        [_plain("input_text"), _plain("messages"), pl.lit(nearest_tools(frame["target_tool"]))],
+        separator="\x1f",
     )
     return frame.with_columns(
         cluster_id=request.map_elements(_digest, return_dtype=pl.String),
@@ -111,25 +106,22 @@ def drop_exact_duplicates(frame: pl.DataFrame) -> pl.DataFrame:
     return frame.unique("content_hash", keep="first", maintain_order=True)
 
 
-def drop_known(known: set[str]) -> Step:
+def drop_known(known: Collection[str]) -> Frames:
     """Drop the contents that were curated before."""
+    listed = pl.Series("content_hash", list(known), dtype=pl.String).to_frame()
 
     def step(frame: pl.DataFrame) -> pl.DataFrame:
-        return frame.filter(~pl.col("content_hash").is_in(list(known)))
+        return frame.join(listed, on="content_hash", how="anti", maintain_order="left")
 
     return step
 
 
-def with_split(settings: CurationSettings) -> Step:
-    """Add `split`. It hangs on the cluster's id alone: equal requests stay on one side for ever."""
+def drop_interactions(ids: Collection[str]) -> Frames:
+    """Drop the interactions that a reviewer has still to see, or has rejected."""
+    listed = pl.Series("id", list(ids), dtype=pl.String).to_frame()
 
     def step(frame: pl.DataFrame) -> pl.DataFrame:
-        place = pl.col("cluster_id").map_elements(_unit_interval, return_dtype=pl.Float64)
-        return frame.with_columns(
-            split=pl.when(place < settings.validation_share)
-            .then(pl.lit("validation"))
-            .otherwise(pl.lit("train"))
-        )
+        return frame.join(listed, on="id", how="anti", maintain_order="left")
 
     return step
 
@@ -152,15 +144,11 @@ def _plain(column: str) -> pl.Expr:
     return lowered.str.replace_all(r"\s+", " ").str.strip_chars()
 
 
-def _tool(column: str) -> pl.Expr:
-    return pl.col(column).map_elements(
-        prompts.nearest_tool, return_dtype=pl.String, skip_nulls=False
-    )
+def nearest_tools(names: pl.Series) -> pl.Series:
+    """The tool that each free name means."""
+    known = {name: prompts.nearest_tool(name) for name in names.unique()}
+    return pl.Series(names.name, [known[name] for name in names], dtype=pl.String)
 
 
 def _digest(text: str) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
-
-
-def _unit_interval(digest: str) -> float:
-    return int(digest[:13], 16) / 16**13

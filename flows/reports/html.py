@@ -11,7 +11,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from flows.learner import Evaluated
 from flows.reports.plots import data_uri, tools_plot, versions_plot
 
-_environment = Environment(
+environment = Environment(
     loader=PackageLoader("flows.reports", "templates"),
     autoescape=True,
     undefined=StrictUndefined,
@@ -33,7 +33,7 @@ class Row:
 def evaluation_page(rows: Sequence[Row], *, workload: str, dataset_id: str, now: datetime) -> str:
     """The evaluation of several versions, oldest first, on one dataset's held-out samples."""
     results: Mapping[str, Evaluated] = {row.version: row.evaluated for row in rows}
-    return _environment.get_template("evaluation.html").render(
+    return environment.get_template("evaluation.html").render(
         workload=workload,
         dataset_id=dataset_id,
         now=now,

@@ -32,13 +32,15 @@ def cell(value: object) -> str:
 def curation_table(report: CurationReport) -> str:
     """What became of every row, step by step, and what was added by target tool."""
     steps = table(["step", "left"], report.counts.items())
-    tools = table(["target tool", "new samples"], report.by_tool.items())
+    tools = table(["domain", "new samples"], report.by_tool.items())
+    notes = table(["found in the rows", "rows"], report.notes.items())
     summary = (
         f"**{report.num_added} samples added**, {report.num_withdrawn} withdrawn, "
+        f"{report.num_held} held for reviewers, "
         f"feedback read up to {report.watermark:%Y-%m-%d %H:%M:%S} UTC"
     )
     note = "\n\nDry run: nothing was stored." if report.dry_run else ""
-    return f"# Curation of {report.workload}\n\n{summary}{note}\n\n{steps}\n\n{tools}\n"
+    return f"# Curation of {report.workload}\n\n{summary}{note}\n\n{steps}\n\n{tools}\n\n{notes}\n"
 
 
 def dataset_table(dataset: BuiltDataset) -> str:
@@ -46,6 +48,7 @@ def dataset_table(dataset: BuiltDataset) -> str:
     rows = [
         ("training", dataset.num_train),
         ("validation", dataset.num_validation),
+        ("test", dataset.num_test),
         ("rehearsal", dataset.num_rehearsal),
     ]
     return (

@@ -2,6 +2,7 @@
 
 from registry.models.access import ApiKey
 from registry.models.columns import DEFAULT_WORKLOAD
+from registry.models.curation import CuratedSignature
 from registry.models.learning import (
     CurationRun,
     Dataset,
@@ -19,6 +20,7 @@ from registry.models.operation import (
     ReplicaStatus,
 )
 from registry.models.privacy import EncryptionKey, Erasure, ErasureEffect, RetainedUsage
+from registry.models.review import ReviewItem
 from registry.models.serving import IdempotencyKey
 from registry.models.totals import UsageHour
 from registry.models.trail import AuditEntry, AuditHead
@@ -36,6 +38,7 @@ __all__ = [
     "AuditEntry",
     "AuditHead",
     "ClientMetadata",
+    "CuratedSignature",
     "CurationRun",
     "Dataset",
     "DatasetItem",
@@ -52,6 +55,7 @@ __all__ = [
     "ReplicaStatus",
     "RetainedUsage",
     "RetrainRun",
+    "ReviewItem",
     "TrainingData",
     "TriggerCheck",
     "UsageHour",

@@ -21,9 +21,11 @@ class TrainingData(SQLModel, table=True):
     __tablename__ = "training_data"
     __table_args__ = (
         UniqueConstraint("workload", "content_hash", name="uq_training_data_content"),
-        CheckConstraint("split IN ('train', 'validation')", name="split_known"),
+        CheckConstraint("split IN ('train', 'validation', 'test')", name="split_known"),
         CheckConstraint("source IN ('accepted', 'corrected')", name="source_known"),
         Index("ix_training_data_workload_created", "workload", "created_at"),
+        Index("ix_training_data_cluster", "workload", "cluster_id"),
+        Index("ix_training_data_reservoir", "workload", "domain_category", "reservoir_key"),
     )
 
     id: str = Field(primary_key=True)
@@ -36,6 +38,8 @@ class TrainingData(SQLModel, table=True):
     quality_score: float | None = Field(default=None)
     domain_category: str | None = Field(default=None)
     use_case: str | None = Field(default=None)
+    template_id: str | None = Field(default=None)
+    reservoir_key: float | None = Field(default=None)
     language: str | None = Field(default=None)
     content_hash: str = Field()
     cluster_id: str = Field()

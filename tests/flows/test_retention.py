@@ -130,6 +130,7 @@ def test_curation_goes_on_where_it_was(context: Context, clock: FakeClock) -> No
     curate_all(context)
     clock.move(hours=1)
     log_liked(context, 2, at=clock(), start=10)
+    clock.move(hours=0.1)
     curate_all(context)
     clock.move(hours=400 * DAY)
     assert retain(context)["curation_runs"] == 1

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from datetime import datetime, timedelta
 
 from flows.context import Context
@@ -63,8 +64,12 @@ def log_trial(
 
 
 def _interaction(number: int, *, at: datetime) -> Interaction:
-    text = f"write a mail about topic number {number} to team {number * 7}"
-    answer = prompts.render({name: f"{name} of topic {number}" for name in SECTIONS})
+    digest = hashlib.sha256(str(number).encode()).hexdigest()
+    topic, team, *words = (digest[start : start + 8] for start in range(0, 64, 8))
+    text = f"write a mail about {topic} to team {team}"
+    answer = prompts.render(
+        {name: f"{name} of {word}" for name, word in zip(SECTIONS, words, strict=True)}
+    )
     return Interaction(
         id=f"liked-{number:06}",
         created_at=at,

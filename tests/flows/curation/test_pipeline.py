@@ -16,7 +16,7 @@ from registry.db import Database, open_database
 from registry.errors import SettingsError
 from registry.interactions import Feedback, Interaction
 from registry.models import TrainingData
-from registry.settings import CurationSettings
+from registry.settings_curation import CurationSettings
 
 NOW = datetime(2026, 1, 14, 12, tzinfo=UTC)
 KEYRING = Keyring(bytes(32))
@@ -109,11 +109,17 @@ def test_good_answers_become_samples_and_the_report_counts_every_row(world: Worl
     report = world.curate()
     assert report.counts == {
         "with feedback": 3,
+        "not refused by a reviewer": 3,
+        "readable": 3,
         "with something to learn": 3,
         "of enough quality": 3,
         "liked or corrected": 2,
+        "scrubbed": 2,
+        "not held for a reviewer": 2,
         "distinct": 2,
         "not curated before": 2,
+        "no near-duplicate": 2,
+        "on one side of the split": 2,
     }
     assert (report.num_added, report.by_tool) == (2, {"email": 2})
     assert set(world.samples()) == {"a", "c"}
@@ -206,7 +212,7 @@ def fill(world: World, num: int = 30) -> None:
 def test_a_dataset_is_chatml_with_both_sides_and_its_lineage(world: World) -> None:
     fill(world)
     built = world.build("one")
-    assert built.num_samples == 30
+    assert built.num_samples + built.num_test == 30
     assert built.num_validation > 0
     record = records(built)[0]
     assert [message["role"] for message in record["messages"]] == ["user", "assistant"]

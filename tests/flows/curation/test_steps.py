@@ -4,7 +4,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from flows.curation import steps
-from registry.settings import CurationSettings
+from flows.curation.frames import SCHEMA
+from flows.curation.splitting import with_split
+from registry.settings_curation import CurationSettings
 
 SETTINGS = CurationSettings()
 
@@ -17,9 +19,7 @@ def frame(*rows: dict[str, object]) -> pl.DataFrame:
         "quality_score": 0.9,
         "user_feedback": 1,
     }
-    return pl.DataFrame(
-        [dict.fromkeys(steps.SCHEMA) | default | row for row in rows], schema=steps.SCHEMA
-    )
+    return pl.DataFrame([dict.fromkeys(SCHEMA) | default | row for row in rows], schema=SCHEMA)
 
 
 def ids(found: pl.DataFrame) -> list[str]:
@@ -99,7 +99,7 @@ def test_equal_requests_never_stand_on_both_sides(texts: list[str]) -> None:
         row | {"input_text": str(row["input_text"]).encode("utf-8", "replace").decode()}
         for row in rows
     ]
-    found = steps.with_split(SETTINGS)(steps.with_hashes(steps.with_target(frame(*clean))))
+    found = with_split(steps.with_hashes(steps.with_target(frame(*clean))), SETTINGS, known={})
     sides = found.group_by("cluster_id").agg(pl.col("split").n_unique())
     assert sides["split"].max() in (None, 1)
 
@@ -108,7 +108,7 @@ def test_the_split_has_its_share() -> None:
     rows = steps.with_hashes(
         steps.with_target(frame(*({"id": str(i), "input_text": f"ask {i}"} for i in range(2000))))
     )
-    share = (steps.with_split(SETTINGS)(rows)["split"] == "validation").mean()
+    share = (with_split(rows, SETTINGS, known={})["split"] == "validation").mean()
     assert share == pytest.approx(SETTINGS.validation_share, abs=0.03)
 
 

@@ -1,0 +1,352 @@
+"""What curation costs: python -m benchmarks.bench_curation [--rows N] [--quick] [--out FILE]
+
+The whole pipeline on a database of synthetic interactions with planted near-duplicates, personal
+data and insults, in a process of its own whose peak memory is read at its end; the seed's steps
+alone (quality, feedback, exact duplicates, ChatML) beside a row-by-row generator of its design;
+near-duplicate removal beside datasketch and semhash on the same texts, with recall and precision.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Sequence
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import numpy as np
+from rich.console import Console
+from rich.table import Table
+
+from benchmarks.curation_data import INSULTS, PII, Writer, planted
+from benchmarks.results import Figure, write_results
+
+START = datetime(2026, 1, 1, tzinfo=UTC)
+SIZES = (100_000, 1_000_000)
+PEER_TEXTS = 20_000
+COLUMNS = (
+    "id, user_id, input_text, structured_prompt, model_output, quality_score, user_feedback,"
+    " target_tool, language, feedback_at, created_at, updated_at"
+)
+INSERT = f"INSERT INTO user_interactions ({COLUMNS}) VALUES ({','.join('?' * 12)})"
+
+
+def rows(number: int, seed: int = 1) -> Iterator[tuple[object, ...]]:
+    """Interactions: a tenth near-duplicates, 3 % with personal data, 0.3 % with insults."""
+    write = Writer(seed)
+    rng, earlier, kinds = write.rng, [], sorted(PII)
+    for place in range(number):
+        language = "ar" if rng.random() < 0.15 else "en"
+        luck = rng.random()
+        if luck < 0.1 and earlier:
+            text, answer = (write.edited(old, language) for old in rng.choice(earlier))
+        else:
+            text = write.prose(language, least=10, most=30)
+            answer = write.prose(language, least=20, most=60)
+            if luck < 0.13:
+                text = planted(write, rng.choice(kinds))[1]
+            elif luck < 0.133:
+                answer += " " + rng.choice(INSULTS)
+            if len(earlier) < 20_000:
+                earlier.append((text, answer))
+        at = (START + timedelta(seconds=place)).strftime("%Y-%m-%d %H:%M:%S.000000")
+        quality, thumb = round(rng.betavariate(6, 2), 3), rng.choice((1, 1, 1, 0, -1))
+        user, tool = f"u{rng.randrange(number // 20 + 1)}", rng.choice(("email", "code", "report"))
+        yield (
+            f"i{place:09}", user, text, answer, answer, quality, thumb, tool, language, at, at, at,
+        )  # fmt: skip
+
+
+def fill(path: Path, number: int) -> None:
+    """A database with so many rated interactions."""
+    from registry.db import open_database
+
+    database = open_database(f"sqlite:///{path}")
+    with database.write() as session:
+        connection = session.connection()
+        stamp = START.strftime("%Y-%m-%d %H:%M:%S.000000")
+        connection.exec_driver_sql(
+            "INSERT INTO workloads (name, created_at) VALUES ('default', ?)", (stamp,)
+        )
+        users = [(f"u{place}", stamp) for place in range(number // 20 + 1)]
+        connection.exec_driver_sql("INSERT INTO users (id, created_at) VALUES (?, ?)", users)
+        block = []
+        for row in rows(number):
+            block.append(row)
+            if len(block) == 20_000:
+                connection.exec_driver_sql(INSERT, block)
+                block = []
+        if block:
+            connection.exec_driver_sql(INSERT, block)
+    database.close()
+
+
+def run_pipeline(path: Path) -> None:
+    """Curate the database and build a dataset; for a process of its own."""
+    from flows.curation.dataset import build_dataset
+    from flows.curation.pipeline import curate
+    from registry.artifacts import ArtifactStore
+    from registry.clock import new_id, utc_now
+    from registry.db import open_database
+    from registry.settings_curation import CurationSettings
+
+    settings, database = CurationSettings(), open_database(f"sqlite:///{path}")
+    begin = time.perf_counter()
+    report = curate(database, workload="default", settings=settings, clock=utc_now, new_id=new_id)
+    curated = time.perf_counter()
+    with tempfile.TemporaryDirectory() as folder:
+        store = ArtifactStore((Path(folder) / "store").as_uri(), cache=Path(folder) / "cache")
+        build_dataset(
+            database,
+            store,
+            workload="default",
+            settings=settings,
+            folder=Path(folder) / "dataset",
+            clock=utc_now,
+            new_id=new_id,
+        )
+    _tell(curate_s=curated - begin, total_s=time.perf_counter() - begin, counts=report.counts)
+
+
+def run_seed_steps(path: Path, *, ours: bool) -> None:
+    """The seed's steps alone, ours or the row-by-row generator's; for a process of its own."""
+    if ours:  # what a process imports once is not the price of a row
+        import flows.curation.reading
+        import flows.curation.steps  # noqa: F401
+    begin = time.perf_counter()
+    with tempfile.NamedTemporaryFile("w", suffix=".jsonl") as out:
+        number = (_ours if ours else _generator)(path, out.name)
+    _tell(total_s=time.perf_counter() - begin, counts={"written": number})
+
+
+def _ours(path: Path, out: str) -> int:
+    import polars as pl
+
+    from flows.curation import steps
+    from flows.curation.reading import last_place, read_batch
+    from registry.db import Database
+    from registry.settings_curation import CurationSettings
+
+    settings, known, place, written = CurationSettings(), set[str](), None, 0
+    with Database(f"sqlite:///{path}").read() as session, open(out, "w", encoding="utf-8") as file:
+        while True:
+            frame = read_batch(session, workload="default", since=None, after=place, limit=20_000)
+            if frame.is_empty():
+                return written
+            place = last_place(frame)
+            frame = steps.filter_quality(settings)(steps.with_target(frame))
+            frame = steps.with_hashes(steps.filter_feedback(settings)(frame))
+            frame = steps.drop_known(known)(steps.drop_exact_duplicates(frame))
+            known |= set(frame["content_hash"])
+            written += frame.height
+            turn = pl.struct
+            frame.select(
+                messages=pl.concat_list(
+                    turn(role=pl.lit("user"), content="input_text"),
+                    turn(role=pl.lit("assistant"), content="target"),
+                )
+            ).write_ndjson(file)
+
+
+def _generator(path: Path, out: str) -> int:
+    """As afs.continuous did it: all rows into objects, then one filter after another."""
+    import sqlite3
+    from dataclasses import dataclass
+
+    @dataclass
+    class Record:
+        id: str
+        prompt: str
+        output: str
+        quality: float
+        feedback: int
+
+    connection = sqlite3.connect(path)
+    query = (
+        "SELECT id, input_text, structured_prompt, quality_score, user_feedback"
+        " FROM user_interactions WHERE quality_score >= 0.7 AND user_feedback >= 1"
+    )
+    records = [Record(*row) for row in connection.execute(query).fetchall()]
+    seen, samples = set(), []
+    for record in records:
+        key = (record.prompt.strip().lower(), record.output.strip().lower())
+        if key not in seen:
+            seen.add(key)
+            samples.append(
+                {
+                    "messages": [
+                        {"role": "user", "content": record.prompt},
+                        {"role": "assistant", "content": record.output},
+                    ]
+                }
+            )
+    with open(out, "w", encoding="utf-8") as file:
+        for sample in samples:
+            file.write(json.dumps(sample, ensure_ascii=False) + "\n")
+    return len(samples)
+
+
+def _tell(**found: object) -> None:
+    # Not getrusage: its maximum is inherited from the parent.
+    status = Path("/proc/self/status").read_text("utf-8")
+    peak = int(status.partition("VmHWM:")[2].split()[0]) / 1024
+    sys.stdout.write("RESULT " + json.dumps({**found, "peak_mb": peak}) + "\n")
+
+
+def measure(what: str, path: Path) -> dict[str, float]:
+    """Run one part in a process of its own."""
+    command = [sys.executable, "-m", "benchmarks.bench_curation", "--part", what, str(path)]
+    done = subprocess.run(command, check=True, capture_output=True, text=True)
+    line = next(line for line in done.stdout.splitlines() if line.startswith("RESULT "))
+    found: dict[str, float] = json.loads(line.removeprefix("RESULT "))
+    return found
+
+
+def deduplicators() -> dict[str, Callable[[Sequence[str]], Sequence[bool]]]:
+    """Ways to tell which texts repeat another, ours first."""
+    return {"kalimtak": _neardup, "datasketch": _datasketch, "semhash": _semhash}
+
+
+def _neardup(texts: Sequence[str]) -> Sequence[bool]:
+    from flows.curation.neardup import near_duplicates
+    from registry.settings_curation import NearDuplicateSettings
+
+    nothing = np.zeros(len(texts), np.bool_)
+    found, _ = near_duplicates(texts, nothing, np.ones(len(texts)), NearDuplicateSettings())
+    return [bool(value) for value in found]
+
+
+def _datasketch(texts: Sequence[str]) -> Sequence[bool]:
+    """Its documentation's MinHashLSH: words, 128 permutations, threshold 0.7."""
+    from datasketch import MinHash, MinHashLSH
+
+    lsh, found = MinHashLSH(threshold=0.7, num_perm=128), []
+    for place, text in enumerate(texts):
+        minhash = MinHash(num_perm=128)
+        minhash.update_batch([word.encode() for word in text.lower().split()])
+        found.append(bool(lsh.query(minhash)))
+        lsh.insert(place, minhash)
+    return found
+
+
+def _semhash(texts: Sequence[str]) -> Sequence[bool]:
+    """With hashed words as its encoder: no model can be downloaded here."""
+    from semhash import SemHash
+    from sklearn.feature_extraction.text import HashingVectorizer
+
+    class Encoder:
+        def encode(self, inputs: Sequence[str], **_: object) -> np.ndarray:
+            vectors = HashingVectorizer(n_features=1024).transform(inputs)
+            return np.asarray(vectors.toarray(), np.float32)
+
+    kept = SemHash.from_records(list(texts), model=Encoder()).self_deduplicate(threshold=0.8)
+    selected = set(kept.selected)
+    return [text not in selected for text in texts]
+
+
+def compare_deduplicators(number: int) -> list[Figure]:
+    """Speed, recall and precision on the same texts, half of them template mates."""
+    write = Writer(2)
+    clean = [write.prose() if place % 2 else write.templated() for place in range(number * 4 // 5)]
+    copies = [write.edited(text) for text in clean[: number // 5]]
+    found = {}
+    for name, tell in deduplicators().items():
+        begin = time.process_time()
+        flags = tell([*clean, *copies])
+        seconds = time.process_time() - begin
+        hits, wrong = sum(flags[len(clean) :]), sum(flags[: len(clean)])
+        found[name] = (
+            (len(clean) + len(copies)) / seconds,
+            hits / len(copies),
+            hits / max(1, hits + wrong),
+        )
+    ours, figures = found.pop("kalimtak"), []
+    for place, (what, unit, goal) in enumerate(
+        (("speed", "texts/CPU-s", None), ("recall", "", 0.98), ("precision", "", 0.99))
+    ):
+        for peer, theirs in found.items():
+            figures.append(
+                Figure(
+                    f"near-duplicates: {what}",
+                    ours[place],
+                    unit,
+                    peer=peer,
+                    peer_value=theirs[place],
+                    goal=None if goal is None else f"≥ {goal:g}",
+                    holds=None if goal is None else ours[place] >= goal,
+                )
+            )
+    return figures
+
+
+def pipeline_figures(number: int, folder: Path) -> list[Figure]:
+    """The whole pipeline and the seed's steps on `number` interactions."""
+    path = folder / f"{number}.db"
+    fill(path, number)
+    ours, theirs = measure("ours", path), measure("generator", path)
+    whole = measure("pipeline", path)
+    limit, memory = 120 * number / 1e6, 1536
+    return [
+        Figure(
+            f"whole pipeline, {number} rows", whole["total_s"], "s",
+            goal=f"≤ {limit:g}", holds=whole["total_s"] <= limit,
+        ),
+        Figure(
+            f"whole pipeline, {number} rows: memory", whole["peak_mb"], "MiB",
+            goal=f"≤ {memory}", holds=whole["peak_mb"] <= memory,
+        ),
+        Figure(
+            f"seed's steps, {number} rows", number / ours["total_s"], "rows/s",
+            peer="row-by-row generator", peer_value=number / theirs["total_s"],
+            goal="≥ 2 times", holds=theirs["total_s"] >= 2 * ours["total_s"],
+        ),
+        Figure(
+            f"seed's steps, {number} rows: memory", ours["peak_mb"], "MiB",
+            peer="row-by-row generator", peer_value=theirs["peak_mb"],
+            goal="≤ a fifth", holds=ours["peak_mb"] <= theirs["peak_mb"] / 5,
+        ),
+    ]  # fmt: skip
+
+
+def main() -> None:
+    """Measure, print and file."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--rows", type=int, nargs="*", default=list(SIZES))
+    parser.add_argument("--texts", type=int, default=PEER_TEXTS)
+    parser.add_argument("--quick", action="store_true")
+    parser.add_argument("--out", type=Path)
+    parser.add_argument("--part", nargs=2, help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.part:
+        part, path = options.part[0], Path(options.part[1])
+        if part == "pipeline":
+            run_pipeline(path)
+        else:
+            run_seed_steps(path, ours=part == "ours")
+        return
+    sizes = [3_000] if options.quick else options.rows
+    texts = 1_000 if options.quick else options.texts
+    figures = compare_deduplicators(texts)
+    with tempfile.TemporaryDirectory() as folder:
+        for size in sizes:
+            figures += pipeline_figures(size, Path(folder))
+    table = Table("what", "value", "unit", "peer", "its value", "goal", "holds")
+    for figure in figures:
+        peer = "" if figure.peer_value is None else f"{figure.peer_value:,.3f}"
+        table.add_row(
+            figure.name, f"{figure.value:,.3f}", figure.unit, figure.peer or "", peer,
+            figure.goal or "", {None: "", True: "yes", False: "no"}[figure.holds],
+        )  # fmt: skip
+    Console().print(table)
+    written = write_results(
+        "curation", figures, sizes={"rows": sizes, "texts": texts}, out=options.out
+    )
+    Console().print(f"written: {written}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,1 @@
+"""Personal data: found by patterns with their checks, replaced by placeholders."""

@@ -1,0 +1,161 @@
+"""Replaces personal data by numbered placeholders, the same one for the same value in a sample.
+
+The first pass is one vectorised search over the whole frame for what any kind of personal data
+must contain (an @, a run of digits, the beginning of a token …). Only rows that have it are
+looked at by the patterns and their checks, and by the libraries. What a placeholder stood for
+is kept nowhere. Names of persons follow no pattern: a model that finds them can be plugged in
+(`curation.pii.name_finder`).
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections import Counter
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import polars as pl
+
+from flows.curation.frames import Outcome
+from flows.curation.pii import patterns, second_pass
+from flows.curation.pii.patterns import Span
+from registry.settings_curation import PiiSettings
+
+TEXTS = ("input_text", "messages", "target")
+"""What a sample is made of."""
+NameFinder = Callable[[Sequence[str]], Sequence[Sequence[tuple[int, int, str]]]]
+
+_TRIGGERS = (
+    "[@＠]"  # noqa: RUF001
+    r"|\d(?:[ ().\x{2f}\x{2010}-\x{2015}-]{0,3}\d){6}"
+    r"|\d{1,3}\.\d{1,3}\.\d{1,3}\.\d"
+    r"|[0-9A-Fa-f]{0,4}:[0-9A-Fa-f]{0,4}:[0-9A-Fa-f]*\d|::"
+    r"|-----BEGIN|AKIA|ASIA|gh[pousr]_|github_pat|glpat-|xox[a-z]-|[spr]k[-_]|AIza|ya29|hf_|npm_"
+    r"|SG\.|eyJ|(?i:bearer |api[_ -]?key|secret|access[_ -]|auth[_ -]?token|password|passwd|pwd)"
+    r"|(?i:[?&](?:token|auth|sig))"
+    r"|كلمة (?:المرور|السر)"
+    r"|[A-Za-z]\s?\d\s?\d\s?\d|\d{6}[-+A]\d{3}"
+)
+
+
+def scrub(
+    settings: PiiSettings, *, name_finder: NameFinder | None = None
+) -> Callable[[pl.DataFrame], Outcome]:
+    """The step: `notes` counts the rows with each kind of personal data."""
+
+    def step(frame: pl.DataFrame) -> Outcome:
+        if not settings.enabled or frame.is_empty():
+            return Outcome(frame)
+        suspicious = frame.select(_suspicious()).to_series()
+        if name_finder is not None:
+            suspicious = pl.repeat(True, frame.height, eager=True)
+        places = suspicious.arg_true()
+        if places.is_empty():
+            return Outcome(frame)
+        rows = frame.select(TEXTS)[places]
+        names = _names(rows, name_finder)
+        scrubbed, notes = [], Counter[str]()
+        for number, row in enumerate(rows.iter_rows()):
+            scrubber = Scrubber(settings, names[number] if names else ())
+            scrubbed.append(
+                tuple(_in_column(scrubber, *pair) for pair in zip(TEXTS, row, strict=True))
+            )
+            notes.update(f"{kind} replaced" for kind in scrubber.kinds)
+        changed = pl.DataFrame(
+            [list(column) for column in zip(*scrubbed, strict=True)],
+            schema=dict.fromkeys(TEXTS, pl.String),
+        )
+        return Outcome(
+            frame.with_columns(
+                frame[name].scatter(places, changed[name]).alias(name) for name in TEXTS
+            ),
+            dict(sorted(notes.items())),
+        )
+
+    return step
+
+
+class Scrubber:
+    """Replaces the personal data in the texts of one sample."""
+
+    def __init__(self, settings: PiiSettings, names: Sequence[tuple[str, str]] = ()) -> None:
+        """`names`: (text, kind) found by a model."""
+        self._settings = settings
+        self._names = names
+        self._placeholders: dict[tuple[str, str], str] = {}
+        self._numbers: Counter[str] = Counter()
+
+    @property
+    def kinds(self) -> list[str]:
+        """What was found so far."""
+        return sorted(self._numbers)
+
+    def text(self, text: str) -> str:
+        """`text` with placeholders."""
+        plain = patterns.plain(text)
+        spans = list(patterns.find(plain))
+        if self._settings.second_pass:
+            spans += second_pass.find(plain, self._settings, spans)
+        for name, kind in self._names:
+            spans += [
+                Span(*match.span(), kind)
+                for match in re.finditer(re.escape(name), text)
+                if not patterns.overlaps(spans, *match.span())
+            ]
+        pieces, end = [], 0
+        for span in sorted(spans):
+            value = plain[span.start : span.end]
+            pieces += [text[end : span.start], self._placeholder(span.kind, value)]
+            end = span.end
+        return "".join([*pieces, text[end:]]) if spans else text
+
+    def json_text(self, text: str) -> str:
+        """JSON with placeholders in its strings."""
+        found = json.loads(text)
+        replaced = self._in_value(found)
+        return (
+            text if replaced == found else json.dumps(replaced, ensure_ascii=False, sort_keys=True)
+        )
+
+    def _in_value(self, value: Any) -> Any:
+        if isinstance(value, str):
+            return self.text(value)
+        if isinstance(value, list):
+            return [self._in_value(item) for item in value]
+        if isinstance(value, dict):
+            return {key: self._in_value(item) for key, item in value.items()}
+        return value
+
+    def _placeholder(self, kind: str, value: str) -> str:
+        # The same number written in groups or without them is the same number.
+        key = (
+            kind,
+            "".join(letter for letter in value.lower() if letter.isalnum() or letter in "@."),
+        )
+        if key not in self._placeholders:
+            self._numbers[kind] += 1
+            self._placeholders[key] = f"<{kind}_{self._numbers[kind]}>"
+        return self._placeholders[key]
+
+
+def _in_column(scrubber: Scrubber, name: str, value: str | None) -> str | None:
+    if not value:
+        return value
+    return scrubber.json_text(value) if name == "messages" else scrubber.text(value)
+
+
+def _suspicious() -> pl.Expr:
+    return pl.any_horizontal(
+        pl.col(name).str.contains(_TRIGGERS).fill_null(False) for name in TEXTS
+    )
+
+
+def _names(rows: pl.DataFrame, finder: NameFinder | None) -> list[list[tuple[str, str]]]:
+    if finder is None:
+        return []
+    texts = ["\n".join(value for value in row if value) for row in rows.iter_rows()]
+    return [
+        [(text[start:end], kind) for start, end, kind in found]
+        for text, found in zip(texts, finder(texts), strict=True)
+    ]

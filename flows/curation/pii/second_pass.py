@@ -1,0 +1,145 @@
+"""The second look, by libraries: phone numbers of all countries, national ids with their checks.
+
+It is some hundred times slower than the patterns, and sees only what still looks suspicious.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from functools import lru_cache
+from typing import TYPE_CHECKING, Any
+
+from flows.curation.pii.patterns import Span, overlaps
+from registry.settings_curation import PiiSettings
+
+if TYPE_CHECKING:
+    from presidio_analyzer import EntityRecognizer
+
+MIN_SCORE = 0.5
+"""What presidio says of a match that passed its check, or of a pattern in its context."""
+RECOGNIZERS = (
+    "AuTfnRecognizer",
+    "DeTaxIdRecognizer",
+    "EsNieRecognizer",
+    "EsNifRecognizer",
+    "FiPersonalIdentityCodeRecognizer",
+    "InAadhaarRecognizer",
+    "InPanRecognizer",
+    "ItFiscalCodeRecognizer",
+    "KrRrnRecognizer",
+    "NhsRecognizer",
+    "PlPeselRecognizer",
+    "SePersonnummerRecognizer",
+    "SgFinRecognizer",
+    "TrNationalIdRecognizer",
+    "UkNinoRecognizer",
+    "UsSsnRecognizer",
+)
+_PHONE_LIKE = re.compile(r"(?<![\w.])(?:\+|00)?\(?\d(?:[ ()./\u2010-\u2015-]{0,3}\d){6,14}(?!\w)")
+_FORMATTED_ID = re.compile(
+    r"\b(?:\d{3}[- ]\d{2}[- ]\d{4}|[A-Z]{2} ?\d{2} ?\d{2} ?\d{2} ?[A-Z]|[XYZ]?\d{7,8}-?[A-Z]"
+    r"|[A-Z]{5}\d{4}[A-Z]|[A-Z]{6}\d{2}[A-Z]\d{2}[A-Z]\d{3}[A-Z]|[STFGM]\d{7}[A-Z]"
+    r"|\d{6}[-+A]\d{3}[0-9A-Y]|\d{6}-\d{4}|\d{6}-\d{7})\b"
+)
+_PHONE_CONTEXT = re.compile(
+    r"\b(?:call|phone|telephone|mobile|whats ?app|tel|cell|fax|sms|text me|reach|contact|dial)\b"
+    r"|هاتف|جوال|موبايل|واتس|اتصل|رقمي|تليفون|تلفون",
+    re.IGNORECASE,
+)
+_ID_CONTEXT = re.compile(
+    r"\bssn\b|social security|tax(?:payer)? (?:id|number)|\bid\b|identity|identification|national"
+    r"|passport|insurance|\bnhs\b|aadhaar|pesel|\bdni\b|\bnie\b|\bnif\b|steuer|\bni number"
+    r"|personnummer|هوية|الهوية",
+    re.IGNORECASE,
+)
+_CONTEXT_CHARS = 48
+_MIN_PHONE_CHARS = 6
+_LAST_GROUP = re.compile(r"[ ()./\u2010-\u2015-]+\d+$")
+_DATE = re.compile(r"(?:19|20)\d\d[-./]\d{1,2}[-./]\d{1,2}\b")
+_GROUPS = re.compile(r"\d[ ()-]+\d")
+_LONG_NUMBER = re.compile(r"\d(?:[ -]?\d){7}")
+
+
+def find(text: str, settings: PiiSettings, taken: Sequence[Span]) -> list[Span]:
+    """Phone numbers and national ids in `text` (`plain`) outside of what is taken."""
+    spans = list(taken)
+    for found in (*_ids(text), *_phones(text, settings.phone_regions)):
+        if not overlaps(spans, found.start, found.end):
+            spans.append(found)
+    return spans[len(taken) :]
+
+
+def _phones(text: str, regions: Sequence[str]) -> list[Span]:
+    found = []
+    for match in _PHONE_LIKE.finditer(text):
+        number = match.group()
+        if number.startswith(("+", "00")):
+            length = _valid_length(number, (None,))
+        elif _is_meant(text, match.start(), number):
+            length = _valid_length(number, regions)
+        else:
+            continue
+        if length:
+            found.append(Span(match.start(), match.start() + length, "PHONE"))
+    return found
+
+
+def _valid_length(number: str, regions: Sequence[str | None]) -> int:
+    """How much of the beginning of `number`, group by group from its end, is a phone number."""
+    import phonenumbers
+
+    while len(number) > _MIN_PHONE_CHARS:
+        for region in regions:
+            shown = f"+{number[2:]}" if number.startswith("00") and region is None else number
+            try:
+                found = phonenumbers.parse(shown, region)
+                # Numbering plans change: who writes a country's code means a phone number.
+                is_one = region is None and phonenumbers.is_possible_number(found)
+                if is_one or phonenumbers.is_valid_number(found):
+                    return len(number)
+            except phonenumbers.NumberParseException:
+                continue
+        shorter = _LAST_GROUP.sub("", number)
+        if shorter == number:
+            break
+        number = shorter
+    return 0
+
+
+def _is_meant(text: str, start: int, number: str) -> bool:
+    """Whether a national number is one: written in groups, or named as a phone number."""
+    if _DATE.match(number) is not None:
+        return False
+    if number[0] in "0(" and _GROUPS.search(number) is not None:
+        return True
+    return _PHONE_CONTEXT.search(text[max(0, start - _CONTEXT_CHARS) : start]) is not None
+
+
+def _ids(text: str) -> list[Span]:
+    if _FORMATTED_ID.search(text) is None and (
+        _LONG_NUMBER.search(text) is None or _ID_CONTEXT.search(text) is None
+    ):
+        return []
+    found = []
+    for recognizer in _recognizers():
+        for result in _results(recognizer, text):
+            before = text[max(0, result.start - _CONTEXT_CHARS) : result.start]
+            named = _ID_CONTEXT.search(before) is not None
+            if result.score >= MIN_SCORE and (
+                named or not text[result.start : result.end].isdigit()
+            ):
+                found.append(Span(result.start, result.end, "ID"))
+    return found
+
+
+def _results(recognizer: Any, text: str) -> list[Any]:
+    """A pattern recognizer asks nothing of a language model, so that it is given none."""
+    return recognizer.analyze(text, recognizer.supported_entities, None) or []
+
+
+@lru_cache(maxsize=1)
+def _recognizers() -> tuple[EntityRecognizer, ...]:
+    from presidio_analyzer import predefined_recognizers
+
+    return tuple(getattr(predefined_recognizers, name)() for name in RECOGNIZERS)

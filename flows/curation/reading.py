@@ -1,0 +1,143 @@
+"""Reads interactions into frames: batch after batch in the order of feedback, bounded in memory."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from typing import Any
+
+import polars as pl
+from sqlalchemy import String, and_, or_, select, type_coerce
+from sqlmodel import Session, col
+
+from flows.curation.frames import SCHEMA
+from registry import texts
+from registry.crypto import Keyring
+from registry.models import UserInteraction
+from registry.privacy import may_be_learned
+
+SEALABLE = [name for name in texts.COLUMNS["user_interactions"] if name in SCHEMA]
+Place = tuple[datetime, str]
+"""Moment of feedback and id of the last row that was read."""
+
+
+def read_batch(
+    session: Session,
+    keyring: Keyring,
+    *,
+    workload: str,
+    since: datetime | None,
+    after: Place | None,
+    limit: int,
+) -> pl.DataFrame:
+    """At most `limit` rated interactions in the order of feedback, with the columns of `SCHEMA`.
+
+    Those with feedback later than `since`, and those that follow `after`. Answers that failed
+    or that nobody saw are left out, and everything of people who opted out. Text that is not
+    valid Unicode comes with U+FFFD in the place of what could not be read.
+    """
+    table = UserInteraction
+    feedback_at, row_id = col(table.feedback_at), col(table.id)
+    query = (
+        # As the driver gives them: converting a value at a time costs more than reading.
+        select(*(type_coerce(getattr(table, name), String) for name in SCHEMA))
+        .where(
+            col(table.workload) == workload,
+            feedback_at.is_not(None),
+            col(table.role) != "shadow",
+            col(table.error).is_(None),
+            may_be_learned(),
+        )
+        .order_by(feedback_at, row_id)
+        .limit(limit)
+    )
+    if since is not None:
+        query = query.where(feedback_at > since)
+    if after is not None:
+        later = and_(feedback_at == after[0], row_id > after[1])
+        query = query.where(feedback_at >= after[0], or_(feedback_at > after[0], later))
+    with _lenient(session):
+        rows = session.connection().execute(query).all()
+    return _opened(_frame(rows), keyring)
+
+
+def last_place(frame: pl.DataFrame) -> Place:
+    """Where the next batch goes on."""
+    row = frame.row(-1, named=True)
+    return row["feedback_at"], row["id"]
+
+
+@contextmanager
+def _lenient(session: Session) -> Iterator[None]:
+    """SQLite holds whatever bytes were written: what is no UTF-8 must not stop the others."""
+    driver: Any = session.connection().connection.driver_connection
+    if session.connection().dialect.name != "sqlite":
+        yield
+        return
+    before = driver.text_factory
+    driver.text_factory = lambda raw: raw.decode("utf-8", "replace")
+    try:
+        yield
+    finally:
+        driver.text_factory = before
+
+
+def _opened(frame: pl.DataFrame, keyring: Keyring) -> pl.DataFrame:
+    """With the texts that lie sealed in the database as people wrote them."""
+    is_sealed = pl.any_horizontal(
+        pl.col(name).str.contains(f'^"?{texts.MARK}') for name in SEALABLE
+    ).fill_null(False)
+    if not frame.select(is_sealed.any()).item():
+        return frame
+    rows = [_unsealed(row, keyring) for row in frame.iter_rows(named=True)]
+    return pl.DataFrame(rows, schema=frame.schema)
+
+
+def _unsealed(row: dict[str, Any], keyring: Keyring) -> dict[str, Any]:
+    if row["messages"] is not None:
+        row["messages"] = json.loads(row["messages"])
+    opened = texts.unseal_row("user_interactions", row, keyring)
+    return {**opened, "messages": _json_text(opened["messages"])}
+
+
+def _frame(rows: Sequence[Any]) -> pl.DataFrame:
+    columns = zip(*rows, strict=True) if rows else ((),) * len(SCHEMA)
+    return pl.DataFrame(
+        [
+            _series(name, dtype, list(values))
+            for (name, dtype), values in zip(SCHEMA.items(), columns, strict=True)
+        ]
+    )
+
+
+def _series(name: str, dtype: Any, values: list[Any]) -> pl.Series:
+    if name == "feedback_at":
+        return pl.Series(name, [_moment(value) for value in values], dtype=dtype)
+    if name == "messages":
+        values = [_json_text(value) for value in values]
+    try:
+        return pl.Series(name, values, dtype=dtype)
+    except UnicodeEncodeError:
+        return pl.Series(name, [_storable(value) for value in values], dtype=dtype)
+
+
+def _moment(value: Any) -> datetime:
+    found = datetime.fromisoformat(value) if isinstance(value, str) else value
+    return found.replace(tzinfo=UTC) if found.tzinfo is None else found.astimezone(UTC)
+
+
+def _json_text(value: Any) -> str | None:
+    """JSON with its characters as they are, so that patterns find them; unreadable: "[]"."""
+    if value is None:
+        return None
+    try:
+        found = json.loads(value) if isinstance(value, str) else value
+    except ValueError:
+        return "[]"
+    return json.dumps(found, ensure_ascii=False, sort_keys=True).encode("utf-8", "replace").decode()
+
+
+def _storable(value: Any) -> Any:
+    return value.encode("utf-8", "replace").decode() if isinstance(value, str) else value
