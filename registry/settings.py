@@ -16,6 +16,7 @@ from pydantic import Field, ValidationError, model_validator
 from registry.errors import SettingsError
 from registry.settings_access import AuthSettings, LimitSettings
 from registry.settings_legacy import from_config_json
+from registry.settings_signals import SignalSettings
 from registry.settings_types import Count, Part, Port, Positive, Share
 
 PREFIX = "KALIMTAK_"
@@ -205,6 +206,7 @@ class Settings(Part):
     auth: AuthSettings = AuthSettings()
     training: TrainingSettings = TrainingSettings()
     curation: CurationSettings = CurationSettings()
+    signals: SignalSettings = SignalSettings()
     triggers: TriggerSettings = TriggerSettings()
     experiment: ExperimentSettings = ExperimentSettings()
     gate: GateSettings = GateSettings()

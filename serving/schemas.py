@@ -83,7 +83,8 @@ class Body(BaseModel):
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
 
 
-def _limit_text(value: str | None, info: ValidationInfo) -> str | None:
+def limit_text(value: str | None, info: ValidationInfo) -> str | None:
+    """Validates the length of a text."""
     limit = info.context.max_text_chars if isinstance(info.context, Limits) else None
     if limit is not None and value is not None and len(value) > limit:
         raise ValueError(f"has {len(value)} characters, at most {limit} are taken")
@@ -132,7 +133,7 @@ class GenerateRequest(Body):
     top_p: Annotated[float, Field(gt=0, le=1)] | None = None
     seed: Annotated[Integer, Field(ge=0, le=MAX_SEED)] | None = None
 
-    _text_fits = field_validator("text")(_limit_text)
+    _text_fits = field_validator("text")(limit_text)
     _max_tokens_fit = field_validator("max_tokens")(limit_tokens)
 
 
@@ -191,7 +192,7 @@ class FeedbackRequest(Body):
     ) = None
     corrected_output: Text | None = None
 
-    _text_fits = field_validator("feedback_text", "corrected_output")(_limit_text)
+    _text_fits = field_validator("feedback_text", "corrected_output")(limit_text)
 
     @model_validator(mode="after")
     def _says_something(self) -> "FeedbackRequest":

@@ -17,7 +17,7 @@ from sqlmodel import Session, col
 from sqlmodel import select as select_rows
 
 from flows.curation import steps
-from registry import prompts
+from registry import prompts, review
 from registry.clock import Clock, NewId
 from registry.db import Database
 from registry.interactions import insert_ignoring_duplicates
@@ -62,7 +62,10 @@ def curate(
             )
         )
         outcome = _process(
-            _read(session, workload=workload, since=since), known=known, settings=settings
+            _read(session, workload=workload, since=since),
+            known=known,
+            held=review.held_back(session, workload=workload),
+            settings=settings,
         )
     until = max(filter(None, (outcome.until, since)), default=clock())
     num_withdrawn = 0
@@ -155,9 +158,11 @@ def _process(
     frames: Iterator[tuple[pl.DataFrame, datetime]],
     *,
     known: set[str],
+    held: set[str],
     settings: CurationSettings,
 ) -> _Outcome:
     row_steps = (
+        ("not held back for review", steps.drop_held(held)),
         ("with something to learn", steps.with_target),
         ("of enough quality", steps.filter_quality(settings)),
         ("liked or corrected", steps.filter_feedback(settings)),

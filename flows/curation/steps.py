@@ -120,6 +120,15 @@ def drop_known(known: set[str]) -> Step:
     return step
 
 
+def drop_held(held: set[str]) -> Step:
+    """Drop the interactions that wait for a reviewer, or that one has rejected."""
+
+    def step(frame: pl.DataFrame) -> pl.DataFrame:
+        return frame.filter(~pl.col("id").is_in(list(held)))
+
+    return step
+
+
 def with_split(settings: CurationSettings) -> Step:
     """Add `split`. It hangs on the cluster's id alone: equal requests stay on one side for ever."""
 

@@ -19,6 +19,8 @@ from registry.models.operation import (
     ProductionPeriod,
     ReplicaStatus,
 )
+from registry.models.review import ReviewItem
+from registry.models.scoring import QualityScorer
 from registry.models.serving import IdempotencyKey
 from registry.models.usage import (
     ClientMetadata,
@@ -43,8 +45,10 @@ __all__ = [
     "IdempotencyKey",
     "ModelVersion",
     "ProductionPeriod",
+    "QualityScorer",
     "ReplicaStatus",
     "RetrainRun",
+    "ReviewItem",
     "TrainingData",
     "TriggerCheck",
     "User",

@@ -4,6 +4,7 @@ from datetime import datetime
 from typing import Any
 
 from sqlalchemy import CheckConstraint, Index
+from sqlalchemy import text as sql_text
 from sqlmodel import Field, SQLModel
 
 from registry.models.columns import (
@@ -93,7 +94,11 @@ class UserInteraction(SQLModel, table=True):
 
 
 class FeedbackEvent(SQLModel, table=True):
-    """One piece of feedback as it came in; `user_interactions` shows the latest."""
+    """One piece of feedback as it came in; `user_interactions` shows the latest.
+
+    `rater_id` is the pseudonym of whoever gave it; null: whoever asked. `is_review` tells that
+    it is a reviewer's.
+    """
 
     __tablename__ = "feedback_events"
 
@@ -103,6 +108,8 @@ class FeedbackEvent(SQLModel, table=True):
     thumb: int | None = Field(default=None)
     text: str | None = text_column(nullable=True)
     corrected_output: str | None = text_column(nullable=True)
+    rater_id: str | None = Field(default=None)
+    is_review: bool = Field(default=False, sa_column_kwargs={"server_default": sql_text("false")})
     created_at: datetime = moment()
 
 

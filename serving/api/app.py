@@ -21,6 +21,7 @@ from serving.api import (
     interactions,
     metrics,
     models,
+    review,
 )
 from serving.api.caps import RequestCaps
 from serving.api.service import Service
@@ -36,6 +37,7 @@ LIMITED = (
     admin_views,
     admin_acts,
     admin_runs,
+    review,
 )
 """Modules whose routes count towards the caller's rate."""
 

@@ -107,6 +107,7 @@ def test_good_answers_become_samples_and_the_report_counts_every_row(world: Worl
     report = world.curate()
     assert report.counts == {
         "with feedback": 3,
+        "not held back for review": 3,
         "with something to learn": 3,
         "of enough quality": 3,
         "liked or corrected": 2,
