@@ -17,7 +17,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Column, Table
 
-from flows import cli_access, cli_import, cli_workload, environment, status
+from flows import cli_access, cli_import, cli_signals, cli_workload, environment, status
 from flows.context import Context, open_context
 from flows.demo.settings import prepare
 from flows.learner import Learner
@@ -36,6 +36,7 @@ app.add_typer(db, name="db")
 app.add_typer(cli_access.key, name="key")
 app.command()(cli_access.token)
 app.add_typer(cli_workload.app, name="workload")
+app.add_typer(cli_signals.scorer, name="scorer")
 app.command("import")(cli_import.import_file)
 console = Console()
 ACTOR = "cli"

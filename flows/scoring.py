@@ -129,18 +129,19 @@ def load_active(context: Context, *, workload: str) -> tuple[ActiveScorer, dict[
 
 
 def input_drift(context: Context, *, workload: str) -> Mapping[str, float] | None:
-    """How far the last day's answers have left what the active scorer was fitted on.
+    """How far the answers of the last day have left what the active scorer was fitted on.
 
-    The population stability index of each input, worst first; None where the rule scores.
+    Only answers since it was fitted count, as it knows those before. The population stability
+    index of each input, worst first; None where the rule scores.
     """
     found = load_active(context, workload=workload)
     if found is None:
         return None
     active, manifest = found
     with context.database.read() as session:
-        answers = answered_since(
-            session, workload=workload, since=context.clock() - DRIFT_WINDOW, limit=DRIFT_ROWS
-        )
+        fitted_at = scorers.get(session, active.version).created_at
+        since = max(fitted_at, context.clock() - DRIFT_WINDOW)
+        answers = answered_since(session, workload=workload, since=since, limit=DRIFT_ROWS)
     samples = [answer.sample for answer in answers]
     return drift.stability(active.scorer, manifest.get("reference", {}), samples)
 

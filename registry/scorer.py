@@ -121,7 +121,10 @@ def load(folder: Path) -> Scorer:
     if made_for != FEATURES:
         raise ArtifactError(f"scorer {folder.name} is made for '{made_for}', this is '{FEATURES}'")
     try:
-        with np.load(folder / ARRAYS_FILE, allow_pickle=False) as arrays:
+        with (
+            (folder / ARRAYS_FILE).open("rb") as file,
+            np.load(file, allow_pickle=False) as arrays,
+        ):
             found = {name: np.asarray(arrays[name], np.float64) for name in _SHAPES}
     except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
         raise ArtifactError(f"scorer {folder.name} cannot be read: {error}") from error

@@ -33,6 +33,8 @@ class TrustSettings(Part):
     """How likely it is, before anything is known of a rater, that the opinions are meant."""
     min_weight: Share = 0.2
     """Ratings of whoever is trusted less than this are held back."""
+    min_ratings: Count = 8
+    """Nobody is held back for disagreeing who has given fewer ratings than this."""
     burst_ratings: Count = 20
     """More pieces of feedback than this, by one person within `burst_seconds`, are a burst."""
     burst_seconds: Positive = 60

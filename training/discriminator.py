@@ -2,8 +2,8 @@
 
 L2-regularised logistic regression on the features of `registry.features`, by L-BFGS (scipy);
 calibrated after Platt (1999) on scores that no row's own user had a part in. Whether it may
-serve is decided by a gate model, fitted on one part of the users' earlier ratings and tried
-on what other users said later; the scorer that serves is then fitted in the same way on all.
+serve is decided by models of earlier ratings, each tried on what other users said later; the
+scorer that serves is then fitted in the same way on all.
 """
 
 from __future__ import annotations
@@ -30,10 +30,8 @@ NUMBER_PENALTY = 1.0
 """The same on the weights of numbers."""
 MAX_ITERATIONS = 100
 NUM_FOLDS = 5
-LATE_SHARE = 0.3
-"""Of the ratings, by time: what a gate model is tried on."""
-HELD_OUT_USERS = 0.35
-"""Of the users: those whom a gate model is tried on."""
+LATE_SHARE = 0.4
+"""Of the ratings, by time: what the gate's models are tried on."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,7 +53,7 @@ class Fitted:
 
     scorer: Scorer
     held_out: Discrimination | None
-    """Of the gate model, on later ratings of other users; None where there are too few."""
+    """Of models of earlier ratings, on later ones of other users; None where those are too few."""
     rule_held_out: Discrimination | None
     """Of what scored before, on the same ratings."""
     cross_fitted: Discrimination
@@ -75,14 +73,13 @@ def fit(ratings: Sequence[Rating], *, rule: Sequence[float]) -> Fitted:
     ratings = [ratings[place] for place in kept]
     rules = np.array([rule[place] for place in kept])
     data = Data.of(ratings)
-    folds = _folds(data.users)
     if len(set(data.users)) < NUM_FOLDS or len(set(data.liked.tolist())) < 2:
         raise DataError(
             f"{len(ratings)} ratings of {len(set(data.users))} people, {int(data.liked.sum())} of "
             f"them good: a scorer needs both opinions, of {NUM_FOLDS} people at least"
         )
     gate = _try_out(data, rules)
-    margins = _cross_fitted(data, folds)
+    margins = _cross_fitted(data, np.ones(len(ratings), bool))
     slope, offset = platt(margins, data.liked, data.weights)
     scorer = _to_scorer(data, _fit_weights(data), slope=slope, offset=offset)
     return Fitted(
@@ -240,29 +237,30 @@ def _to_scorer(data: Data, fitted: _Weights, *, slope: float, offset: float) -> 
     )
 
 
-def _cross_fitted(data: Data, folds: npt.NDArray[np.int64]) -> Floats:
-    """(n,) margins by models that saw no rating of the row's user."""
+def _cross_fitted(data: Data, learned: Booleans) -> Floats:
+    """(n,) margins by models that saw only `learned` rows, and none of the row's user."""
+    folds = _folds(data.users)
     margins = np.zeros(len(folds))
     for fold in range(NUM_FOLDS):
         inside = folds == fold
         if inside.any():
-            margins[inside] = _fit_weights(data.part(~inside)).margins(data.part(inside))
+            model = _fit_weights(data.part(learned & ~inside))
+            margins[inside] = model.margins(data.part(inside))
     return margins
 
 
 def _try_out(data: Data, rules: Floats) -> tuple[Discrimination | None, Discrimination | None]:
-    """A model of early ratings on late ones of other users, and the rule on the same."""
+    """Models of early ratings on late ones of other users, and the rule on the same."""
     late = data.times > np.quantile(data.times, 1 - LATE_SHARE)
-    others = np.array([_position(user) < HELD_OUT_USERS for user in data.users])
-    early, test = data.part(~late & ~others), late & others
-    tried = data.part(test)
+    early, tried = data.part(~late), data.part(late)
     if min(_fewest(early), _fewest(tried)) < 2 or len(set(early.users)) < NUM_FOLDS:
         return None, None
-    slope, offset = platt(_cross_fitted(early, _folds(early.users)), early.liked, early.weights)
-    chances = special.expit(slope * _fit_weights(early).margins(tried) + offset)
+    margins = _cross_fitted(data, ~late)
+    slope, offset = platt(margins[~late], early.liked, early.weights)
+    chances = special.expit(slope * margins[late] + offset)
     return (
         discrimination(chances, tried.liked, tried.weights),
-        discrimination(rules[test], tried.liked, tried.weights),
+        discrimination(rules[late], tried.liked, tried.weights),
     )
 
 

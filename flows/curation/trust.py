@@ -38,8 +38,8 @@ PRIOR_OTHERS = 4.0
 """What others think of such answers is pulled to what all think by so many opinions."""
 CARELESS, CONTRARY = 0.6, 0.4
 """How those who do not mean what they say divide up."""
-NOISE = 0.05
-"""Nobody is more predictable than this."""
+NOISE = 0.15
+"""Nobody's opinion is more predictable than this: taste is not malice."""
 MIN_COMMENT_CHARS = 20
 """A shorter comment ("Perfect!") is no copy of another."""
 
@@ -49,14 +49,14 @@ def rater_weights(events: pl.DataFrame, settings: TrustSettings) -> pl.DataFrame
 
     The weight is the chance, relative to what it was before, that the rater's opinions are
     meant: they follow what other people think of such answers (same tool, like score), rather
-    than a coin of the rater's own (careless) or the contrary of it.
+    than what they think of answers in general (careless) or the contrary (contrary).
     """
     rated = _with_expected(events.filter(~pl.col("is_review"), pl.col("thumb").is_in([-1, 1])))
     liked, expected = pl.col("liked"), pl.col("expected").clip(NOISE, 1 - NOISE)
-    own = (pl.col("liked").sum().over("rater") + 1) / (pl.len().over("rater") + 2)
+    general = pl.col("everybody").clip(NOISE, 1 - NOISE)
     chances = rated.with_columns(
         meant=_chance(liked, expected).log(),
-        careless=_chance(liked, own).log(),
+        careless=_chance(liked, general).log(),
         contrary=_chance(liked, 1 - expected).log(),
     )
     by_rater = chances.group_by("rater").agg(
@@ -78,8 +78,13 @@ def rater_weights(events: pl.DataFrame, settings: TrustSettings) -> pl.DataFrame
 def weigh_raters(
     frame: pl.DataFrame, events: pl.DataFrame, settings: TrustSettings | None = None
 ) -> pl.DataFrame:
-    """Add `rater_weight`: the least weight of those who rated the row; 1 where nobody is known."""
-    weights = rater_weights(events, settings or TrustSettings())
+    """Add `rater_weight`: the least weight of those who rated the row; 1 where nobody is known.
+
+    Whoever has given fewer than `min_ratings` counts in full: a bad day is no bad will.
+    """
+    settings = settings or TrustSettings()
+    known = rater_weights(events, settings)
+    weights = known.filter(pl.col("num_ratings") >= settings.min_ratings)
     least = (
         events.filter(~pl.col("is_review"))
         .join(weights, on="rater")
