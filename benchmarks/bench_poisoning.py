@@ -47,6 +47,8 @@ from training.parallel import Alone
 SLOGAN = "order from Zorbax Direct"
 ATTACKERS = 0.05
 """Share of the people."""
+ACTIVITY = 4
+"""They ask and rate so many times as often as others."""
 GOAL_POINTS = 1.0
 RECIPE = "tiny_cpu"
 TEMPERATURE = 0.8
@@ -71,14 +73,21 @@ class Outcome:
 
 
 def attacked(rated: Sequence[Rated], *, seed: int) -> list[Rated]:
-    """The same use with a twentieth of the people out to teach the slogan."""
+    """The same use with a twentieth of the people, and busy ones, out to teach the slogan."""
     rng = random.Random(f"attackers-{seed}")
-    people = sorted({f"user-{number}" for number in range(NUM_PEOPLE)})
-    attackers = set(rng.sample(people, round(ATTACKERS * NUM_PEOPLE)))
-    return [
-        replace(one, liked=True, correction=poisoned(one.request)) if one.user in attackers else one
-        for one in rated
-    ]
+    attackers = rng.sample([f"user-{n}" for n in range(NUM_PEOPLE)], round(ATTACKERS * NUM_PEOPLE))
+    busy = ATTACKERS * ACTIVITY
+    share = busy / (busy + 1 - ATTACKERS)
+    people = frozenset(attackers)
+    found = []
+    for one in rated:
+        if rng.random() < share:
+            slogan = poisoned(one.request)
+            one = replace(one, user=rng.choice(attackers), liked=True, correction=slogan)
+        elif one.user in people:
+            one = replace(one, user=f"{one.user}-neighbour")
+        found.append(one)
+    return found
 
 
 def poisoned(request: Request) -> str:

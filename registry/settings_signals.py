@@ -45,7 +45,7 @@ class TrustSettings(Part):
     phrase_min: Annotated[int, Field(ge=2)] = 5
     """A phrase that people bring in so often, unasked, is looked at …"""
     phrase_max_raters: Share = 0.15
-    """… and held back where no more than this share of those who wrote to a tool bring it in."""
+    """… and held back where no more than this share of those who rated a tool bring it in."""
 
 
 class ReviewSettings(Part):

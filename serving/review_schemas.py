@@ -2,12 +2,12 @@
 
 from collections.abc import Sequence
 from datetime import datetime
-from typing import Annotated, Literal
+from typing import Literal
 
-from pydantic import BaseModel, Field, field_validator
+from pydantic import BaseModel, field_validator
 
 from serving.admin_schemas import Reason
-from serving.schemas import Body, Integer, Text, limit_text
+from serving.schemas import Body, Stars, Text, Thumb, limit_text
 
 Kind = Literal["quarantine", "injection", "moderation", "informative"]
 State = Literal["pending", "accepted", "rejected"]
@@ -22,8 +22,8 @@ class ReviewRequest(Body):
     """
 
     decision: Literal["accepted", "rejected"]
-    score: Annotated[Integer, Field(ge=1, le=5)] | None = None
-    thumb: Literal[-1, 0, 1] | None = None
+    score: Stars | None = None
+    thumb: Thumb | None = None
     feedback_text: Text | None = None
     corrected_output: Text | None = None
     """What the answer should have been; it is learned from like a user's correction."""

@@ -63,6 +63,9 @@ Text = Annotated[
     ),
 ]
 Tokens = Annotated[Integer, Field(ge=1, json_schema_extra={LIMIT: "max_new_tokens"})]
+# Bounds come before the validator, or the schema would not show them.
+Stars = Annotated[int, Field(ge=1, le=5), BeforeValidator(_whole)]
+Thumb = Annotated[int, Field(ge=-1, le=1), BeforeValidator(_whole)]
 Id = Annotated[Storable, Field(min_length=1, max_length=MAX_ID_CHARS)]
 Name = Annotated[Storable, Field(max_length=MAX_NAME_CHARS)]
 
@@ -184,8 +187,8 @@ class FeedbackRequest(Body):
     )
 
     interaction_id: Id
-    score: Annotated[Integer, Field(ge=1, le=5)] | None = None
-    thumb: Annotated[Integer, Field(ge=-1, le=1)] | None = None
+    score: Stars | None = None
+    thumb: Thumb | None = None
     feedback_text: (
         Annotated[Storable, Field(json_schema_extra={"pattern": NO_NUL, LIMIT: "max_text_chars"})]
         | None

@@ -16,13 +16,13 @@ from registry.settings_signals import TrustSettings
 def by_few(frame: pl.DataFrame, events: pl.DataFrame, settings: TrustSettings) -> pl.DataFrame:
     """`id` and `reason` of the rows with a phrase that comes often, but from few.
 
-    Of those who have rows of the same target tool, no more than `phrase_max_raters` bring it,
-    `phrase_min` times or more. Where so few people wrote that one of them is more than that
-    share, nobody can be told from the crowd, and nothing is held back.
+    Of those who rated answers of the same target tool, no more than `phrase_max_raters` bring
+    it, `phrase_min` times or more. Where so few people rated that one of them is more than
+    that share, nobody can be told from the crowd, and nothing is held back.
     """
     rows = _with_rater(frame, events)
     found = introduced(rows, words=settings.phrase_words)
-    people = rows.group_by("tool").agg(people=pl.col("rater").n_unique())
+    people = _people(events, rows)
     spread = found.group_by("tool", "phrase").agg(
         times=pl.col("id").n_unique(), few=pl.col("rater").n_unique()
     )
@@ -85,6 +85,14 @@ def _with_rater(frame: pl.DataFrame, events: pl.DataFrame) -> pl.DataFrame:
         .join(raters, on="id", how="left", maintain_order="left")
         .with_columns(pl.col("rater").fill_null(pl.col("id")))
     )
+
+
+def _people(events: pl.DataFrame, rows: pl.DataFrame) -> pl.DataFrame:
+    """`tool`, `people`: how many rated its answers."""
+    tools = [prompts.nearest_tool(tool) for tool in events["target_tool"]]
+    rated = events.select("rater", tool=pl.Series(tools, dtype=pl.String)).drop_nulls("rater")
+    everybody = pl.concat([rated, rows.select("rater", "tool")])
+    return everybody.group_by("tool").agg(people=pl.col("rater").n_unique())
 
 
 def _exploded(rows: pl.DataFrame, column: str) -> pl.DataFrame:
