@@ -150,7 +150,7 @@ def figures_of(curves: dict[str, npt.NDArray[np.float64]], *, num_labels: int) -
         figures.append(Figure(f"accuracy at the end, {name}", float(curve[-1]), "share"))
         if name == "random":
             continue
-        needed = labels_needed(list(curve), target)
+        needed = labels_needed(curve.tolist(), target)
         share = needed / (num_labels - BATCH)
         figures.append(
             Figure(

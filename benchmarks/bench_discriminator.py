@@ -25,6 +25,7 @@ from training.discriminator import Fitted, Rating, fit
 
 NUM_TEST = 2_000
 ROUNDS = 3
+SIZES = (300, 1_000, 3_000, 10_000)
 
 
 def ratings_of(rated: Sequence[Rated]) -> list[Rating]:
@@ -149,8 +150,10 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--quick", action="store_true", help="few ratings")
     parser.add_argument("--out", type=Path)
     parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--largest", type=int, default=10_000, help="most ratings fitted on")
     options = parser.parse_args(arguments)
-    sizes = (300,) if options.quick else (300, 1_000, 3_000, 10_000)
+    largest = SIZES[0] if options.quick else options.largest
+    sizes = [size for size in SIZES if size <= largest]
     figures = figures_of(sizes, seed=options.seed)
     table = Table("figure", "value", "unit", "peer", "peer's", "goal", "holds")
     for one in figures:
@@ -163,7 +166,7 @@ def main(arguments: list[str] | None = None) -> None:
     write_results(
         "discriminator",
         figures,
-        sizes={"ratings": list(sizes), "test answers": NUM_TEST, "seed": options.seed},
+        sizes={"ratings": sizes, "test answers": NUM_TEST, "seed": options.seed},
         out=options.out,
     )
 

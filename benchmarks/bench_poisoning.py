@@ -264,7 +264,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=main.__doc__)
     parser.add_argument("--quick", action="store_true", help="few requests")
     parser.add_argument("--out", type=Path)
-    parser.add_argument("--requests", type=int, default=1_200)
+    parser.add_argument("--requests", type=int, default=4_000)
     parser.add_argument("--held-out", type=int, default=200)
     parser.add_argument("--seed", type=int, default=1)
     options = parser.parse_args(arguments)
