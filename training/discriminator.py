@@ -243,8 +243,9 @@ def _cross_fitted(data: Data, learned: Booleans) -> Floats:
     margins = np.zeros(len(folds))
     for fold in range(NUM_FOLDS):
         inside = folds == fold
-        if inside.any():
-            model = _fit_weights(data.part(learned & ~inside))
+        others = learned & ~inside
+        if inside.any() and others.any():
+            model = _fit_weights(data.part(others))
             margins[inside] = model.margins(data.part(inside))
     return margins
 
