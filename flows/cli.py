@@ -25,6 +25,7 @@ from flows import (
     cli_database,
     cli_import,
     cli_privacy,
+    cli_signals,
     cli_trail,
     cli_workload,
     environment,
@@ -50,6 +51,7 @@ app.add_typer(cli_access.key, name="key")
 app.command()(cli_access.token)
 app.add_typer(cli_workload.app, name="workload")
 cli_privacy.add_to(app)
+app.add_typer(cli_signals.scorer, name="scorer")
 app.command("import")(cli_import.import_file)
 cli_trail.add_to(app)
 app.command()(cli_curation.curate)

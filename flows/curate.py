@@ -16,6 +16,7 @@ from flows.reports.curation import plots, write_page
 from flows.reports.plots import data_uri
 from flows.reports.tables import curation_table
 from flows.runtime import ray_session
+from flows.signals import run_scoring, run_watch
 from flows.steps import Steps
 
 EngineName = Literal["local", "ray"]
@@ -30,6 +31,8 @@ def run_curate(
     steps: Steps,
 ) -> CurationReport:
     """Curate what is new. A repetition changes nothing, so it may be retried."""
+    if not dry_run:
+        run_watch(context, workload=workload, steps=steps)
 
     def work(where: Engine) -> CurationReport:
         return curate_new(
@@ -65,7 +68,12 @@ def show(context: Context, report: CurationReport, steps: Steps) -> Path:
 
 @flow(name="curate")
 def curate(workload: str = "default", dry_run: bool = False, engine: EngineName = "local") -> None:
-    """New interactions with feedback → curated training data, with a report."""
+    """New interactions with feedback → curated training data, with a report.
+
+    Then the quality scorer is fitted on what people said, and answers are picked for review.
+    """
     context, steps = open_context(), PrefectSteps()
     report = run_curate(context, workload=workload, dry_run=dry_run, engine=engine, steps=steps)
     show(context, report, steps)
+    if not dry_run:
+        run_scoring(context, workload=workload, steps=steps)

@@ -35,7 +35,7 @@ from registry.crypto import Keyring
 from registry.db import Database
 from registry.errors import ArtifactError, BackupError
 from registry.folders import whole_folder
-from registry.models import AuditHead, Dataset, ModelVersion
+from registry.models import AuditHead, Dataset, ModelVersion, QualityScorer
 
 READ_ROWS = 1_000
 COMPRESSION = 3
@@ -150,7 +150,9 @@ def _named_artifacts(connection: Connection) -> list[str]:
         col(ModelVersion.adapter_deleted_at).is_(None)
     )
     datasets = select(col(Dataset.digest)).where(col(Dataset.files_deleted_at).is_(None))
-    return sorted({*connection.scalars(adapters), *connection.scalars(datasets)})
+    scorers = select(col(QualityScorer.digest))
+    named = (connection.scalars(query) for query in (adapters, datasets, scorers))
+    return sorted({digest for digests in named for digest in digests})
 
 
 def _copy_artifacts(store_url: str, digests: list[str], target: Path, tell: Tell) -> dict[str, str]:

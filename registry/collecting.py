@@ -11,7 +11,7 @@ from sqlmodel import Session, col, select
 from registry import erasure
 from registry.artifacts import ArtifactStore
 from registry.db import Database
-from registry.models import Dataset, DeploymentState, ModelVersion, Workload
+from registry.models import Dataset, DeploymentState, ModelVersion, QualityScorer, Workload
 from registry.settings_privacy import RetentionSettings
 from registry.versions import Status
 
@@ -71,4 +71,5 @@ def _needed(session: Session, keep_versions: int, *, drop_touched: bool) -> set[
         )
         live |= {row.adapter_digest for row in served if row.version not in touched}
     datasets = session.exec(select(Dataset.digest).where(col(Dataset.files_deleted_at).is_(None)))
-    return live | set(datasets)
+    scorers = session.exec(select(QualityScorer.digest))
+    return live | set(datasets) | set(scorers)

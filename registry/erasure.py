@@ -9,7 +9,7 @@ Each function is one step inside the caller's transaction.
 from collections.abc import Sequence
 from datetime import datetime
 
-from sqlalchemy import delete, func
+from sqlalchemy import delete, func, update
 from sqlalchemy import select as select_columns
 from sqlmodel import Session, SQLModel, col, select
 
@@ -143,6 +143,12 @@ def delete_user(session: Session, act: Act, erasure_id: str) -> None:
         (IdempotencyKey, col(IdempotencyKey.user_id) == erasure.user_id),
         (User, col(User.id) == erasure.user_id),
     ]
+    # Of reviews that the user gave of others' answers, only who gave them.
+    session.connection().execute(
+        update(FeedbackEvent)
+        .where(col(FeedbackEvent.rater_id) == erasure.user_id)
+        .values(rater_id=None)
+    )
     counts = dict(erasure.counts)
     for table, condition in conditions:
         gone = session.connection().execute(delete(table).where(condition))  # type: ignore[arg-type]

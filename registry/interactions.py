@@ -83,6 +83,10 @@ class Feedback:
     corrected_output: str | None = None
     owner: str | None = None
     """Pseudonym of the user whose answer it must be; None: anybody's."""
+    rater_id: str | None = None
+    """Pseudonym of whoever says it; None: whoever asked."""
+    is_review: bool = False
+    """Whether a reviewer says it."""
     id: str | None = None
     """The event's id: the same one again changes nothing. Unset, it gets one when it is kept."""
     given_at: datetime | None = None
@@ -198,6 +202,8 @@ def _event(feedback: Feedback, *, now: datetime, new_id: NewId) -> FeedbackEvent
         thumb=thumb,
         text=feedback.text,
         corrected_output=feedback.corrected_output,
+        rater_id=feedback.rater_id,
+        is_review=feedback.is_review,
         created_at=feedback.given_at or now,
     )
 

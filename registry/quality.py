@@ -1,16 +1,52 @@
 """The quality score of an answer, in [0, 1], computed when it is logged (well under 1 ms).
 
-Without a fitted scorer it is a rule: how far the answer keeps the structured-prompt format,
-and whether it repeats itself. Each violation costs; a section that is missing costs most.
+Where a fitted scorer is active it is the chance that people like the answer. Without one it
+is a rule: how far the answer keeps the structured-prompt format, and whether it repeats
+itself. Each violation costs; a section that is missing costs most.
 """
 
-from collections import Counter
+from dataclasses import dataclass
 
+from registry.features import Sample, freshness
 from registry.prompts import validate
+from registry.scorer import Reason, Scorer
 
 RULE_SCORER = "rule-1"
 PENALTY = 0.15
-REPETITION_N = 4
+
+
+@dataclass(frozen=True)
+class Score:
+    """What an answer is worth, and who says so."""
+
+    value: float
+    scorer_version: str
+
+
+@dataclass(frozen=True)
+class ActiveScorer:
+    """A fitted scorer under the name that its scores carry."""
+
+    version: str
+    scorer: Scorer
+
+
+def judge(sample: Sample, active: ActiveScorer | None) -> Score:
+    """The score of an answer: the active scorer's, else the rule's. An empty answer is worth 0."""
+    if active is None or not sample.output.strip():
+        return Score(score(sample.output, target_tool=sample.target_tool), RULE_SCORER)
+    return Score(round(active.scorer.score(sample), 4), active.version)
+
+
+def explain(sample: Sample, active: ActiveScorer | None, *, top: int = 10) -> tuple[Reason, ...]:
+    """What moved an answer's score most: features of the active scorer, else the rule's faults.
+
+    The rule knows no odds: each fault's effect is what it takes off the score.
+    """
+    if active is not None and sample.output.strip():
+        return active.scorer.explain(sample, top=top)
+    faults = validate(sample.output, target_tool=sample.target_tool)
+    return tuple(Reason(fault.message, 1.0, -PENALTY) for fault in faults[:top])
 
 
 def score(output: str, *, target_tool: str | None) -> float:
@@ -19,11 +55,3 @@ def score(output: str, *, target_tool: str | None) -> float:
         return 0.0
     violations = validate(output, target_tool=target_tool)
     return round(max(0.0, 1 - PENALTY * len(violations)) * freshness(output), 4)
-
-
-def freshness(text: str, n: int = REPETITION_N) -> float:
-    """The share of distinct word n-grams (distinct-n, Li et al. 2016); 1 for short texts."""
-    words = text.lower().split()
-    grams = Counter(tuple(words[i : i + n]) for i in range(len(words) - n + 1))
-    total = sum(grams.values())
-    return len(grams) / total if total else 1.0

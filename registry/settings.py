@@ -18,6 +18,7 @@ from registry.settings_access import AuthSettings, LimitSettings
 from registry.settings_curation import CurationSettings
 from registry.settings_legacy import from_config_json
 from registry.settings_privacy import PrivacySettings, RetentionSettings
+from registry.settings_signals import SignalSettings
 from registry.settings_trail import AuditSettings
 from registry.settings_types import Count, Part, Port, Positive, Share
 
@@ -191,6 +192,7 @@ class Settings(Part):
     auth: AuthSettings = AuthSettings()
     training: TrainingSettings = TrainingSettings()
     curation: CurationSettings = CurationSettings()
+    signals: SignalSettings = SignalSettings()
     triggers: TriggerSettings = TriggerSettings()
     experiment: ExperimentSettings = ExperimentSettings()
     gate: GateSettings = GateSettings()

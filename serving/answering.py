@@ -75,6 +75,7 @@ class Answerer:
         state: RouterState,
         settings: Settings,
         shadows: Shadows,
+        judged_by: rows.Judge = rows.by_rule,
         clock: Clock = utc_now,
         make_id: NewId = new_id,
     ) -> None:
@@ -84,6 +85,7 @@ class Answerer:
         self._shadows = shadows
         self._limit_s = settings.serving.request_timeout_s
         self._base_model = settings.training.base_model
+        self._judged_by = judged_by
         self._clock = clock
         self._make_id = make_id
         self._afterwards: set[asyncio.Task[None]] = set()
@@ -239,7 +241,12 @@ class Answerer:
         """Make the answers durable, together."""
         kept = [
             rows.answered(
-                exchange.ask, _routed(exchange), reply, row_id=exchange.id, now=self._clock()
+                exchange.ask,
+                _routed(exchange),
+                reply,
+                row_id=exchange.id,
+                now=self._clock(),
+                judged_by=self._judged_by,
             )
             for exchange, reply in zip(exchanges, replies, strict=True)
         ]

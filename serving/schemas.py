@@ -63,6 +63,9 @@ Text = Annotated[
     ),
 ]
 Tokens = Annotated[Integer, Field(ge=1, json_schema_extra={LIMIT: "max_new_tokens"})]
+# Bounds come before the validator, or the schema would not show them.
+Stars = Annotated[int, Field(ge=1, le=5), BeforeValidator(_whole)]
+Thumb = Annotated[int, Field(ge=-1, le=1), BeforeValidator(_whole)]
 Id = Annotated[Storable, Field(min_length=1, max_length=MAX_ID_CHARS)]
 Name = Annotated[Storable, Field(max_length=MAX_NAME_CHARS)]
 
@@ -83,7 +86,8 @@ class Body(BaseModel):
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
 
 
-def _limit_text(value: str | None, info: ValidationInfo) -> str | None:
+def limit_text(value: str | None, info: ValidationInfo) -> str | None:
+    """Validates the length of a text."""
     limit = info.context.max_text_chars if isinstance(info.context, Limits) else None
     if limit is not None and value is not None and len(value) > limit:
         raise ValueError(f"has {len(value)} characters, at most {limit} are taken")
@@ -132,7 +136,7 @@ class GenerateRequest(Body):
     top_p: Annotated[float, Field(gt=0, le=1)] | None = None
     seed: Annotated[Integer, Field(ge=0, le=MAX_SEED)] | None = None
 
-    _text_fits = field_validator("text")(_limit_text)
+    _text_fits = field_validator("text")(limit_text)
     _max_tokens_fit = field_validator("max_tokens")(limit_tokens)
 
 
@@ -183,15 +187,15 @@ class FeedbackRequest(Body):
     )
 
     interaction_id: Id
-    score: Annotated[Integer, Field(ge=1, le=5)] | None = None
-    thumb: Annotated[Integer, Field(ge=-1, le=1)] | None = None
+    score: Stars | None = None
+    thumb: Thumb | None = None
     feedback_text: (
         Annotated[Storable, Field(json_schema_extra={"pattern": NO_NUL, LIMIT: "max_text_chars"})]
         | None
     ) = None
     corrected_output: Text | None = None
 
-    _text_fits = field_validator("feedback_text", "corrected_output")(_limit_text)
+    _text_fits = field_validator("feedback_text", "corrected_output")(limit_text)
 
     @model_validator(mode="after")
     def _says_something(self) -> "FeedbackRequest":

@@ -40,6 +40,7 @@ class Shadows:
         metrics: Metrics,
         clock: Clock,
         make_id: NewId,
+        judged_by: rows.Judge = rows.by_rule,
     ) -> None:
         self._models = models
         self._recorder = recorder
@@ -49,6 +50,7 @@ class Shadows:
         self._metrics = metrics
         self._clock = clock
         self._make_id = make_id
+        self._judged_by = judged_by
         self._running: set[asyncio.Task[None]] = set()
 
     def offer(self, ask: Ask, row: Interaction, route: Route) -> None:
@@ -106,7 +108,9 @@ class Shadows:
     def _row(self, ask: Ask, route: Route, reply: Reply) -> Interaction:
         row_id, now = self._make_id(), self._clock()
         if reply.ok:
-            row = rows.answered(ask, route, reply, row_id=row_id, now=now)
+            row = rows.answered(
+                ask, route, reply, row_id=row_id, now=now, judged_by=self._judged_by
+            )
         else:
             row = rows.failed(ask, route, reply.detail, row_id=row_id, now=now)
         return replace(row, role="shadow")

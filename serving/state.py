@@ -150,9 +150,12 @@ class RouterState:
         *,
         clock: Clock = utc_now,
         last_view: LastView | None = None,
+        refused: Callable[[], Mapping[str, str]] = dict,
     ) -> None:
+        """`refused`: what this router should use and cannot, and why, for its report."""
         self._database = database
         self._reporter = reporter
+        self._refused = refused
         self._clock = clock
         self._last_view = last_view
         self._liveness = Liveness()
@@ -232,7 +235,7 @@ class RouterState:
     async def _report(self) -> None:
         generations = {workload: view.generation for workload, view in self._views.items()}
         try:
-            await asyncio.to_thread(self._reporter.report, generations, {}, {})
+            await asyncio.to_thread(self._reporter.report, generations, {}, self._refused())
         except SQLAlchemyError:
             self._liveness.report_failed()
             raise

@@ -21,6 +21,7 @@ from registry.models.operation import (
 )
 from registry.models.privacy import EncryptionKey, Erasure, ErasureEffect, RetainedUsage
 from registry.models.review import ReviewItem
+from registry.models.scoring import QualityScorer
 from registry.models.serving import IdempotencyKey
 from registry.models.totals import UsageHour
 from registry.models.trail import AuditEntry, AuditHead
@@ -52,6 +53,7 @@ __all__ = [
     "IdempotencyKey",
     "ModelVersion",
     "ProductionPeriod",
+    "QualityScorer",
     "ReplicaStatus",
     "RetainedUsage",
     "RetrainRun",

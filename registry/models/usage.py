@@ -3,7 +3,8 @@
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import CheckConstraint, Index, text
+from sqlalchemy import CheckConstraint, Index
+from sqlalchemy import text as sql_text
 from sqlmodel import Field, SQLModel
 
 from registry.models.columns import (
@@ -33,8 +34,8 @@ class User(SQLModel, table=True):
         Index(
             "ix_users_refusing",
             "id",
-            sqlite_where=text("consent <> 'granted'"),
-            postgresql_where=text("consent <> 'granted'"),
+            sqlite_where=sql_text("consent <> 'granted'"),
+            postgresql_where=sql_text("consent <> 'granted'"),
         ),
     )
 
@@ -48,7 +49,7 @@ class User(SQLModel, table=True):
 
 def _where_set(name: str, *columns: str, column: str) -> Index:
     """An index of the rows in which `column` is set: to write down the others costs no more."""
-    condition = text(f"{column} IS NOT NULL")
+    condition = sql_text(f"{column} IS NOT NULL")
     return Index(name, *columns, sqlite_where=condition, postgresql_where=condition)
 
 
@@ -126,7 +127,11 @@ class UserInteraction(SQLModel, table=True):
 
 
 class FeedbackEvent(SQLModel, table=True):
-    """One piece of feedback as it came in; `user_interactions` shows the latest."""
+    """One piece of feedback as it came in; `user_interactions` shows the latest.
+
+    `rater_id` is the pseudonym of whoever gave it; null: whoever asked. `is_review` tells that
+    it is a reviewer's.
+    """
 
     __tablename__ = "feedback_events"
 
@@ -136,6 +141,8 @@ class FeedbackEvent(SQLModel, table=True):
     thumb: int | None = Field(default=None)
     text: str | None = text_column(nullable=True)
     corrected_output: str | None = text_column(nullable=True)
+    rater_id: str | None = Field(default=None)
+    is_review: bool = Field(default=False, sa_column_kwargs={"server_default": sql_text("false")})
     created_at: datetime = moment()
 
 

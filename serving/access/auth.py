@@ -167,3 +167,10 @@ def owner_of_rated(caller: Principal, keyring: Keyring) -> str | None:
         return None
     assert caller.subject is not None
     return keyring.pseudonym(caller.subject)
+
+
+def reviewing_as(caller: Principal, keyring: Keyring) -> str | None:
+    """Pseudonym of the reviewer whose opinion it is; None where the one who asked speaks."""
+    if caller.role != "reviewer" or caller.subject is None:
+        return None
+    return keyring.pseudonym(caller.subject)

@@ -22,6 +22,7 @@ from serving.api import (
     interactions,
     metrics,
     models,
+    review,
     users,
 )
 from serving.api.caps import RequestCaps
@@ -39,6 +40,7 @@ LIMITED = (
     admin_acts,
     admin_runs,
     admin_trail,
+    review,
     users,
 )
 """Modules whose routes count towards the caller's rate."""

@@ -5,7 +5,7 @@ from starlette.responses import JSONResponse, Response
 
 from registry.errors import NotFoundError
 from registry.interactions import Feedback
-from serving.access.auth import PrincipalDep, owner_of_rated
+from serving.access.auth import Principal, PrincipalDep, owner_of_rated, reviewing_as
 from serving.api.body import parse, read_raw
 from serving.api.once import DESCRIBED, once
 from serving.api.service import Service, ServiceDep
@@ -27,14 +27,14 @@ async def feedback(request: Request, service: ServiceDep, caller: PrincipalDep) 
     body = parse(raw, FeedbackRequest, service.limits)
 
     async def work() -> Response:
-        await _record(service, body, owner=owner_of_rated(caller, service.keyring))
+        await _record(service, body, caller)
         answer = FeedbackResponse(status="success", message="Feedback recorded")
         return JSONResponse(answer.model_dump())
 
     return await once(request, service, caller, raw, work, user_id=caller.subject)
 
 
-async def _record(service: Service, body: FeedbackRequest, *, owner: str | None) -> None:
+async def _record(service: Service, body: FeedbackRequest, caller: Principal) -> None:
     try:
         await service.recorder.feedback(
             Feedback(
@@ -43,7 +43,9 @@ async def _record(service: Service, body: FeedbackRequest, *, owner: str | None)
                 thumb=body.thumb,
                 text=body.feedback_text,
                 corrected_output=body.corrected_output,
-                owner=owner,
+                owner=owner_of_rated(caller, service.keyring),
+                rater_id=reviewing_as(caller, service.keyring),
+                is_review=caller.role == "reviewer",
             )
         )
     except NotFoundError as error:

@@ -83,7 +83,7 @@ async def log_interactions(
     """
     raw = await read_bytes(request, MAX_BODY_BYTES)
     single, prepared = await asyncio.to_thread(_read, raw, caller)
-    intake = Intake(service.database, service.recorder)
+    intake = Intake(service.database, service.recorder, judged_by=service.scorers.score)
     try:
         response = await intake.take(prepared)
     except (RecordingError, SQLAlchemyError) as error:

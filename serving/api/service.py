@@ -11,6 +11,7 @@ from typing import Annotated, Any, cast
 from fastapi import Depends, Request
 from sqlalchemy.exc import SQLAlchemyError
 
+from registry.artifacts import ArtifactStore
 from registry.clock import Clock, new_id, utc_now
 from registry.crypto import Keyring, load_keyring
 from registry.db import Database
@@ -34,6 +35,7 @@ from serving.recording.recorder import Recorder
 from serving.recording.spool import Spool
 from serving.routing import pin
 from serving.schemas import Limits
+from serving.scoring import Scorers
 from serving.shadow import Shadows
 from serving.state import ROUTER, Poller, Reporter, RouterState
 
@@ -54,6 +56,7 @@ class Service:
     recorder: Recorder
     metrics: Metrics
     state: RouterState
+    scorers: Scorers
     answerer: Answerer
     authenticator: Authenticator
     shadows: Shadows
@@ -138,7 +141,15 @@ def make_service(
     metrics = Metrics(metrics_folder(settings.home))
     recorder = Recorder(database, keyring, spool=spool, metrics=metrics, clock=clock)
     reporter = Reporter(database, replica_id=replica_id, kind=ROUTER)
-    state = RouterState(database, reporter, last_view=LastView(settings.home / "run"))
+    scorers = Scorers(
+        database, ArtifactStore(settings.resolved_artifacts_url, cache=settings.home / "cache")
+    )
+    state = RouterState(
+        database,
+        reporter,
+        last_view=LastView(settings.home / "run"),
+        refused=lambda: scorers.refused,
+    )
     models = make_models(state)
     shadows = Shadows(
         models=models,
@@ -148,7 +159,13 @@ def make_service(
         metrics=metrics,
         clock=clock,
         make_id=new_id,
+        judged_by=scorers.score,
     )
+
+    async def look() -> None:
+        await state.refresh()
+        await scorers.refresh()
+
     return Service(
         settings=settings,
         database=database,
@@ -156,18 +173,20 @@ def make_service(
         recorder=recorder,
         metrics=metrics,
         state=state,
+        scorers=scorers,
         answerer=Answerer(
             models=models,
             recorder=recorder,
             state=state,
             settings=settings,
             shadows=shadows,
+            judged_by=scorers.score,
             clock=clock,
         ),
         authenticator=Authenticator(settings.auth, database=database, keyring=keyring),
         shadows=shadows,
         reporter=reporter,
-        poller=Poller(state.refresh, interval_s=settings.serving.poll_interval_s),
+        poller=Poller(look, interval_s=settings.serving.poll_interval_s),
         prefect=prefect_api(settings, os.environ),
         clock=clock,
         limiter=Limiter(settings, keyring),

@@ -28,6 +28,7 @@ from serving.recording.intake import (
     to_interaction,
 )
 from serving.recording.recorder import Recorder
+from serving.recording.rows import Judge, by_rule, rescored
 
 
 @dataclass(frozen=True)
@@ -93,11 +94,13 @@ class Intake:
         database: Database,
         recorder: Recorder,
         *,
+        judged_by: Judge = by_rule,
         clock: Clock = utc_now,
         make_id: NewId = new_id,
     ) -> None:
         self._database = database
         self._recorder = recorder
+        self._judged_by = judged_by
         self._clock = clock
         self._make_id = make_id
 
@@ -146,7 +149,7 @@ class Intake:
             batch.refuse(index, problem, item.id)
             return
         origin = Origin(row_id, "logged", entry.user_id, now, known.versions)
-        row = to_interaction(item, origin)
+        row = rescored(to_interaction(item, origin), self._judged_by)
         stored = known.stored.get(row_id)
         before = _content(batch.rows.get(row_id) or stored)
         if before is None:

@@ -1,13 +1,23 @@
 """The rows that are kept of what was asked."""
 
+from collections.abc import Callable
 from dataclasses import replace
 from datetime import datetime
 
-from registry import quality
+from registry.features import Sample
 from registry.interactions import Interaction
+from registry.quality import Score, judge
 from serving.asking import Ask
 from serving.jobs import Reply
 from serving.routing import Route
+
+Judge = Callable[[str, Sample], Score]
+"""What an answer is worth in a workload, and who says so."""
+
+
+def by_rule(_workload: str, sample: Sample) -> Score:
+    """The rule's judgement, in any workload."""
+    return judge(sample, None)
 
 
 def storable(text: str) -> str:
@@ -15,10 +25,19 @@ def storable(text: str) -> str:
     return text.replace("\0", "\N{REPLACEMENT CHARACTER}")
 
 
-def answered(ask: Ask, route: Route, reply: Reply, *, row_id: str, now: datetime) -> Interaction:
+def answered(
+    ask: Ask,
+    route: Route,
+    reply: Reply,
+    *,
+    row_id: str,
+    now: datetime,
+    judged_by: Judge = by_rule,
+) -> Interaction:
     """The row of an answer. Only what is meant to be in the prompt format gets a score."""
     output = storable(reply.text)
-    score = None if ask.is_chat else quality.score(output, target_tool=ask.target_tool)
+    sample = Sample(ask.text, output, ask.target_tool, ask.language)
+    score = None if ask.is_chat or not reply.ok else judged_by(ask.workload, sample)
     return Interaction(
         id=row_id,
         created_at=now,
@@ -38,12 +57,21 @@ def answered(ask: Ask, route: Route, reply: Reply, *, row_id: str, now: datetime
         experiment_id=route.experiment_id,
         target_tool=ask.target_tool,
         language=ask.language,
-        quality_score=score,
-        scorer_version=None if score is None else quality.RULE_SCORER,
+        quality_score=None if score is None else score.value,
+        scorer_version=None if score is None else score.scorer_version,
         ip_address=ask.client.ip_address,
         user_agent=ask.client.user_agent,
         asked_at=ask.asked_at,
     )
+
+
+def rescored(row: Interaction, judged_by: Judge) -> Interaction:
+    """A row that came from elsewhere with the score that an answer of our own would have."""
+    if row.quality_score is None or row.messages is not None:
+        return row
+    sample = Sample(row.input_text, row.model_output, row.target_tool, row.language)
+    score = judged_by(row.workload, sample)
+    return replace(row, quality_score=score.value, scorer_version=score.scorer_version)
 
 
 def failed(
@@ -58,6 +86,4 @@ def failed(
         tokens_output=None,
         processing_time_ms=None,
         queue_ms=None,
-        quality_score=None,
-        scorer_version=None,
     )
