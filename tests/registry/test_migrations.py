@@ -67,3 +67,29 @@ def test_the_way_back_keeps_answers_and_feedback(old: Database) -> None:
             assert found == [(expected,)]
         columns = session.connection().execute(text("SELECT * FROM user_interactions")).keys()
         assert "source" not in columns
+
+
+def test_a_test_split_keeps_the_items_of_datasets_on_both_ways(old: Database) -> None:
+    with old.write() as session:
+        migrate(session.connection(), AFTER)
+        for statement in (
+            "INSERT INTO training_data (id, source_interaction_id, input_prompt, target_output,"
+            " source, content_hash, cluster_id, split, created_at)"
+            " VALUES ('t', 'i', 'a', 'b', 'accepted', 'h', 'c', 'train', '2026-01-01')",
+            "INSERT INTO datasets (id, workload, digest, num_train, num_validation, settings,"
+            " counts, created_at) VALUES ('d', 'default', 'x', 1, 0, '{}', '{}', '2026-01-01')",
+            "INSERT INTO dataset_items VALUES ('d', 't', 'train')",
+        ):
+            session.connection().execute(text(statement))
+    with old.write() as session:
+        migrate(session.connection(), "0008")
+        session.connection().execute(text("UPDATE training_data SET split = 'test'"))
+    with old.write() as session:
+        found = session.connection().execute(text("SELECT * FROM dataset_items")).all()
+        assert found == [("d", "t", "train")]
+        migrate(session.connection(), AFTER)
+    with old.read() as session:
+        found = session.connection().execute(text("SELECT * FROM dataset_items")).all()
+        assert found == [("d", "t", "train")]
+        found = session.connection().execute(text("SELECT split FROM training_data")).all()
+        assert found == [("validation",)]
