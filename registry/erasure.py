@@ -23,6 +23,7 @@ from registry.models import (
     DatasetItem,
     Erasure,
     ErasureEffect,
+    FeedbackEvent,
     IdempotencyKey,
     ModelVersion,
     TrainingData,

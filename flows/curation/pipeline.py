@@ -20,6 +20,7 @@ from flows.curation.batch import Batch, compare
 from flows.curation.engine import Engine, LocalEngine
 from flows.curation.past import Past, Rehearsed
 from flows.curation.reading import Place, last_place, read_batch
+from flows.curation.rejections import learn_rejections
 from flows.curation.rows import Page, RowSteps, Tally
 from registry import acts
 from registry.clock import Clock, NewId
@@ -83,12 +84,13 @@ def curate(
     engine = engine or LocalEngine()
     with database.read() as session:
         since = watermark(session, workload=workload)
+        is_bad = learn_rejections(session, keyring, settings.moderation, workload=workload)
     now, rehearsed, totals = clock(), Rehearsed(), _Totals()
     until, place = since, None
     while True:
         with database.read() as session:
             reader = _Reader(session, keyring, workload=workload, since=since, place=place)
-            steps = RowSteps(settings, now)
+            steps = RowSteps(settings, now, is_bad=is_bad)
             pages = list(_pages(reader, steps, engine, settings))
             place = reader.place
             past = Past(session, keyring, workload=workload, rehearsed=rehearsed)

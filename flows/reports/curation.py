@@ -51,7 +51,7 @@ def quality_plot(before: Mapping[int, int], after: Mapping[int, int]) -> bytes:
         axes.set_xlabel("quality score")
         axes.set_ylabel("% of rows")
         axes.grid(axis="y")
-        axes.legend()
+        axes.legend(loc="upper left")
         return png(figure)
 
 

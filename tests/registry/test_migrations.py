@@ -126,3 +126,22 @@ def test_a_migration_that_fails_leaves_the_schema_as_it_was(old: Database) -> No
     names = {column["name"] for column in inspect(old.engine).get_columns("user_interactions")}
     assert "source" not in names
     assert ids(old) == {table: [row] for table, row in TABLES.items()}
+
+
+def test_a_test_split_keeps_the_items_of_datasets_on_both_ways(old: Database) -> None:
+    with old.write() as session:
+        migrate(session.connection(), "0007")
+        items = session.connection().execute(text("SELECT * FROM dataset_items")).all()
+        assert len(items) == 1
+    with old.write() as session:
+        migrate(session.connection(), "0008")
+        session.connection().execute(text("UPDATE training_data SET split = 'test'"))
+    with old.write() as session:
+        found = session.connection().execute(text("SELECT * FROM dataset_items")).all()
+        assert found == items
+        migrate(session.connection(), "0007")
+    with old.read() as session:
+        found = session.connection().execute(text("SELECT * FROM dataset_items")).all()
+        assert found == items
+        found = session.connection().execute(text("SELECT split FROM training_data")).all()
+        assert found == [("validation",)]

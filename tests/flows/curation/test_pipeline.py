@@ -1,5 +1,5 @@
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,7 @@ from registry.crypto import Keyring
 from registry.db import Database, open_database
 from registry.errors import SettingsError
 from registry.interactions import Feedback, Interaction
-from registry.models import TrainingData
+from registry.models import CuratedSignature, ReviewItem, TrainingData
 from registry.settings_curation import CurationSettings
 
 NOW = datetime(2026, 1, 14, 12, tzinfo=UTC)
@@ -273,3 +273,123 @@ def test_datasets_load_with_the_datasets_library(
         "json", data_files=str(built.train_file), split="train", cache_dir=str(tmp_path / "hf")
     )
     assert len(loaded) == built.num_train
+
+
+def reviews(world: World) -> dict[str, tuple[str, str]]:
+    with world.database.read() as session:
+        rows = session.exec(select(ReviewItem)).all()
+    return {row.interaction_id: (row.reason, row.state) for row in rows}
+
+
+def test_what_moderation_finds_waits_for_a_reviewer_who_can_let_it_pass(world: World) -> None:
+    world.log("fine")
+    world.log("rude", structured_prompt="Role: you are a piece of sh1t")
+    for name in ("fine", "rude"):
+        world.rate(name, 1)
+    assert world.curate().num_held == 1
+    assert set(world.samples()) == {"fine"}
+    assert reviews(world) == {"rude": ("moderation: the word 'sh1t'", "pending")}
+    with world.database.write() as session:
+        item = session.exec(select(ReviewItem)).one()
+        item.state = "accepted"
+        session.add(item)
+    assert world.curate().num_added == 1
+    assert set(world.samples()) == {"fine", "rude"}
+
+
+def test_no_personal_data_reaches_a_dataset(world: World) -> None:
+    world.log(
+        "chat",
+        messages=[{"role": "user", "content": "I am bob@example.com"}],
+        structured_prompt="Hello bob@example.com, call 050 123 4567",
+    )
+    world.log("prompt", input_text="write to +966 50 123 4567")
+    world.log("fixed")
+    for name in ("chat", "prompt"):
+        world.rate(name, 1)
+    world.rate("fixed", -1, corrected="Role: reach amy@example.com")
+    assert world.curate().num_added == 3
+    built = world.build("one")
+    for path in built.folder.rglob("*.jsonl"):
+        text = path.read_text(encoding="utf-8")
+        assert "@example.com" not in text
+        assert "4567" not in text
+
+
+def test_near_duplicates_are_dropped_within_a_batch_and_against_the_past(world: World) -> None:
+    text = " ".join(f"word{i}" for i in range(40))
+    for name in ("a", "b", "c"):
+        world.log(name, input_text=text.replace("word7", name), structured_prompt="Role: same")
+    for name in ("a", "b"):
+        world.rate(name, 1)
+    assert world.curate().num_added == 1
+    world.rate("c", 1)
+    report = world.curate()
+    assert (report.counts["not curated before"], report.num_added) == (2, 0)
+
+
+def test_batches_are_compared_with_each_other_even_in_a_dry_run(world: World) -> None:
+    text = " ".join(f"word{i}" for i in range(40))
+    for name in ("a", "b", "c"):
+        world.log(name, input_text=text.replace("word7", name), structured_prompt="Role: same")
+        world.rate(name, 1)
+    settings = CurationSettings(batch_rows=1)
+    for dry_run in (True, False):
+        report = curate(
+            world.database,
+            workload="default",
+            settings=settings,
+            clock=lambda: world.now,
+            new_id=world.new_id,
+            dry_run=dry_run,
+        )
+        assert report.num_added == 1
+
+
+def test_a_pass_that_is_interrupted_goes_on_where_it_stopped(world: World) -> None:
+    for i in range(6):
+        world.log(f"n{i}")
+        world.rate(f"n{i}", 1)
+    left = iter(range(4))
+
+    def failing() -> str:
+        if next(left, None) is None:
+            raise OSError("killed")
+        return world.new_id()
+
+    def attempt(new_id: Callable[[], str]) -> CurationReport:
+        return curate(
+            world.database,
+            workload="default",
+            settings=CurationSettings(batch_rows=2),
+            clock=lambda: world.now,
+            new_id=new_id,
+        )
+
+    with pytest.raises(OSError, match="killed"):
+        attempt(failing)
+    assert 0 < len(world.samples()) < 6
+    attempt(world.new_id)
+    assert len(world.samples()) == 6
+
+
+def test_feedback_from_the_future_does_not_hide_what_comes_before_it(world: World) -> None:
+    world.log("early")
+    world.rate("early", 1)
+    world.now -= timedelta(days=1)
+    world.curate()
+    world.log("late")
+    world.rate("late", 1)
+    world.curate()
+    assert set(world.samples()) == {"early", "late"}
+
+
+def test_erasing_an_interaction_takes_its_sample_and_signature_along(world: World) -> None:
+    world.log("a", input_text=" ".join(f"word{i}" for i in range(40)))
+    world.rate("a", 1)
+    world.curate()
+    with world.database.write() as session:
+        assert len(session.exec(select(CuratedSignature)).all()) == 1
+        session.connection().exec_driver_sql("DELETE FROM user_interactions")
+    with world.database.read() as session:
+        assert session.exec(select(CuratedSignature)).all() == []
