@@ -17,13 +17,13 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Column, Table
 
-from flows import cli_access, cli_import, cli_workload, environment, status
+from flows import cli_access, cli_experiment, cli_import, cli_workload, environment, status
 from flows.context import Context, open_context
 from flows.demo.settings import prepare
 from flows.learner import Learner
 from flows.local import launch
 from flows.steps import PlainSteps
-from registry import by_hand, deployment, versions
+from registry import by_hand, deployment, runs, versions
 from registry.db import Database
 from registry.errors import KalimtakError
 from registry.settings import Settings, load_settings
@@ -36,6 +36,7 @@ app.add_typer(db, name="db")
 app.add_typer(cli_access.key, name="key")
 app.command()(cli_access.token)
 app.add_typer(cli_workload.app, name="workload")
+app.add_typer(cli_experiment.app, name="experiment")
 app.command("import")(cli_import.import_file)
 console = Console()
 ACTOR = "cli"
@@ -129,9 +130,13 @@ def triggers(
     run_here: Annotated[
         bool, typer.Option("--run-here", help="Retrain in this process, without Prefect.")
     ] = False,
+    last: Annotated[int, typer.Option(min=0, help="Only explain so many of the last checks.")] = 0,
 ) -> None:
     """Check whether to retrain, and start it when a trigger fires."""
     settings = _settings()
+    if last:
+        _explain_checks(open_context(settings), workload=workload, limit=last)
+        return
     from flows.check_triggers import run_check_triggers, start_deployment
     from flows.retrain import run_retrain
 
@@ -176,16 +181,6 @@ def retrain(workload: Workload = "default", force: Force = False, dry_run: DryRu
         _tell(f"version {result.version} is {result.standing}")
     if result.status in ("refused", "rejected"):
         raise typer.Exit(1)
-
-
-@app.command()
-def experiment(workload: Workload = "default") -> None:
-    """Look at the running experiment, and act on what the numbers say."""
-    settings = _settings()
-    from flows.experiment import look
-
-    decision = look(open_context(settings), workload)
-    _tell(f"{decision.action}: {'; '.join(decision.reasons)}")
 
 
 @app.command()
@@ -277,6 +272,18 @@ def upgrade() -> None:
     """Bring the database's schema to this version."""
     open_context(_settings())
     _tell("the database is up to date")
+
+
+def _explain_checks(context: Context, *, workload: str, limit: int) -> None:
+    """What each check saw, and what would have had to be for it to fire."""
+    with context.database.read() as session:
+        found = runs.last_checks(session, workload=workload, limit=limit)
+    if not found:
+        _tell(f"workload '{workload}' was not checked yet")
+    for row in reversed(found):
+        _tell(f"{row.checked_at:%Y-%m-%d %H:%M} {row.trigger or 'nothing fired'}: {row.reason}")
+        for text in row.facts.get("checks", []):
+            _tell(f"  {text}")
 
 
 def _change(change: Callable[[Context], None], *, workload: str) -> None:

@@ -20,7 +20,7 @@ def test_nothing_fires_in_a_quiet_world() -> None:
     decision = decide(QUIET, SETTINGS)
     assert decision.trigger is None
     assert decision.reason == "no trigger fired"
-    assert len(decision.checks) == 5
+    assert len(decision.checks) == 7
 
 
 @pytest.mark.parametrize(
