@@ -45,17 +45,20 @@ class Outcome:
     """Answers of the challenger by then."""
     bad: Array
     """How many of those failed, were slow (over the champion's p95) or displeased."""
+    harmed: Array
+    """Answers of the challenger since it is broken."""
 
     @classmethod
     def empty(cls, num: int, days: int) -> Outcome:
         """Nothing decided yet."""
         zeros, undecided = np.zeros(num), np.zeros(num, dtype=np.int64)
-        return cls(undecided, zeros + 24 * days, zeros.copy(), zeros.copy(), zeros.copy())
+        return cls(undecided, zeros + 24 * days, *(zeros.copy() for _ in range(4)))
 
-    def see(self, answers: Answers, slow: float) -> None:
+    def see(self, answers: Answers, slow: float, *, broken: bool) -> None:
         """One answer in each experiment that still runs."""
         runs = self.action == UNDECIDED
         self.treated += runs & answers.treated
+        self.harmed += runs & answers.treated & broken
         bad = answers.failed | answers.negative | (answers.latency > slow)
         self.bad += runs & answers.treated & bad
         self.rated += runs & answers.rated
@@ -85,7 +88,6 @@ class Ours:
         self._ratings_today = np.zeros((num, world.num_users))
         self._seen = np.zeros((num, world.num_users), dtype=bool)
         self._split = np.zeros((num, len(settings.shares), 2))
-        self.alarms = {"error": 0, "latency": 0}
         self._tightest = tightest_at(settings.alpha)
         first = settings.shares[0]
         self._tuned_for = settings.min_rated * (1 - first)
@@ -135,8 +137,6 @@ class Ours:
         error, latency = self._watch.log_es()
         line = -math.log(settings.guardrail_alpha)
         outcome.decide((error > line) | (latency > line), ROLLED_BACK, hour)
-        for name, log_e in (("error", error), ("latency", latency)):
-            self.alarms[name] += int((log_e > line).sum()) if number % 1344 == 1343 else 0
         moments = self._sums.moments()
         rated = moments.totals[..., arms.RATED].sum(axis=1)
         with np.errstate(all="ignore"):
@@ -250,7 +250,7 @@ def play(world: World, num: int, seed: int, rules: list[Ours]) -> None:
             rated_at = number + round(rng.exponential(world.rating_delay) * LOOKS_PER_HOUR)
             for rule, crowd in going:
                 answers = ask(world, crowd, hour, rule.share, rng)
-                rule.outcome.see(answers, slow)
+                rule.outcome.see(answers, slow, broken=hour >= world.breaks_at)
                 rule.answered(answers, number, rated_at)
         for rule, _ in going:
             rule.look(number)
@@ -277,7 +277,7 @@ def play_peers(world: World, num: int, seed: int) -> dict[str, Outcome]:
             for index, answers in enumerate(both):
                 pooled[index].answered(answers)
                 for name in shown[index]:
-                    outcomes[name].see(answers, slow)
+                    outcomes[name].see(answers, slow, broken=True)
             pending[rated_at].append(both)
         for both in pending.pop(number, []):
             for index, answers in enumerate(both):
