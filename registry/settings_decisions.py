@@ -30,7 +30,7 @@ class TriggerSettings(Part):
     schedule_interval_hours: Positive = 168
     quality_drop: Share = 0.10
     """Relative fall of mean quality between two windows."""
-    quality_drop_errors: Annotated[float, Field(ge=0)] = 3.5
+    quality_drop_errors: Annotated[float, Field(ge=0)] = 4
     """Standard errors (over users) that the fall must exceed too, so that chance is none."""
     error_rate: Share = 0.20
     window_hours: Positive = 24
@@ -45,7 +45,7 @@ class TriggerSettings(Part):
     """The change detector raises a false alarm once in so many days, at most, on average."""
     drift_days: Count = 7
     """Days of prompts that are compared with those of the reference days."""
-    drift_psi: Positive = 0.25
+    drift_psi: Positive = 0.2
     """Population stability index of prompts above which their mixture has shifted."""
     min_drift_samples: Count = 300
     """Fewer prompts than this on either side say nothing about drift."""
