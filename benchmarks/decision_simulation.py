@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections import defaultdict
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
@@ -16,7 +16,7 @@ import numpy.typing as npt
 from benchmarks.decision_worlds import World
 from flows.decisions import comparison as arms
 from flows.decisions.comparison import Moments
-from flows.decisions.guardrails import RANK_STAKES, RATE_MEMORY, TAIL, TAIL_STAKES
+from flows.decisions.guardrails import RANK_STAKES, RATE_MEMORY, TAIL_STAKES
 from flows.decisions.sequential import ODDS_RATIOS, Array, bet_log_e, mixed, two_rates_log_e
 
 LOOKS_PER_HOUR = 4
@@ -153,69 +153,97 @@ class PeopleSums:
         return Moments(totals, self._half + self._half.swapaxes(1, 2))
 
 
-@dataclass
+BUFFER = 64
+"""More answers of one arm without one of the other than this are forgotten."""
+
+
 class Watch:
-    """The guardrails of all experiments."""
+    """The guardrails of all experiments, answer by answer."""
 
-    num: int
-    num_reference: int = 100
-    tolerance: float = 1.25
-    hits: Array = field(init=False)
-    nums: Array = field(init=False)
-    seen: Array = field(init=False)
-    error_paths: Array = field(init=False)
-    latency_paths: Array = field(init=False)
-    window: Array = field(init=False)
-    num_control: Indexes = field(init=False)
-
-    def __post_init__(self) -> None:
-        self.hits, self.nums = np.zeros((self.num, 2)), np.zeros((self.num, 2))
-        self.seen = np.tile([0.5, 25.0], (self.num, 1))
-        self.error_paths = np.zeros((len(ODDS_RATIOS), self.num))
-        self.latency_paths = np.zeros((len(RANK_STAKES) + len(TAIL_STAKES), self.num))
-        self.window = np.full((self.num, self.num_reference), np.inf)
-        self.num_control = np.zeros(self.num, dtype=np.int64)
+    def __init__(self, num: int, num_reference: int, tolerance: float) -> None:
+        self._run = np.arange(num)
+        self._hits, self._nums = np.zeros((num, 2)), np.zeros((num, 2))
+        self._seen = np.tile([0.5, 25.0], (num, 1))
+        self._errors = np.zeros((len(ODDS_RATIOS), num))
+        self._ranks = Run(num, 1, tolerance)
+        self._tails = Run(num, num_reference, tolerance)
+        self._num_reference = num_reference
+        self._bets = np.zeros((len(RANK_STAKES) + len(TAIL_STAKES), num))
+        self._largest = np.zeros(num)
+        self._worst = np.zeros(num)
 
     def see(self, answers: Answers) -> None:
         """One answer in each experiment."""
-        self._errors(answers)
-        self._latency(answers)
-
-    def _errors(self, answers: Answers) -> None:
-        run, arm = np.arange(self.num), answers.treated.astype(np.int64)
-        self.nums[run, arm] += 1
-        self.hits[run, arm] += answers.failed
-        done: Flags = np.minimum(*self.nums.T) > 0
-        if not done.any():
-            return
-        rate = np.clip(self.seen[:, 0] / self.seen[:, 1], 0.002, 0.9)
-        (h0, h1), (n0, n1) = self.hits.T, self.nums.T
-        for path, odds in zip(self.error_paths, ODDS_RATIOS, strict=True):
-            path += np.where(done, two_rates_log_e(h1, n1, h0, n0, rate=rate, odds=odds), 0)
-        keep = np.exp(-n0 / RATE_MEMORY)[:, None]
-        now = self.seen * keep + np.stack([h0, n0], axis=1)
-        self.seen = np.where(done[:, None], now, self.seen)
-        self.hits[done] = 0
-        self.nums[done] = 0
-
-    def _latency(self, answers: Answers) -> None:
-        judged = answers.treated & ~answers.failed & (self.num_control >= self.num_reference)
-        if judged.any():
-            over = answers.latency[judged, None] > self.tolerance * self.window[judged]
-            ranks = over.mean(axis=1)
-            tail = (ranks >= 1 - TAIL).astype(float)
-            bets = [bet_log_e(ranks, mean=0.5, stake=s) for s in RANK_STAKES]
-            bets += [bet_log_e(tail, mean=TAIL, stake=s) for s in TAIL_STAKES]
-            self.latency_paths[:, judged] += np.stack(bets)
-        control = np.flatnonzero(~answers.treated & ~answers.failed)
-        self.window[control, self.num_control[control] % self.num_reference] = answers.latency[
-            control
-        ]
-        self.num_control[control] += 1
+        self._see_errors(answers)
+        self._see_latency(answers)
 
     def log_es(self) -> tuple[Array, Array]:
-        """Of errors and of latency, now."""
-        return mixed(list(self.error_paths)), mixed(list(self.latency_paths))
+        """The highest so far, of errors and of latency."""
+        return self._worst, self._largest - np.log(len(self._bets))
+
+    def _see_errors(self, answers: Answers) -> None:
+        run, arm = self._run, answers.treated.astype(np.int64)
+        self._nums[run, arm] += 1
+        self._hits[run, arm] += answers.failed
+        done: Flags = np.minimum(*self._nums.T) > 0
+        if not done.any():
+            return
+        rate = np.clip(self._seen[:, 0] / self._seen[:, 1], 0.002, 0.9)
+        (h0, h1), (n0, n1) = self._hits.T, self._nums.T
+        for path, odds in zip(self._errors, ODDS_RATIOS, strict=True):
+            path += np.where(done, two_rates_log_e(h1, n1, h0, n0, rate=rate, odds=odds), 0)
+        self._worst = np.maximum(self._worst, mixed(list(self._errors)))
+        keep = np.exp(-n0 / RATE_MEMORY)[:, None]
+        now = self._seen * keep + np.stack([h0, n0], axis=1)
+        self._seen = np.where(done[:, None], now, self._seen)
+        self._hits[done] = 0
+        self._nums[done] = 0
+
+    def _see_latency(self, answers: Answers) -> None:
+        ranks, done = self._ranks.see(answers)
+        tails, all_done = self._tails.see(answers)
+        bets = [np.where(done, bet_log_e(ranks, mean=0.5, stake=stake), 0) for stake in RANK_STAKES]
+        mean = 1 / (self._num_reference + 1)
+        bets += [
+            np.where(all_done, bet_log_e(tails, mean=mean, stake=stake), 0) for stake in TAIL_STAKES
+        ]
+        self._bets += np.stack(bets)
+        self._largest = np.maximum(self._largest, self._bets.max(axis=0))
+
+
+class Run:
+    """Answers since the last block: as `guardrails.latency` forms them, in all experiments."""
+
+    def __init__(self, num: int, num_control: int, tolerance: float) -> None:
+        self._num_control, self._tolerance = num_control, tolerance
+        self._mine = np.full((num, BUFFER), np.nan)
+        self._others = np.full((num, BUFFER), np.nan)
+        self._nums = np.zeros((num, 2), dtype=np.int64)
+
+    def see(self, answers: Answers) -> tuple[Array, Flags]:
+        """One answer in each; the share of slow comparisons, and where a block is complete."""
+        for treated, buffer in ((False, self._others), (True, self._mine)):
+            which = np.flatnonzero(~answers.failed & (answers.treated == treated))
+            place = self._nums[which, int(treated)]
+            buffer[which, place % BUFFER] = answers.latency[which]
+            self._nums[which, int(treated)] += 1
+        done = (self._nums[:, 0] >= self._num_control) & (self._nums[:, 1] >= 1)
+        slow = np.zeros(len(done))
+        which = np.flatnonzero(done)
+        if len(which):
+            slow[which] = self._slow(self._mine[which], self._others[which])
+            self._mine[which] = self._others[which] = np.nan
+            self._nums[which] = 0
+        return slow, done
+
+    def _slow(self, mine: Array, others: Array) -> Array:
+        if self._num_control > 1:
+            others = np.nanmax(others[:, : self._num_control], axis=1, keepdims=True)
+        # Of a run that ends with the first of both arms, one arm has a single answer.
+        known = ~np.isnan(mine)[:, :, None] & ~np.isnan(others)[:, None, :]
+        over = mine[:, :, None] > self._tolerance * others[:, None, :]
+        found: Array = (over & known).sum(axis=(1, 2)) / known.sum(axis=(1, 2))
+        return found
 
 
 def rating_sums(answers: Answers) -> Array:

@@ -83,8 +83,9 @@ class ExperimentSettings(Part):
     """Chance that one guardrail stops an equal challenger, over the whole experiment."""
     latency_tolerance: Annotated[float, Field(ge=1)] = 1.25
     """The challenger is slow beyond the champion's latency times this."""
-    guardrail_min_reference: Count = 25
-    """Answers of the champion, just before, that each latency is ranked among."""
+    guardrail_min_reference: Count = 19
+    """Answers of the champion that each answer of the challenger is held against, to see
+    whether its slowest became slower: one in 20 equal ones is slower than 19 others."""
     guardrail_min_rated: Count = 30
     """Rated answers that each arm needs before negative feedback is judged."""
     negative_tolerance: Share = 0.02

@@ -35,9 +35,6 @@ from registry.experiment_statistics import (
 from registry.models import Experiment
 from registry.settings import ExperimentSettings
 
-HOLDBACK_REFERENCE = 30
-"""Answers of the few who hold back that a latency is ranked among: more take days to come."""
-
 
 @dataclass(frozen=True)
 class Seen:
@@ -224,16 +221,13 @@ def _guardrails(
     treated = np.array([answer.is_treatment for answer in seen.answers], dtype=bool)
     failed = np.array([answer.failed for answer in seen.answers], dtype=bool)
     timed = [answer for answer in seen.answers if answer.latency_ms is not None]
-    reference = settings.guardrail_min_reference
     found = [
         guardrails.errors(treated, failed, alpha=settings.guardrail_alpha),
         guardrails.latency(
             np.array([answer.is_treatment for answer in timed], dtype=bool),
             np.array([answer.latency_ms for answer in timed], dtype=np.float64),
             tolerance=settings.latency_tolerance,
-            num_reference=min(reference, HOLDBACK_REFERENCE)
-            if seen.stage == "holdback"
-            else reference,
+            num_reference=settings.guardrail_min_reference,
             alpha=settings.guardrail_alpha,
         ),
         _negative(comparison, control, treatment, settings),

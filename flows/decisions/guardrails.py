@@ -14,9 +14,7 @@ import numpy.typing as npt
 from flows.decisions.sequential import ODDS_RATIOS, Array, bet_log_e, mixed, two_rates_log_e
 
 Flags = npt.NDArray[np.bool_]
-TAIL = 0.05
-"""By definition of a p95, this share of equal answers is slower."""
-RANK_STAKES, TAIL_STAKES = (0.5, 1.0, 1.8), (2.0, 5.0, 12.0)
+RANK_STAKES, TAIL_STAKES = (0.4, 0.8, 1.3), (3.0, 8.0)
 RATE_MEMORY = 500.0
 """Answers of the champion after which what was seen of its error rate counts a third."""
 
@@ -72,42 +70,60 @@ def past_rate(hits: Array, num: Array) -> Array:
 
 def latency(
     challenger: Flags, latencies: Array, *, tolerance: float, num_reference: int, alpha: float
-) -> Evidence | None:
+) -> Evidence:
     """Against "the challenger takes at most `tolerance` times what the champion takes".
 
-    Each answer of the challenger gets its rank among the champion's `num_reference` answers
-    before it, made longer by `tolerance`: evenly spread in [0, 1] where it is just as slow as
-    tolerated, lower where it is faster. Bets are placed on a high mean rank (slow on the
-    whole) and on the highest twentieth (a slow tail). None while there is no reference.
+    Two bets on answers of the same time, each answer used once, so that the blocks are
+    independent however the load moves. On the mean rank: in a block that ends as soon as both
+    arms have answered, the share of pairs in which the challenger took longer has mean ½. On
+    the tail: of equal answers, one in `num_reference` + 1 takes longer than all of
+    `num_reference` others.
     """
-    control = latencies[~challenger]
-    before = np.cumsum(~challenger)[challenger]
-    judged = before >= num_reference
-    if len(control) < num_reference:
-        return None
-    windows = np.lib.stride_tricks.sliding_window_view(control, num_reference)
-    values = latencies[challenger][judged]
-    reference = windows[before[judged] - num_reference]
-    ranks = (values[:, None] > tolerance * reference).mean(axis=1)
-    highest = float(latency_log_e(ranks).max(initial=0.0)) if len(ranks) else 0.0
-    slow = int((ranks >= 1 - TAIL).sum())
+    longer = tolerance * latencies
+    ranks = [
+        float((latencies[mine][:, None] > longer[others]).mean())
+        for mine, others in _runs(challenger, 1)
+    ]
+    tails = [
+        float((latencies[mine] > longer[others[:num_reference]].max()).mean())
+        for mine, others in _runs(challenger, num_reference)
+    ]
+    bets = [
+        *(bet_log_e(np.array(ranks), mean=0.5, stake=stake) for stake in RANK_STAKES),
+        *(
+            bet_log_e(np.array(tails), mean=1 / (num_reference + 1), stake=stake)
+            for stake in TAIL_STAKES
+        ),
+    ]
     text = (
-        f"latency: {slow} of {len(ranks)} answers took over {tolerance:g} times the p95 of the "
-        f"champion's {num_reference} before; mean rank {ranks.mean() if len(ranks) else 0:.2f} "
-        "(0.50 is the line)"
+        f"latency: in {np.mean(ranks) if ranks else 0:.0%} of comparisons the challenger took over "
+        f"{tolerance:g} times what the champion took at the same time (50% is the line); it was "
+        f"slower than {num_reference} of {num_reference} in {np.mean(tails) if tails else 0:.0%} "
+        f"({1 / (num_reference + 1):.0%} is the line)"
     )
-    return Evidence("latency", highest, -math.log(alpha), text)
+    return Evidence("latency", _highest(bets), -math.log(alpha), text)
 
 
-def latency_log_e(ranks: Array) -> Array:
-    """The e-process over ranks along the first axis."""
-    tail = (ranks >= 1 - TAIL).astype(float)
-    return mixed(
-        [
-            *(np.cumsum(bet_log_e(ranks, mean=0.5, stake=s), axis=0) for s in RANK_STAKES),
-            *(np.cumsum(bet_log_e(tail, mean=TAIL, stake=s), axis=0) for s in TAIL_STAKES),
-        ]
-    )
+def _highest(bets: list[Array]) -> float:
+    """ln of the largest wealth that any bet has ever had, over the number of bets.
+
+    Each passes n/α with probability ≤ α/n, so that any of n does with probability ≤ α.
+    """
+    largest = max(float(np.cumsum(bet).max(initial=0.0)) for bet in bets)
+    return largest - math.log(len(bets))
+
+
+def _runs(challenger: Flags, num_control: int) -> list[tuple[npt.NDArray[np.int64], ...]]:
+    """Places of (challenger, champion) in runs with at least one and `num_control` of them."""
+    found: list[tuple[npt.NDArray[np.int64], ...]] = []
+    mine: list[int] = []
+    others: list[int] = []
+    for place, treated in enumerate(challenger.tolist()):
+        (mine if treated else others).append(place)
+        if mine and len(others) >= num_control:
+            found.append((np.array(mine), np.array(others)))
+            mine, others = [], []
+    return found
 
 
 def _blocks(challenger: Flags, failed: Flags) -> tuple[Array, Array]:
