@@ -153,7 +153,7 @@ class PeopleSums:
         return Moments(totals, self._half + self._half.swapaxes(1, 2))
 
 
-BUFFER = 64
+BUFFER = 32
 """More answers of one arm without one of the other than this are forgotten."""
 
 
@@ -231,18 +231,23 @@ class Run:
         slow = np.zeros(len(done))
         which = np.flatnonzero(done)
         if len(which):
-            slow[which] = self._slow(self._mine[which], self._others[which])
+            slow[which] = self._slow(which)
             self._mine[which] = self._others[which] = np.nan
             self._nums[which] = 0
         return slow, done
 
-    def _slow(self, mine: Array, others: Array) -> Array:
+    def _slow(self, which: Indexes) -> Array:
+        """Of a run that ends with the first of both arms, one arm has a single answer."""
+        mine, others = self._mine[which], self._others[which]
         if self._num_control > 1:
             others = np.nanmax(others[:, : self._num_control], axis=1, keepdims=True)
-        # Of a run that ends with the first of both arms, one arm has a single answer.
-        known = ~np.isnan(mine)[:, :, None] & ~np.isnan(others)[:, None, :]
-        over = mine[:, :, None] > self._tolerance * others[:, None, :]
-        found: Array = (over & known).sum(axis=(1, 2)) / known.sum(axis=(1, 2))
+        else:
+            alone = (self._nums[which, 0] == 1)[:, None]
+            mine = np.where(alone, mine, mine[:, :1])
+            others = np.where(alone, others[:, :1], others)
+        known = ~np.isnan(mine) & ~np.isnan(others)
+        over = (mine > self._tolerance * others) & known
+        found: Array = over.sum(axis=1) / known.sum(axis=1)
         return found
 
 
