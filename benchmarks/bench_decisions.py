@@ -23,7 +23,7 @@ from benchmarks import decision_triggers
 from benchmarks.decision_rules import PROMOTED, ROLLED_BACK, Ours, Outcome, play, play_peers
 from benchmarks.decision_worlds import BAD_WORLDS, BETTER_WORLDS, SAME_WORLDS, World
 from benchmarks.results import Figure, at_least, write_results
-from registry.settings import ExperimentSettings
+from registry.settings_decisions import ExperimentSettings
 
 SETTINGS = ExperimentSettings()
 MOST_FALSE, LEAST_POWER, MOST_REQUESTS = 0.01, 0.95, 100

@@ -27,7 +27,7 @@ from benchmarks.decision_worlds import World
 from flows.decisions import comparison as arms
 from flows.decisions.comparison import compare, progress, relative_improvement
 from flows.decisions.sequential import Array, log_e_worse, margin, split_log_e, tightest_at
-from registry.settings import ExperimentSettings
+from registry.settings_decisions import ExperimentSettings
 
 UNDECIDED, PROMOTED, RETIRED, ROLLED_BACK = range(4)
 
@@ -171,7 +171,8 @@ class Ours:
 
     def _split_log_e(self) -> Array:
         num = self._split.sum(axis=-1)
-        return split_log_e(self._split[..., 1], num, share=self.shares).sum(axis=-1)
+        found: Array = split_log_e(self._split[..., 1], num, share=self.shares).sum(axis=-1)
+        return found
 
 
 @dataclass

@@ -5,17 +5,19 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 import numpy as np
+import numpy.typing as npt
 from rich.console import Console
 from rich.table import Table
 
 from benchmarks.results import Figure
 from flows.decisions.change import prompt_drift, quality_change
 from flows.decisions.sequential import Array
-from registry.settings import TriggerSettings
+from registry.settings_decisions import TriggerSettings
 
 SETTINGS = TriggerSettings()
 QUARTER, REFERENCE = 91, SETTINGS.reference_days
 NUM_CLASSES = 40
+Indexes = npt.NDArray[np.int64]
 
 
 @dataclass(frozen=True)
@@ -98,7 +100,7 @@ def alarms(world: Quarter, rng: np.random.Generator) -> dict[str, float]:
     hours = num_days * 24
     day_rate = 1 + 0.7 * np.sin(2 * np.pi * (np.arange(hours) - 9) / 24)
     counts = rng.poisson(world.per_day / 24 * day_rate)
-    hour = np.repeat(np.arange(hours), counts)
+    hour: Indexes = np.repeat(np.arange(hours, dtype=np.int64), counts)
     weights = 1 / np.arange(1, world.num_users + 1) ** world.heaviness
     user = rng.choice(world.num_users, size=len(hour), p=weights / weights.sum())
     change = REFERENCE + QUARTER // 2
@@ -115,7 +117,9 @@ def alarms(world: Quarter, rng: np.random.Generator) -> dict[str, float]:
     }
 
 
-def _plain(hour: Array, user: Array, quality: Array, num_users: int, hours: int) -> tuple[int, int]:
+def _plain(
+    hour: Indexes, user: Indexes, quality: Array, num_users: int, hours: int
+) -> tuple[int, int]:
     """The hour of the first alarm of the plain rule, and of the one that allows for chance."""
     own = np.zeros((2, hours, num_users))
     np.add.at(own[0], (hour, user), 1)
@@ -133,8 +137,8 @@ def _plain(hour: Array, user: Array, quality: Array, num_users: int, hours: int)
         if drop <= SETTINGS.quality_drop:
             continue
         first_plain = first_plain or now
-        errors = [_error(s, n) for s, n in ((s0, n0), (s1, n1))]
-        if drop > SETTINGS.quality_drop_errors * float(np.hypot(*errors)) / before:
+        chance = float(np.hypot(_error(s0, n0), _error(s1, n1)))
+        if drop > SETTINGS.quality_drop_errors * chance / before:
             return first_plain, now
     return first_plain, first_sure
 
@@ -146,7 +150,7 @@ def _error(sums: Array, nums: Array) -> float:
     return float(np.sqrt(spread) / num)
 
 
-def _detector(hour: Array, quality: Array, num_days: int, change: int) -> float:
+def _detector(hour: Indexes, quality: Array, num_days: int, change: int) -> float:
     day = hour // 24
     num = np.bincount(day, minlength=num_days)
     means = np.bincount(day, weights=quality, minlength=num_days) / np.maximum(num, 1)

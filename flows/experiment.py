@@ -23,7 +23,7 @@ from flows.steps import Steps
 from registry import deployment, experiments, holdback
 from registry.errors import ConflictError
 from registry.models import DeploymentState, Experiment
-from registry.settings import ExperimentSettings
+from registry.settings_decisions import ExperimentSettings
 from registry.versions import Status
 
 ACTOR = "flow:experiment"

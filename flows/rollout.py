@@ -9,7 +9,7 @@ from sqlmodel import Session, col, select
 from registry import deployment, experiments, holdback, versions
 from registry.deployment import Act
 from registry.models import Experiment, ModelVersion
-from registry.settings import ExperimentSettings
+from registry.settings_decisions import ExperimentSettings
 from registry.versions import Status
 
 

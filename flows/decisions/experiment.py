@@ -9,8 +9,7 @@ from enum import StrEnum
 from flows.decisions.guardrails import Evidence
 from flows.decisions.sequential import Interval
 from registry.experiment_statistics import Stage
-from registry.settings import ExperimentSettings
-from registry.settings_decisions import Step
+from registry.settings_decisions import ExperimentSettings, Step
 
 
 class Action(StrEnum):

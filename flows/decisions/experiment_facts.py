@@ -33,7 +33,7 @@ from registry.experiment_statistics import (
     user_sums,
 )
 from registry.models import Experiment
-from registry.settings import ExperimentSettings
+from registry.settings_decisions import ExperimentSettings
 
 
 @dataclass(frozen=True)

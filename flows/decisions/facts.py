@@ -15,7 +15,8 @@ from registry.monitoring import (
     quality_by_day,
     window_quality,
 )
-from registry.settings import Settings, TriggerSettings
+from registry.settings import Settings
+from registry.settings_decisions import TriggerSettings
 from registry.statistics import count_quality_samples, statistics
 
 

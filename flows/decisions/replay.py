@@ -8,7 +8,7 @@ from typing import Any
 from pydantic import TypeAdapter
 
 from flows.decisions.experiment import Action, ExperimentDecision, ExperimentFacts, decide
-from registry.settings import ExperimentSettings
+from registry.settings_decisions import ExperimentSettings
 
 _facts = TypeAdapter(ExperimentFacts)
 SEEN = "seen"

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from flows.decisions.change import Change, Drift
-from registry.settings import TriggerSettings
+from registry.settings_decisions import TriggerSettings
 
 
 class Trigger(StrEnum):

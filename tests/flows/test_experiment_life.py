@@ -21,8 +21,7 @@ from flows.steering import Act, steer
 from registry import deployment, experiments, versions
 from registry.errors import ConflictError
 from registry.models import Experiment, ExperimentDecision, ProductionPeriod
-from registry.settings import ExperimentSettings
-from registry.settings_decisions import Step
+from registry.settings_decisions import ExperimentSettings, Step
 from tests.flows.conftest import FakeClock
 from tests.support.usage import log_trial
 

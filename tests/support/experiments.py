@@ -11,7 +11,7 @@ import numpy as np
 from flows.decisions.experiment import ExperimentDecision, decide
 from flows.decisions.experiment_facts import Seen, facts_from
 from registry.experiment_statistics import AnswerFacts, SharePeriod, Stage, UserSums
-from registry.settings import ExperimentSettings
+from registry.settings_decisions import ExperimentSettings
 
 START = datetime(2026, 1, 17, tzinfo=UTC)
 SETTINGS = ExperimentSettings()

@@ -5,8 +5,7 @@ from dataclasses import replace
 import pytest
 
 from flows.decisions.experiment import Action
-from registry.settings import ExperimentSettings
-from registry.settings_decisions import Step
+from registry.settings_decisions import ExperimentSettings, Step
 from tests.support.experiments import Arm, look, people
 
 CHAMPION = people(0, 900, good=0.4)

@@ -3,7 +3,7 @@ from dataclasses import replace
 import pytest
 
 from flows.decisions.triggers import Trigger, TriggerFacts, WindowFacts, decide
-from registry.settings import TriggerSettings
+from registry.settings_decisions import TriggerSettings
 
 SETTINGS = TriggerSettings()
 WINDOW = WindowFacts(num_interactions=500, avg_quality=0.8, num_errors=0)
