@@ -41,7 +41,7 @@ def main() -> None:
     arguments = parser.parse_args()
     console = Console()
     num = 10 if arguments.quick else arguments.runs
-    worlds = (*SAME_WORLDS, *BETTER_WORLDS, *BAD_WORLDS)
+    worlds: tuple[World, ...] = (*SAME_WORLDS, *BETTER_WORLDS, *BAD_WORLDS)
     if arguments.quick:
         worlds = (BAD_WORLDS[0], BAD_WORLDS[2])
     table = Table("world", "rule", "promoted", "in 7 days", "stopped", "hours", "rated", "bad")

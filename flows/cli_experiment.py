@@ -19,7 +19,8 @@ from flows.steering import Act, steer
 from registry import experiments
 from registry.errors import NotFoundError
 from registry.models import Experiment
-from registry.settings import ExperimentSettings, load_settings
+from registry.settings import load_settings
+from registry.settings_decisions import ExperimentSettings
 
 app = typer.Typer(help="The trial of a challenger.", invoke_without_command=True)
 console = Console()

@@ -13,7 +13,8 @@ from sqlmodel import Session
 from flows.decisions import comparison as arms
 from flows.decisions import guardrails
 from flows.decisions.comparison import Comparison, Moments, compare, relative_improvement
-from flows.decisions.experiment import ArmFacts, Evidence, ExperimentFacts
+from flows.decisions.experiment import ArmFacts, ExperimentFacts
+from flows.decisions.guardrails import Evidence
 from flows.decisions.sequential import (
     Array,
     Interval,
