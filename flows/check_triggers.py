@@ -31,7 +31,9 @@ def check(context: Context, *, workload: str, force: bool = False, steps: Steps)
         dead = trail.reap_trainings(context, session)
         statistics.fold(session, now=now)
     with context.database.read() as session:  # nobody waits while it is read
-        facts = gather(session, workload=workload, settings=settings, now=now)
+        facts = gather(
+            session, workload=workload, settings=settings, now=now, keyring=context.keyring
+        )
     decision = decide(facts, settings.triggers, force=force)
     with context.database.write() as session:
         runs.record_check(

@@ -23,6 +23,7 @@ from flows import (
     cli_access,
     cli_curation,
     cli_database,
+    cli_experiment,
     cli_import,
     cli_privacy,
     cli_signals,
@@ -37,7 +38,7 @@ from flows.demo.settings import prepare
 from flows.learner import Learner
 from flows.local import launch
 from flows.steps import PlainSteps
-from registry import by_hand, deployment, versions
+from registry import by_hand, deployment, runs, versions
 from registry.db import Database
 from registry.db_errors import explain
 from registry.errors import KalimtakError
@@ -52,6 +53,7 @@ app.command()(cli_access.token)
 app.add_typer(cli_workload.app, name="workload")
 cli_privacy.add_to(app)
 app.add_typer(cli_signals.scorer, name="scorer")
+app.add_typer(cli_experiment.app, name="experiment")
 app.command("import")(cli_import.import_file)
 cli_trail.add_to(app)
 app.command()(cli_curation.curate)
@@ -141,9 +143,13 @@ def triggers(
     run_here: Annotated[
         bool, typer.Option("--run-here", help="Retrain in this process, without Prefect.")
     ] = False,
+    last: Annotated[int, typer.Option(min=0, help="Only explain so many of the last checks.")] = 0,
 ) -> None:
     """Check whether to retrain, and start it when a trigger fires."""
     settings = _settings()
+    if last:
+        _explain_checks(open_context(settings), workload=workload, limit=last)
+        return
     from flows.check_triggers import run_check_triggers, start_deployment
     from flows.retrain import run_retrain
 
@@ -188,16 +194,6 @@ def retrain(workload: Workload = "default", force: Force = False, dry_run: DryRu
         _tell(f"version {result.version} is {result.standing}")
     if result.status in ("refused", "rejected"):
         raise typer.Exit(1)
-
-
-@app.command()
-def experiment(workload: Workload = "default") -> None:
-    """Look at the running experiment, and act on what the numbers say."""
-    settings = _settings()
-    from flows.experiment import look
-
-    decision = look(open_context(settings), workload)
-    _tell(f"{decision.action}: {'; '.join(decision.reasons)}")
 
 
 @app.command()
@@ -283,6 +279,18 @@ def check() -> None:
     with closing(Database(settings.resolved_database_url)) as database:
         database.check()
     _tell("settings and database are in order")
+
+
+def _explain_checks(context: Context, *, workload: str, limit: int) -> None:
+    """What each check saw, and what would have had to be for it to fire."""
+    with context.database.read() as session:
+        found = runs.last_checks(session, workload=workload, limit=limit)
+    if not found:
+        _tell(f"workload '{workload}' was not checked yet")
+    for row in reversed(found):
+        _tell(f"{row.checked_at:%Y-%m-%d %H:%M} {row.trigger or 'nothing fired'}: {row.reason}")
+        for text in row.facts.get("checks", []):
+            _tell(f"  {text}")
 
 
 def _change(change: Callable[[Context], None], *, workload: str) -> None:

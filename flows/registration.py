@@ -8,7 +8,7 @@ from typing import Any
 
 from sqlmodel import Session
 
-from flows import trail
+from flows import rollout, trail
 from flows.context import Context
 from flows.curation.dataset import BuiltDataset
 from flows.decisions.gate import GateDecision
@@ -120,25 +120,22 @@ def _place(
         reason = f"the gate refused it: {judged}"
         versions.transition(session, version, Status.REJECTED, reason=reason, now=context.clock())
         return Status.REJECTED, reason
-    running = experiments.running(session, workload=workload)
-    if running is not None:
-        reason = f"it passed the gate, and waits: '{running.challenger}' is on trial ({judged})"
-        return Status.REGISTERED, reason
+    hindered = rollout.obstacle(session, workload=workload, settings=settings, now=context.clock())
+    if hindered is not None:
+        return Status.REGISTERED, f"it passed the gate, and waits: {hindered} ({judged})"
     if not settings.enabled:
         reason = f"it passed the gate, and experiments are off ({judged})"
         experiments.deploy(session, context.act(ACTOR, reason), workload=workload, version=version)
         return Status.CHAMPION, reason
-    share = settings.shares[0]
-    reason = f"it passed the gate, and is tried on {share:.0%} of the traffic ({judged})"
-    experiments.start(
+    reason = f"it passed the gate, and {rollout.first_step_text(settings)} ({judged})"
+    rollout.begin(
         session,
         context.act(ACTOR, reason),
         workload=workload,
-        challenger=version,
-        share=share,
-        settings=settings.model_dump(mode="json"),
+        version=version,
+        settings=settings,
     )
-    return Status.CHALLENGER, reason
+    return Status(versions.get(session, version).deployment_status), reason
 
 
 def _evaluation(candidate: Candidate) -> dict[str, Any]:

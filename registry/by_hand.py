@@ -5,7 +5,7 @@ Each function is one step inside the caller's transaction.
 
 from sqlmodel import Session
 
-from registry import experiments, versions
+from registry import deployment, experiments, holdback, versions
 from registry.deployment import Act
 from registry.errors import ConflictError, NotFoundError
 from registry.models import Experiment
@@ -19,6 +19,8 @@ def promote(session: Session, act: Act, *, workload: str, version: str | None) -
     workload, or another one is on trial.
     """
     running = experiments.running(session, workload=workload)
+    if running is not None and running.kind == holdback.KIND:
+        running = None
     if running is not None and version in (None, running.challenger):
         experiments.promote(session, act, experiment_id=running.id)
     elif version is None:
@@ -31,7 +33,9 @@ def promote(session: Session, act: Act, *, workload: str, version: str | None) -
 def roll_back(session: Session, act: Act, *, workload: str) -> None:
     """End the trial of a challenger; without one, return to the previous champion."""
     running = experiments.running(session, workload=workload)
-    if running is None:
+    if running is not None and running.kind == holdback.KIND:
+        holdback.undo(session, act, deployment.lock(session, workload))
+    elif running is None:
         experiments.roll_back_champion(session, act, workload=workload)
     else:
         experiments.stop(session, act, experiment_id=running.id, status=Status.ROLLED_BACK)

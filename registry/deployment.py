@@ -7,7 +7,7 @@ period of the production history and opens the next, and is written to the audit
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import Any
+from typing import Any, Literal, cast
 
 from sqlmodel import Session, col, select
 
@@ -24,6 +24,7 @@ from registry.models import (
 )
 
 AUDIT_PURPOSE = "audit"
+Mode = Literal["trial", "shadow", "holdback"]
 
 
 @dataclass(frozen=True)
@@ -45,6 +46,8 @@ class DesiredState:
     previous: LiveVersion | None
     share: float
     experiment_id: str | None
+    mode: Mode = "trial"
+    """What the challenger is there for; see `DeploymentState`."""
 
     @property
     def live(self) -> tuple[LiveVersion, ...]:
@@ -111,12 +114,14 @@ def change(
     previous: str | None,
     share: float,
     experiment_id: str | None,
+    mode: Mode = "trial",
 ) -> None:
     """Set the whole desired state of a locked row."""
     behind = experiment_id or row.experiment_id  # a trial that ends is behind its end
     row.generation += 1
     row.champion, row.challenger, row.previous = champion, challenger, previous
     row.share, row.experiment_id, row.updated_at = share, experiment_id, act.now
+    row.mode = mode
     session.add(row)
     _write_history(session, row, act, action=action, experiment_id=behind)
     audit.record(
@@ -132,6 +137,7 @@ def change(
             "challenger": challenger,
             "share": share,
             "experiment": behind,
+            "mode": mode,
             "reason": act.reason,
         },
     )
@@ -222,6 +228,7 @@ def _state(row: DeploymentState, digests: Mapping[str, str]) -> DesiredState:
         previous=live(row.previous),
         share=row.share,
         experiment_id=row.experiment_id,
+        mode=cast(Mode, row.mode),
     )
 
 

@@ -5,36 +5,20 @@ first, so that of two that act at once the second sees what the first has done.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import select as select_columns
-from sqlmodel import Session, col, select
+from sqlmodel import Session, col, func, select
 
-from registry import deployment, versions
+from registry import audit, deployment, holdback, versions
 from registry.deployment import Act
 from registry.errors import ConflictError, NotFoundError
 from registry.models import (
     DeploymentState,
     Experiment,
     ExperimentDecision,
-    UserInteraction,
 )
 from registry.versions import Status
-
-
-@dataclass(frozen=True)
-class Observation:
-    """One answer of an experiment, as its statistics need it."""
-
-    role: str
-    user_id: str | None
-    quality: float | None
-    thumb: int | None
-    latency_ms: float | None
-    failed: bool
-    created_at: datetime
 
 
 def start(
@@ -48,15 +32,18 @@ def start(
 ) -> Experiment:
     """Put `challenger` on trial at `share` of the traffic against whoever serves now.
 
-    Raises `ConflictError` where a trial is running already.
+    Without a share it starts in the shadow, answering copies. Raises `ConflictError` where a
+    trial is running already; a hold-back ends, its promotion confirmed.
     """
     state = deployment.lock(session, workload)
+    holdback.end_if_running(session, act, state)
     if state.experiment_id is not None:
         raise ConflictError(
             f"workload '{workload}' already tries '{state.challenger}': "
             "wait for its decision, or retire it"
         )
-    versions.transition(session, challenger, Status.CHALLENGER, reason=act.reason, now=act.now)
+    status = Status.CHALLENGER if share > 0 else Status.SHADOW
+    versions.transition(session, challenger, status, reason=act.reason, now=act.now)
     experiment = Experiment(
         id=act.new_id(),
         workload=workload,
@@ -78,13 +65,24 @@ def start(
         previous=state.previous,
         share=share,
         experiment_id=experiment.id,
+        mode="trial" if share > 0 else "shadow",
     )
     return experiment
 
 
 def ramp(session: Session, act: Act, *, experiment_id: str, share: float) -> None:
-    """Give the challenger `share` of the traffic; a paused trial goes on with it."""
-    experiment, state = _running(session, experiment_id)
+    """Give the challenger `share` of the traffic; a paused trial goes on with it.
+
+    From the shadow it comes before people. Raises `ConflictError` for a share of 0: `pause`
+    does that.
+    """
+    experiment, state = _running_trial(session, experiment_id)
+    if share <= 0:
+        raise ConflictError("a share of 0 is no trial: pause it instead")
+    if state.mode == "shadow" and state.challenger is not None:
+        versions.transition(
+            session, state.challenger, Status.CHALLENGER, reason=act.reason, now=act.now
+        )
     experiment.share = share
     session.add(experiment)
     _give(session, act, state, action="set_share", share=share)
@@ -92,7 +90,7 @@ def ramp(session: Session, act: Act, *, experiment_id: str, share: float) -> Non
 
 def pause(session: Session, act: Act, *, experiment_id: str) -> None:
     """Send the challenger no traffic until the trial is resumed; nothing counts meanwhile."""
-    _, state = _running(session, experiment_id)
+    _, state = _running_trial(session, experiment_id)
     if state.share == 0:
         raise ConflictError(f"the trial of workload '{state.workload}' is paused already")
     _give(session, act, state, action="pause_experiment", share=0.0)
@@ -100,22 +98,50 @@ def pause(session: Session, act: Act, *, experiment_id: str) -> None:
 
 def resume(session: Session, act: Act, *, experiment_id: str) -> None:
     """Give the challenger of a paused trial the share that it had."""
-    experiment, state = _running(session, experiment_id)
-    if state.share != 0:
+    experiment, state = _running_trial(session, experiment_id)
+    if state.share != 0 or experiment.share == 0:
         raise ConflictError(f"the trial of workload '{state.workload}' is not paused")
     _give(session, act, state, action="resume_experiment", share=experiment.share)
 
 
-def promote(session: Session, act: Act, *, experiment_id: str) -> None:
-    """The challenger becomes champion; the old champion retires but stays loaded."""
+def freeze(session: Session, act: Act, *, experiment_id: str, frozen: bool) -> None:
+    """Leave the trial as it is until told otherwise: only a guardrail can end it."""
     experiment, state = _running(session, experiment_id)
+    if experiment.frozen == frozen:
+        word = "frozen" if frozen else "not frozen"
+        raise ConflictError(f"the trial of workload '{state.workload}' is {word} already")
+    experiment.frozen = frozen
+    session.add(experiment)
+    audit.record(
+        session,
+        key=act.keyring.derive(deployment.AUDIT_PURPOSE),
+        actor=act.actor,
+        action="freeze_experiment" if frozen else "unfreeze_experiment",
+        subject=f"experiment:{experiment_id}",
+        now=act.now,
+        details={"reason": act.reason},
+    )
+
+
+def promote(session: Session, act: Act, *, experiment_id: str) -> None:
+    """The challenger becomes champion; the old champion retires but stays loaded.
+
+    With a `holdback_share` in the experiment's settings, so many people keep the old one for
+    a while, and a hold-back experiment runs.
+    """
+    experiment, state = _running_trial(session, experiment_id)
     challenger = state.challenger
-    _end(session, experiment, "promoted", act)
+    holdback.end(session, experiment, "promoted", act)
     if state.champion is not None:
         versions.transition(session, state.champion, Status.RETIRED, reason=act.reason, now=act.now)
     if challenger is None:
         raise ConflictError(f"experiment '{experiment_id}' has no challenger any more")
+    if state.mode == "shadow":
+        versions.transition(session, challenger, Status.CHALLENGER, reason=act.reason, now=act.now)
     versions.transition(session, challenger, Status.CHAMPION, reason=act.reason, now=act.now)
+    if float(experiment.settings.get("holdback_share", 0)) > 0:
+        holdback.begin(session, act, state, experiment)
+        return
     deployment.change(
         session,
         state,
@@ -131,8 +157,8 @@ def promote(session: Session, act: Act, *, experiment_id: str) -> None:
 
 def stop(session: Session, act: Act, *, experiment_id: str, status: Status) -> None:
     """End the trial without a promotion: `status` is ROLLED_BACK or RETIRED."""
-    experiment, state = _running(session, experiment_id)
-    _end(session, experiment, status.value, act)
+    experiment, state = _running_trial(session, experiment_id)
+    holdback.end(session, experiment, status.value, act)
     if state.challenger is not None:
         versions.transition(session, state.challenger, status, reason=act.reason, now=act.now)
     deployment.change(
@@ -151,6 +177,7 @@ def stop(session: Session, act: Act, *, experiment_id: str, status: Status) -> N
 def deploy(session: Session, act: Act, *, workload: str, version: str) -> None:
     """Make `version` champion at once, without a trial. A running trial forbids it."""
     state = deployment.lock(session, workload)
+    holdback.end_if_running(session, act, state)
     if state.experiment_id is not None:
         raise ConflictError(f"workload '{workload}' has a trial running: end it first")
     if state.champion is not None:
@@ -201,6 +228,24 @@ def running(session: Session, *, workload: str) -> Experiment | None:
     ).first()
 
 
+def get(session: Session, experiment_id: str) -> Experiment:
+    """The experiment of that id. Raises `NotFoundError`."""
+    found = session.get(Experiment, experiment_id)
+    if found is None:
+        raise NotFoundError(f"no experiment '{experiment_id}'")
+    return found
+
+
+def list_experiments(session: Session, *, workload: str, limit: int = 50) -> Sequence[Experiment]:
+    """The workload's experiments, newest first."""
+    return session.exec(
+        select(Experiment)
+        .where(Experiment.workload == workload)
+        .order_by(col(Experiment.started_at).desc(), col(Experiment.id).desc())
+        .limit(limit)
+    ).all()
+
+
 def record_decision(
     session: Session,
     *,
@@ -238,35 +283,40 @@ def last_decisions(
     ).all()
 
 
-def observations(session: Session, *, experiment_id: str) -> list[Observation]:
-    """Every answer of an experiment that counts, in the order it was given."""
-    rows = session.connection().execute(
-        select_columns(
-            col(UserInteraction.role),
-            col(UserInteraction.user_id),
-            col(UserInteraction.quality_score),
-            col(UserInteraction.user_feedback),
-            col(UserInteraction.processing_time_ms),
-            col(UserInteraction.error).is_not(None),
-            col(UserInteraction.created_at),
+def last_look(session: Session, experiment: Experiment) -> datetime | None:
+    """When the experiment was looked at last."""
+    return session.exec(
+        select(func.max(ExperimentDecision.decided_at)).where(
+            ExperimentDecision.experiment_id == experiment.id
         )
-        .where(
-            col(UserInteraction.experiment_id) == experiment_id,
-            col(UserInteraction.role) != "shadow",
-        )
-        .order_by(col(UserInteraction.created_at), col(UserInteraction.id))
-    )
-    return [Observation(*row) for row in rows.tuples()]
+    ).one()
+
+
+def decisions(session: Session, *, experiment_id: str) -> Sequence[ExperimentDecision]:
+    """All looks at one experiment, oldest first."""
+    return session.exec(
+        select(ExperimentDecision)
+        .where(ExperimentDecision.experiment_id == experiment_id)
+        .order_by(col(ExperimentDecision.decided_at), col(ExperimentDecision.id))
+    ).all()
 
 
 def _running(session: Session, experiment_id: str) -> tuple[Experiment, DeploymentState]:
-    experiment = session.get(Experiment, experiment_id)
-    if experiment is None:
-        raise NotFoundError(f"no experiment '{experiment_id}'")
+    experiment = get(session, experiment_id)
     state = deployment.lock(session, experiment.workload)
     session.refresh(experiment)
     if experiment.status != "running" or state.experiment_id != experiment_id:
         raise ConflictError(f"experiment '{experiment_id}' is {experiment.status}, not running")
+    return experiment, state
+
+
+def _running_trial(session: Session, experiment_id: str) -> tuple[Experiment, DeploymentState]:
+    experiment, state = _running(session, experiment_id)
+    if experiment.kind == holdback.KIND:
+        raise ConflictError(
+            f"'{state.champion}' was promoted, and some people keep what was before: "
+            "there is no trial to change"
+        )
     return experiment, state
 
 
@@ -282,11 +332,3 @@ def _give(session: Session, act: Act, state: DeploymentState, *, action: str, sh
         share=share,
         experiment_id=state.experiment_id,
     )
-
-
-def _end(session: Session, experiment: Experiment, status: str, act: Act) -> None:
-    experiment.status = status
-    experiment.reason = act.reason
-    experiment.ended_at = act.now
-    session.add(experiment)
-    session.flush()

@@ -153,6 +153,16 @@ def count(session: Session, *, workload: str) -> int:
     )
 
 
+def last_checks(session: Session, *, workload: str, limit: int) -> Sequence[TriggerCheck]:
+    """The workload's latest looks at the triggers, newest first."""
+    return session.exec(
+        select(TriggerCheck)
+        .where(TriggerCheck.workload == workload)
+        .order_by(col(TriggerCheck.checked_at).desc(), col(TriggerCheck.id).desc())
+        .limit(limit)
+    ).all()
+
+
 def record_check(
     session: Session,
     *,

@@ -16,6 +16,7 @@ from pydantic import Field, ValidationError, model_validator
 from registry.errors import SettingsError
 from registry.settings_access import AuthSettings, LimitSettings
 from registry.settings_curation import CurationSettings
+from registry.settings_decisions import ExperimentSettings, TriggerSettings
 from registry.settings_legacy import from_config_json
 from registry.settings_privacy import PrivacySettings, RetentionSettings
 from registry.settings_signals import SignalSettings
@@ -86,53 +87,6 @@ class TrainingSettings(Part):
     """A dataset smaller than this is refused."""
     stale_after_s: Positive = 180
     """A training run whose heartbeat is older than this is taken for dead."""
-
-
-class TriggerSettings(Part):
-    """When to retrain; checked in this order, after the cooldown."""
-
-    cooldown_hours: Annotated[float, Field(ge=0)] = 24
-    min_new_samples: Count = 1000
-    schedule_interval_hours: Positive = 168
-    quality_drop: Share = 0.10
-    """Relative fall of mean quality between two windows."""
-    error_rate: Share = 0.20
-    window_hours: Positive = 24
-    min_window_samples: Count = 50
-    """Fewer interactions than this in a window say nothing about quality or errors."""
-    check_interval_seconds: Positive = 3600
-
-
-class ExperimentSettings(Part):
-    """How a challenger is tried, and what it takes to win."""
-
-    enabled: bool = True
-    """Off: a version that passes the gate becomes champion at once."""
-    shares: tuple[Annotated[float, Field(gt=0, le=1)], ...] = (0.1, 0.25, 0.5)
-    """The challenger's share of traffic, step by step."""
-    ramp_min_rated: Count = 30
-    """Rated answers of the challenger before its share may grow."""
-    min_hours: Annotated[float, Field(ge=0)] = 48
-    max_hours: Positive = 336
-    min_rated: Count = 100
-    """Rated answers that each arm needs."""
-    min_improvement: Annotated[float, Field(ge=0)] = 0.05
-    """Least relative improvement of the overall score."""
-    alpha: Annotated[float, Field(gt=0, lt=1)] = 0.05
-    """Error rate of the confidence sequence over the whole experiment."""
-    guardrail_alpha: Annotated[float, Field(gt=0, lt=1)] = 0.05
-    latency_tolerance: Annotated[float, Field(ge=1)] = 1.25
-    """The challenger is slow beyond the champion's p95 latency times this."""
-    guardrail_min_reference: Count = 100
-    """Champion answers needed before its p95 is frozen as the latency line."""
-
-    @model_validator(mode="after")
-    def _shares_grow(self) -> "ExperimentSettings":
-        if not self.shares or list(self.shares) != sorted(set(self.shares)):
-            raise ValueError(f"shares {list(self.shares)} must grow from step to step")
-        if self.max_hours <= self.min_hours:
-            raise ValueError(f"max_hours {self.max_hours} must exceed min_hours {self.min_hours}")
-        return self
 
 
 class GateSettings(Part):

@@ -13,6 +13,7 @@ from typing import TypeVar, cast
 
 from registry.clock import Clock, NewId, new_id, utc_now
 from registry.interactions import Interaction
+from registry.monitoring import CALLER_LEFT
 from registry.settings import Settings
 from serving import metrics, tracing
 from serving.asking import Answer, Ask, Piece
@@ -29,7 +30,6 @@ from serving.state import RouterState
 CHALLENGER_SHARE_OF_TIME = 0.5
 """A challenger that hangs leaves the champion this share of the request's time."""
 MAX_SEED = 2**63 - 1
-GONE = "the caller went away"
 BROKEN_OFF = Reply(status="failed", detail="the model broke off")
 
 logger = logging.getLogger(__name__)
@@ -309,7 +309,7 @@ class Answerer:
         """Who leaves says nothing of the version: the row belongs to no experiment."""
         if exchange.route is not None:
             exchange.route = replace(exchange.route, experiment_id=None)
-        self._record_later(exchange, GONE)
+        self._record_later(exchange, CALLER_LEFT)
 
     def _failed_row(self, exchange: _Exchange, reason: str, *, row_id: str) -> Interaction:
         return rows.failed(

@@ -57,12 +57,22 @@ def position(experiment_id: str, unit: str) -> float:
 def assign(state: DesiredState, *, unit: str) -> Route:
     """The version that answers `unit`."""
     experiment = state.experiment_id
-    if experiment is None or state.challenger is None or state.share == 0:
+    if experiment is None or not _has_other_arm(state):
+        return champion(state)
+    if state.mode == "shadow":
+        return champion(state, experiment_id=experiment)
+    if state.share == 0:
         # Without a share the trial is paused: nobody's answer counts.
         return champion(state)
     if position(experiment, unit) < state.share:
-        return Route("challenger", state.challenger, experiment)
+        role: Role = "default" if state.challenger is None else "challenger"
+        return Route(role, state.challenger, experiment)
     return champion(state, experiment_id=experiment)
+
+
+def _has_other_arm(state: DesiredState) -> bool:
+    """After a first promotion, the base model is what some people keep."""
+    return state.challenger is not None or state.mode == "holdback"
 
 
 def champion(state: DesiredState, *, experiment_id: str | None = None) -> Route:
@@ -106,7 +116,7 @@ def settle(
     serving = _if_loaded(desired.champion, reports)
     challenger = _if_loaded(desired.challenger, reports)
     stood_in = desired.champion is not None and serving is None
-    if stood_in or challenger is None:
+    if stood_in or (challenger is None and not _keeps_the_base(desired)):
         # Without both arms there is nothing to compare.
         challenger = None
         desired = replace(desired, share=0.0, experiment_id=None)
@@ -116,6 +126,10 @@ def settle(
         challenger=challenger,
         previous=previous,
     )
+
+
+def _keeps_the_base(desired: DesiredState) -> bool:
+    return desired.mode == "holdback" and desired.challenger is None
 
 
 def _is_pending(version: LiveVersion, reports: Sequence[Report]) -> bool:

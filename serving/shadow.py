@@ -9,6 +9,7 @@ import logging
 from dataclasses import replace
 
 from registry.clock import Clock, NewId
+from registry.deployment import DesiredState
 from registry.interactions import Interaction
 from registry.settings import Settings
 from serving.asking import Ask, Client
@@ -59,7 +60,7 @@ class Shadows:
         if state is None or state.challenger is None or route.pinned or route.role == "challenger":
             return
         unit = unit_of(user_id=row.external_user_id, session_id=row.session_id, request_id=row.id)
-        if position(f"shadow:{state.challenger.version}", unit) >= self._share:
+        if position(f"shadow:{state.challenger.version}", unit) >= self._share_of(state):
             return
         if self._is_busy(row):
             self._metrics.shadow("dropped")
@@ -77,6 +78,12 @@ class Shadows:
         for task in self._running:
             task.cancel()
         await asyncio.gather(*self._running, return_exceptions=True)
+
+    def _share_of(self, state: DesiredState) -> float:
+        """In its shadow phase a challenger answers all that there is room for."""
+        if state.mode == "holdback":
+            return 0.0
+        return 1.0 if state.mode == "shadow" else self._share
 
     def _is_busy(self, row: Interaction) -> bool:
         return (

@@ -1,10 +1,20 @@
-"""Statistics that stay valid however often one looks.
+"""Statistics that stay valid however often one looks. All of them take arrays, and broadcast.
 
 A fixed-sample test looked at every 15 minutes promotes by chance; these do not:
-an asymptotic confidence sequence for a difference of means (Waudby-Smith, Arbour, Sinha,
-Kennedy & Ramdas, "Time-uniform central limit theory and asymptotic confidence sequences",
-Annals of Statistics 2024), and a beta-binomial mixture e-process for a rate (Robbins 1970;
-Howard, Ramdas, McAuliffe & Sekhon 2021), which Ville's inequality turns into an alarm.
+
+* `margin`: the asymptotic confidence sequence of Waudby-Smith, Arbour, Sinha, Kennedy & Ramdas,
+  "Time-uniform central limit theory and asymptotic confidence sequences", Annals of Statistics
+  2024 (arXiv 2103.06476), theorem 2.2, in intrinsic time: the margin depends on the estimate's
+  own variance, so that clustered answers count for what they tell;
+* `log_e_worse`: its other face, the Gaussian mixture e-process, one-sided;
+* `two_rates_log_e`: the block e-variables of Turner, Ly & Grünwald, "Generic E-variables for
+  exact sequential k-sample tests that allow for optional stopping", JSPI 2024 (arXiv
+  2106.02693), theorem 1: exact, whatever the common rate of each block;
+* `bet_log_e`: betting on a bounded mean, Waudby-Smith & Ramdas, JRSS B 2024 (arXiv 2010.09686);
+* `split_log_e`: the beta-binomial test of a traffic split, Lindon & Malek, "Anytime-valid
+  inference for multinomial count data", NeurIPS 2022 (arXiv 2011.03567).
+
+Ville's inequality turns each e-process into an alarm: it passes 1/α with probability ≤ α, ever.
 """
 
 import math
@@ -13,27 +23,9 @@ from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
-from scipy.special import betaln
+from scipy.special import betaln, lambertw, log_ndtr, logsumexp
 
-Counts = npt.NDArray[np.int64]
-Values = npt.NDArray[np.float64]
-
-
-@dataclass(frozen=True)
-class Sample:
-    """Count, mean and unbiased variance of one arm."""
-
-    num: int
-    mean: float
-    variance: float
-
-    @classmethod
-    def of(cls, values: Sequence[float]) -> "Sample":
-        """Summarise `values`; an empty arm has mean 0, and fewer than two have variance 0."""
-        num = len(values)
-        mean = math.fsum(values) / num if num else 0.0
-        squares = math.fsum((value - mean) ** 2 for value in values)
-        return cls(num, mean, squares / (num - 1) if num > 1 else 0.0)
+Array = npt.NDArray[np.float64]
 
 
 @dataclass(frozen=True)
@@ -45,88 +37,96 @@ class Interval:
     upper: float
 
 
-def difference(
-    control: Sample, treatment: Sample, *, alpha: float, tuned_for: float
-) -> Interval | None:
-    """Confidence sequence at level 1 - `alpha` for treatment mean minus control mean.
+def tightest_at(alpha: float) -> float:
+    """nρ² at which the margin is narrowest: r = -1 - W₋₁(-α²/e), about 8.2 at α = 0.05.
 
-    With n = n0 + n1 and σ² = n (s1²/n1 + s0²/n0), the margin is
-    σ √(2 (nρ² + 1) / (n²ρ²) · ln(√(nρ² + 1) / α)). It is narrowest near n = `tuned_for`,
-    which must be fixed before the experiment. None while an arm has fewer than two values.
+    Found by setting the derivative of (r + 1)/r · (ln(r + 1) - 2 ln α) to zero.
     """
-    if control.num < 2 or treatment.num < 2:
-        return None
-    num = control.num + treatment.num
-    rho2 = _rho_squared(alpha=alpha, tuned_for=tuned_for)
-    variance = num * (treatment.variance / treatment.num + control.variance / control.num)
-    scaled = num * rho2 + 1
-    margin = math.sqrt(
-        variance * 2 * scaled / (num**2 * rho2) * math.log(math.sqrt(scaled) / alpha)
+    return float(-lambertw(-(alpha**2) / math.e, -1).real - 1)
+
+
+def margin(variance: Array, progress: Array, *, alpha: float) -> Array:
+    """Half the width of the confidence sequence at level 1 - `alpha`, two-sided.
+
+    `variance`: of the estimate, as it stands. `progress`: nρ², the information gathered in
+    units fixed before the experiment. The paper's σ √(2 (nρ² + 1) / (n²ρ²) · ln(√(nρ² + 1) / α))
+    with σ²/n = `variance`.
+    """
+    scaled = progress + 1
+    bound: Array = np.sqrt(variance * scaled / progress * (np.log(scaled) - 2 * math.log(alpha)))
+    return bound
+
+
+def log_e_worse(z: Array, progress: Array) -> Array:
+    """Logarithm of the mixture e-process against "the mean is at most zero".
+
+    `z`: estimate over its standard error. The mixture is over positive drifts (half-normal):
+    ln E = ln 2 - ½ ln(r + 1) + z² r / (2 (r + 1)) + ln Φ(z √(r / (r + 1))).
+    """
+    fraction = progress / (progress + 1)
+    log_e: Array = (
+        math.log(2)
+        - 0.5 * np.log(progress + 1)
+        + 0.5 * z**2 * fraction
+        + log_ndtr(z * np.sqrt(fraction))
     )
-    estimate = treatment.mean - control.mean
-    return Interval(estimate, estimate - margin, estimate + margin)
-
-
-def _rho_squared(*, alpha: float, tuned_for: float) -> float:
-    return (-2 * math.log(alpha) + math.log(-2 * math.log(alpha) + 1)) / tuned_for
-
-
-@dataclass(frozen=True)
-class RateAlarm:
-    """Evidence that a rate exceeds a line: alarm where the e-value passes 1/α."""
-
-    num: int
-    hits: int
-    line: float
-    log_e_value: float
-    alarm: bool
-
-
-def rate_exceeds(
-    hits: int, num: int, *, line: float, alpha: float, concentration: float = 20
-) -> RateAlarm:
-    """E-process of `hits` in `num` trials against rate ≤ `line`, at this moment.
-
-    E = B(kq + S, k(1 - q) + t - S) / B(kq, k(1 - q)) / (q^S (1 - q)^(t - S)) with q = `line`,
-    k = `concentration`. An alarm needs E > 1/α and S/t > q.
-    """
-    log_e = _log_e(np.array([hits]), np.array([num]), line=line, concentration=concentration)[0]
-    return _state(hits, num, float(log_e), line=line, alpha=alpha)
-
-
-def first_alarm(
-    outcomes: Sequence[bool], *, line: float, alpha: float, concentration: float = 20
-) -> RateAlarm:
-    """The e-process over `outcomes` in order, at its first alarm, else at its end."""
-    if not outcomes:
-        return rate_exceeds(0, 0, line=line, alpha=alpha, concentration=concentration)
-    hits = np.cumsum(outcomes)
-    nums = np.arange(1, len(outcomes) + 1)
-    log_es = _log_e(hits, nums, line=line, concentration=concentration)
-    alarms = (log_es > -math.log(alpha)) & (hits > line * nums)
-    at = int(np.argmax(alarms)) if alarms.any() else len(outcomes) - 1
-    return _state(int(hits[at]), int(nums[at]), float(log_es[at]), line=line, alpha=alpha)
-
-
-def _log_e(hits: Counts, nums: Counts, *, line: float, concentration: float) -> Values:
-    if not 0 < line < 1:
-        raise ValueError(f"line {line} must lie between 0 and 1")
-    a, b = concentration * line, concentration * (1 - line)
-    mixture = betaln(a + hits, b + nums - hits) - betaln(a, b)
-    log_e: Values = mixture - hits * math.log(line) - (nums - hits) * math.log1p(-line)
     return log_e
 
 
-def _state(hits: int, num: int, log_e: float, *, line: float, alpha: float) -> RateAlarm:
-    alarm = log_e > -math.log(alpha) and hits > line * num
-    return RateAlarm(num, hits, line, log_e, alarm)
+ODDS_RATIOS = (2.0, 5.0, 12.0, 30.0)
+"""How much more often the challenger may fail: the alternatives that are bet on."""
 
 
-def wilson_upper(hits: int, num: int, *, z: float = 1.96) -> float:
-    """The upper end of Wilson's score interval for a rate (Wilson 1927); 1 without trials."""
-    if num == 0:
-        return 1.0
-    rate = hits / num
-    centre = rate + z * z / (2 * num)
-    spread = z * math.sqrt(rate * (1 - rate) / num + z * z / (4 * num * num))
-    return min(1.0, (centre + spread) / (1 + z * z / num))
+def two_rates_log_e(
+    hits: Array, num: Array, control_hits: Array, control_num: Array, *, rate: Array, odds: float
+) -> Array:
+    """Logarithm of one block's e-variable against "the treatment's rate is no higher".
+
+    `rate`: what is bet that the control's rate is, from the past alone; `odds`: by how much the
+    treatment's odds are bet to be higher. 0 where the block has only one arm. With
+    θ₀ = `rate`, θ₁ of `odds` times its odds and θ = (n₁θ₁ + n₀θ₀)/n, it is the likelihood at
+    (θ₁, θ₀) over the one at (θ, θ), whose mean is at most 1 by the inequality of means.
+    """
+    raised = odds * rate / (1 - rate + odds * rate)
+    total = np.maximum(num + control_num, 1)
+    pooled = (num * raised + control_num * rate) / total
+    pooled = np.where(num + control_num > 0, pooled, rate)
+    log_e: Array = (
+        hits * np.log(raised / pooled)
+        + (num - hits) * np.log((1 - raised) / (1 - pooled))
+        + control_hits * np.log(rate / pooled)
+        + (control_num - control_hits) * np.log((1 - rate) / (1 - pooled))
+    )
+    return log_e
+
+
+def bet_log_e(values: Array, *, mean: float, stake: float) -> Array:
+    """ln(1 + stake · (x - mean)) of each value in [0, 1], against "their mean is at most `mean`".
+
+    Raises `ValueError` where the stake could lose everything.
+    """
+    if not 0 <= stake * mean < 1:
+        raise ValueError(f"stake {stake} times the mean {mean} must lie in [0, 1)")
+    log_e: Array = np.log1p(stake * (values - mean))
+    return log_e
+
+
+def split_log_e(
+    treated: Array, num: Array, *, share: Array | float, concentration: float = 100.0
+) -> Array:
+    """ln of the e-process of `treated` of `num` units against "each with probability `share`".
+
+    A mixture over Beta(k q, k (1 - q)), k = `concentration`, q = `share`.
+    """
+    a, b = concentration * np.asarray(share), concentration * (1 - np.asarray(share))
+    mixture = betaln(a + treated, b + num - treated) - betaln(a, b)
+    log_e: Array = (
+        mixture - treated * np.log(share) - (num - treated) * np.log1p(-np.asarray(share))
+    )
+    return log_e
+
+
+def mixed(log_es: Sequence[Array]) -> Array:
+    """ln of the mean of several e-processes, which is one again."""
+    found: Array = logsumexp(np.stack(log_es), axis=0) - math.log(len(log_es))
+    return found

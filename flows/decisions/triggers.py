@@ -1,9 +1,11 @@
-"""Whether to retrain: the five triggers in their order, after the cooldown."""
+"""Whether to retrain: the triggers in their order, after the cooldown."""
 
+import math
 from dataclasses import dataclass
 from enum import StrEnum
 
-from registry.settings import TriggerSettings
+from flows.decisions.change import Change, Drift
+from registry.settings_decisions import TriggerSettings
 
 
 class Trigger(StrEnum):
@@ -14,6 +16,8 @@ class Trigger(StrEnum):
     SCHEDULED = "scheduled"
     QUALITY_DROP = "quality_drop"
     ERROR_RATE = "error_rate"
+    QUALITY_CHANGE = "quality_change"
+    INPUT_DRIFT = "input_drift"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -23,6 +27,9 @@ class WindowFacts:
     num_interactions: int
     avg_quality: float | None
     num_errors: int
+    """Without those whose callers left."""
+    quality_error: float | None = None
+    """Standard error of `avg_quality` over users."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,6 +46,9 @@ class TriggerFacts:
     previous_window: WindowFacts
     """The window of equal length before it."""
     is_training: bool = False
+    change: Change | None = None
+    """None while the days that tell what is usual are not over."""
+    drift: Drift | None = None
 
 
 @dataclass(frozen=True)
@@ -66,6 +76,8 @@ def decide(
         _schedule(facts, settings),
         _quality_drop(facts, settings),
         _error_rate(facts, settings),
+        _quality_change(facts, settings),
+        _input_drift(facts, settings),
     )
     cooldown = _cooldown(facts, settings)
     texts = (cooldown or "no cooldown", *(check.text for check in checks))
@@ -91,7 +103,9 @@ def _cooldown(facts: TriggerFacts, settings: TriggerSettings) -> str | None:
 def _sample_count(facts: TriggerFacts, settings: TriggerSettings) -> _Check:
     found, needed = facts.num_new_samples, settings.min_new_samples
     return _Check(
-        Trigger.SAMPLE_COUNT, found >= needed, f"{found} new quality samples (trigger: {needed})"
+        Trigger.SAMPLE_COUNT,
+        found >= needed,
+        f"{found} new quality samples (trigger: {needed}; {max(0, needed - found)} to go)",
     )
 
 
@@ -102,7 +116,8 @@ def _schedule(facts: TriggerFacts, settings: TriggerSettings) -> _Check:
     return _Check(
         Trigger.SCHEDULED,
         hours >= needed,
-        f"{hours:.1f} h since the last training or the first interaction (trigger: {needed:g} h)",
+        f"{hours:.1f} h since the last training or the first interaction (trigger: {needed:g} h; "
+        f"{max(0.0, needed - hours):.1f} h to go)",
     )
 
 
@@ -118,11 +133,16 @@ def _quality_drop(facts: TriggerFacts, settings: TriggerSettings) -> _Check:
             f"({settings.min_window_samples} needed in each)",
         )
     drop = (before.avg_quality - now.avg_quality) / before.avg_quality
+    chance = settings.quality_drop_errors * math.hypot(
+        now.quality_error or 0.0, before.quality_error or 0.0
+    )
+    line = max(settings.quality_drop, chance / before.avg_quality)
     return _Check(
         Trigger.QUALITY_DROP,
-        drop > settings.quality_drop,
+        drop > line,
         f"quality {before.avg_quality:.3f} → {now.avg_quality:.3f}, a drop of {drop:.1%} "
-        f"(trigger: above {settings.quality_drop:.0%})",
+        f"(trigger: above {settings.quality_drop:.0%}, and above what chance does, "
+        f"{chance / before.avg_quality:.1%}: below {before.avg_quality * (1 - line):.3f})",
     )
 
 
@@ -140,4 +160,35 @@ def _error_rate(facts: TriggerFacts, settings: TriggerSettings) -> _Check:
         Trigger.ERROR_RATE,
         rate > settings.error_rate,
         f"error rate {rate:.1%} (trigger: above {settings.error_rate:.0%})",
+    )
+
+
+def _quality_change(facts: TriggerFacts, settings: TriggerSettings) -> _Check:
+    change = facts.change
+    if change is None:
+        text = (
+            f"quality change: the {settings.reference_days} days that tell what is usual "
+            "are not over, or too few had answers"
+        )
+        return _Check(Trigger.QUALITY_CHANGE, False, text)
+    last = "none yet" if change.last is None else f"{change.last:.3f} on the last"
+    return _Check(
+        Trigger.QUALITY_CHANGE,
+        change.fired,
+        f"quality change: usually {change.usual:.3f}, {last} of {change.num_days} days watched; "
+        f"evidence {change.evidence:.3g} (trigger: above {change.line:g})",
+    )
+
+
+def _input_drift(facts: TriggerFacts, settings: TriggerSettings) -> _Check:
+    drift, needed = facts.drift, settings.min_drift_samples
+    if drift is None or min(drift.num_reference, drift.num_now) < needed:
+        have = "no days to compare" if drift is None else f"{drift.num_reference}, {drift.num_now}"
+        text = f"input drift not judged: {have} ({needed} prompts needed on both sides)"
+        return _Check(Trigger.INPUT_DRIFT, False, text)
+    return _Check(
+        Trigger.INPUT_DRIFT,
+        drift.psi > settings.drift_psi,
+        f"input drift: stability index {drift.psi:.3f} over {drift.num_now} prompts "
+        f"(trigger: above {settings.drift_psi:g}); most moved: {drift.most}",
     )

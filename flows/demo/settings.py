@@ -5,7 +5,7 @@ import shutil
 from registry.settings import Settings
 
 MIN_SAMPLES = 40
-MAX_HOURS = 96.0
+MAX_HOURS = 144.0
 RAMP_MIN_RATED = 15
 LATENCY_TOLERANCE = 2.0
 """An adapter adds a visible share to the work of so tiny a base model."""
@@ -27,6 +27,7 @@ def prepare(settings: Settings) -> Settings:
                 "max_hours": MAX_HOURS,
                 "latency_tolerance": LATENCY_TOLERANCE,
                 "ramp_min_rated": RAMP_MIN_RATED,
+                "settle_hours": 0,
             }
         ),
     }

@@ -5,7 +5,6 @@ from __future__ import annotations
 import base64
 import io
 from collections.abc import Mapping, Sequence
-from datetime import datetime
 from typing import Any
 
 import matplotlib as mpl
@@ -106,24 +105,6 @@ def tools_plot(results: Mapping[str, Evaluated]) -> bytes:
         axes.grid(axis="y")
         axes.tick_params(length=0)
         axes.legend(loc="upper left", bbox_to_anchor=(1.01, 1.0), borderaxespad=0)
-        return png(figure)
-
-
-def experiment_plot(looks: Sequence[tuple[datetime, float, float, float]]) -> bytes:
-    """The difference between the arms over time, with its always-valid bounds.
-
-    `looks`: (time, estimate, lower, upper), oldest first.
-    """
-    with mpl.rc_context(STYLE):
-        figure, axes = new_figure(8.0, 4.0, "Challenger minus champion")
-        times, estimates, lowers, uppers = zip(*looks, strict=True)
-        hours = [(time - times[0]).total_seconds() / 3600 for time in times]
-        axes.fill_between(hours, lowers, uppers, color=COLOURS[0], alpha=0.18, linewidth=0)
-        axes.plot(hours, estimates, color=COLOURS[0], linewidth=2)
-        axes.axhline(0, color=INK, linewidth=1)
-        axes.set_xlabel("hours since the first comparison")
-        axes.set_ylabel("0.5·quality + 0.3·positive")
-        axes.grid(axis="y")
         return png(figure)
 
 

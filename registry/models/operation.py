@@ -16,7 +16,12 @@ from registry.models.columns import (
 
 
 class Experiment(SQLModel, table=True):
-    """The trial of a challenger. `champion` is null where the base model is the control."""
+    """The trial of a challenger. `champion` is null where the base model is the control.
+
+    `kind` "holdback": what follows a promotion. `champion` is then the version that was
+    promoted, and `challenger` the one before it, which some people keep (null: the base model).
+    `frozen`: nothing is decided but by a guardrail.
+    """
 
     __tablename__ = "experiments"
     __table_args__ = (
@@ -39,6 +44,8 @@ class Experiment(SQLModel, table=True):
     champion: str | None = reference("model_versions.version", ondelete="SET NULL", nullable=True)
     challenger: str | None = reference("model_versions.version", ondelete="SET NULL", nullable=True)
     share: float = Field()
+    kind: str = Field(default="trial", sa_column_kwargs={"server_default": "trial"})
+    frozen: bool = Field(default=False, sa_column_kwargs={"server_default": text("false")})
     status: str = Field(default="running")
     reason: str | None = text_column(nullable=True)
     settings: Any = json_column()
@@ -65,6 +72,8 @@ class DeploymentState(SQLModel, table=True):
 
     `generation` grows by one with every change. `previous` stays loaded, so that a
     rollback is routing only. `share` is the challenger's share of traffic in [0, 1].
+    `mode` tells what the challenger is there for: "trial", "shadow" (it answers copies, unseen)
+    or "holdback" (it was champion before; no challenger is then the base model).
     """
 
     __tablename__ = "deployment_state"
@@ -77,6 +86,7 @@ class DeploymentState(SQLModel, table=True):
     previous: str | None = reference("model_versions.version", ondelete="SET NULL", nullable=True)
     experiment_id: str | None = reference("experiments.id", ondelete="SET NULL", nullable=True)
     share: float = Field(default=0.0)
+    mode: str = Field(default="trial", sa_column_kwargs={"server_default": "trial"})
     updated_at: datetime = moment()
 
 

@@ -88,6 +88,31 @@ async def resume(request: Request, service: ServiceDep, caller: AdminDep) -> Dep
     return await _carry_out(service, service.act(caller, body.reason), workload, change)
 
 
+@router.post("/experiment/freeze", openapi_extra=json_schema(ActRequest, required=False))
+async def freeze(request: Request, service: ServiceDep, caller: AdminDep) -> DeploymentResponse:
+    """Leave the trial as it is until told otherwise: only a guardrail can end it."""
+    return await _freeze(request, service, caller, frozen=True)
+
+
+@router.post("/experiment/unfreeze", openapi_extra=json_schema(ActRequest, required=False))
+async def unfreeze(request: Request, service: ServiceDep, caller: AdminDep) -> DeploymentResponse:
+    """Let the numbers decide again."""
+    return await _freeze(request, service, caller, frozen=False)
+
+
+async def _freeze(
+    request: Request, service: Service, caller: AdminDep, *, frozen: bool
+) -> DeploymentResponse:
+    body = await read_optional(request, ActRequest, service.limits)
+
+    def change(session: Session, act: Act, workload: str) -> None:
+        running = by_hand.running(session, workload=workload)
+        experiments.freeze(session, act, experiment_id=running.id, frozen=frozen)
+
+    workload = service.workload(body.workload)
+    return await _carry_out(service, service.act(caller, body.reason), workload, change)
+
+
 def _workload_of(service: Service, version: str) -> str:
     with service.database.read() as session:
         return versions.get(session, version).workload

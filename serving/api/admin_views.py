@@ -141,7 +141,7 @@ def _status(service: Service, workload: str) -> StatusResponse:
             challenger_model=None if state.challenger is None else state.challenger.version,
             challenger_share=state.share,
             experiment_id=state.experiment_id,
-            paused=state.experiment_id is not None and state.share == 0,
+            paused=state.experiment_id is not None and state.share == 0 and state.mode == "trial",
             generation=state.generation,
             total_retrains=num_retrains,
             training_since=None if running is None else running.started_at,

@@ -58,6 +58,9 @@ READING_COMMANDS = {
     "erasures show",
     "erasures verify",
     "evaluate",
+    "experiment list",
+    "experiment replay",
+    "experiment show",
     "history",
     "key list",
     "keys list",
@@ -332,6 +335,52 @@ CASES: dict[str, Case] = {
         ),
         routes=("POST /api/admin/experiment/resume",),
     ),
+    "pause by command": Case(
+        cli("experiment", "pause"),
+        ["pause_experiment"],
+        before=World.try_out,
+        commands=("experiment pause",),
+    ),
+    "resume by command": Case(
+        cli("experiment", "resume"),
+        ["resume_experiment"],
+        before=lambda world: (world.try_out(), world.cli("experiment", "pause")),
+        commands=("experiment resume",),
+    ),
+    "freeze": Case(
+        cli("experiment", "freeze"),
+        ["freeze_experiment"],
+        before=World.try_out,
+        commands=("experiment freeze",),
+        routes=("POST /api/admin/experiment/freeze",),
+    ),
+    "let the numbers decide again": Case(
+        cli("experiment", "unfreeze"),
+        ["unfreeze_experiment"],
+        before=lambda world: (world.try_out(), world.cli("experiment", "freeze")),
+        commands=("experiment unfreeze",),
+        routes=("POST /api/admin/experiment/unfreeze",),
+    ),
+    "confirm a promotion": Case(
+        lambda world: look(world.context, "default"),
+        ["confirm_promotion"],
+        before=lambda world: (
+            world.try_out(),
+            world.cli("promote"),
+            world.clock.move(hours=24 * 30),
+        ),
+    ),
+    "try out what waited": Case(
+        lambda world: look(world.context, "default"),
+        ["start_experiment"],
+        before=lambda world: (
+            world.try_out(),
+            world.cli("rollback"),
+            LIKED(world),
+            world.retrain(),
+            world.clock.move(hours=25),
+        ),
+    ),
     "retire a challenger": Case(
         in_registry(
             lambda session, act, trial: experiments.stop(
@@ -394,6 +443,8 @@ def test_settings_are_told_when_they_have_changed(context: Context) -> None:
 def commands(group: Any, path: str = "") -> Iterator[str]:
     for name, command in group.commands.items():
         if hasattr(command, "commands"):
+            if command.invoke_without_command:
+                yield f"{path}{name}"
             yield from commands(command, f"{path}{name} ")
         else:
             yield f"{path}{name}"

@@ -61,4 +61,4 @@ def test_every_check_is_kept_with_its_numbers(context: Context, clock: FakeClock
         kept = session.exec(select(TriggerCheck)).one()
     assert (kept.fired, kept.trigger) == (False, None)
     assert kept.facts["num_new_samples"] == 3
-    assert "3 new quality samples (trigger: 1000)" in kept.facts["checks"]
+    assert "3 new quality samples (trigger: 1000; 997 to go)" in kept.facts["checks"]

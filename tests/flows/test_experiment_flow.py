@@ -18,14 +18,14 @@ from tests.support.usage import log_trial
 
 pytestmark = pytest.mark.both_databases
 
-Start = Callable[[], Experiment]
+Start = Callable[..., Experiment]
 
 
 @pytest.fixture
 def start(context: Context) -> Start:
     """Puts a challenger on trial against the base model."""
 
-    def begin() -> Experiment:
+    def begin(**changes: object) -> Experiment:
         with context.database.write() as session:
             row = versions.register(
                 session,
@@ -42,7 +42,9 @@ def start(context: Context) -> Start:
                 workload="default",
                 challenger=row.version,
                 share=0.1,
-                settings=context.settings.experiment.model_dump(mode="json"),
+                settings=context.settings.experiment.model_copy(
+                    update={"settle_hours": 0, "split_alpha": 1e-300, **changes}
+                ).model_dump(mode="json"),
             )
 
     return begin

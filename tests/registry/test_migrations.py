@@ -145,3 +145,26 @@ def test_a_test_split_keeps_the_items_of_datasets_on_both_ways(old: Database) ->
         assert found == items
         found = session.connection().execute(text("SELECT split FROM training_data")).all()
         assert found == [("validation",)]
+
+
+def test_experiments_of_before_are_trials_and_the_way_back_loses_nothing(
+    old: Database,
+) -> None:
+    with old.write() as session:
+        migrate(session.connection(), "0004")
+        session.connection().execute(
+            text(
+                "INSERT INTO experiments (id, workload, share, status, settings, started_at)"
+                " VALUES ('e', 'default', 0.1, 'running', '{}', '2026-01-01')"
+            )
+        )
+        session.connection().execute(text("UPDATE user_interactions SET experiment_id = 'e'"))
+    for revision in ("0010", "0004", "0010"):
+        with old.write() as session:
+            migrate(session.connection(), revision)
+    with old.read() as session:
+        connection = session.connection()
+        kept = connection.execute(text("SELECT kind, frozen FROM experiments")).one()
+        linked = connection.execute(text("SELECT experiment_id FROM user_interactions")).one()
+    assert tuple(kept) == ("trial", 0)
+    assert tuple(linked) == ("e",)

@@ -140,3 +140,16 @@ def test_a_refused_champion_is_stood_in_for_by_the_previous_one() -> None:
 def test_a_base_champion_may_be_challenged() -> None:
     desired = replace(TRIAL, champion=None)
     assert settle(desired, [says(NEW)], current=None) == desired
+
+
+def test_in_the_shadow_phase_the_champion_answers_and_its_answers_count() -> None:
+    shadow = replace(TRIAL, share=0.0, mode="shadow")
+    route = assign(shadow, unit="user:a")
+    assert (route.role, route.experiment_id) == ("champion", TRIAL.experiment_id)
+
+
+def test_after_a_first_promotion_some_keep_the_base_model() -> None:
+    held = replace(TRIAL, challenger=None, share=0.5, mode="holdback")
+    roles = {assign(held, unit=f"user:{number}").role for number in range(50)}
+    assert roles == {"champion", "default"}
+    assert settle(held, [says(OLD)], current=None) == held

@@ -8,98 +8,97 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from flows.decisions.sequential import (
-    Sample,
-    difference,
-    first_alarm,
-    rate_exceeds,
-    wilson_upper,
+    bet_log_e,
+    log_e_worse,
+    margin,
+    split_log_e,
+    tightest_at,
+    two_rates_log_e,
 )
 
 
-@given(st.lists(st.floats(-10, 10), min_size=2, max_size=50))
-def test_a_sample_has_numpys_mean_and_variance(values: list[float]) -> None:
-    sample = Sample.of(values)
-    assert sample.mean == pytest.approx(np.mean(values), abs=1e-9)
-    assert sample.variance == pytest.approx(np.var(values, ddof=1), abs=1e-9)
-
-
 def test_the_margin_is_the_papers_formula() -> None:
-    interval = difference(
-        Sample(900, 0.5, 0.04), Sample(100, 0.6, 0.05), alpha=0.05, tuned_for=1000
+    """Theorem 2.2 with n answers of variance σ², and nρ² as the progress."""
+    num, sigma2, rho2, alpha = 1000, 0.04, 0.008, 0.05
+    paper = math.sqrt(sigma2) * math.sqrt(
+        2 * (num * rho2 + 1) / (num**2 * rho2) * math.log(math.sqrt(num * rho2 + 1) / alpha)
     )
-    assert interval is not None
-    rho2 = (-2 * math.log(0.05) + math.log(-2 * math.log(0.05) + 1)) / 1000
-    sigma = math.sqrt(1000 * (0.05 / 100 + 0.04 / 900))
-    margin = sigma * math.sqrt(
-        2 * (1000 * rho2 + 1) / (1000**2 * rho2) * math.log(math.sqrt(1000 * rho2 + 1) / 0.05)
+    ours = margin(np.array(sigma2 / num), np.array(num * rho2), alpha=alpha)
+    assert float(ours) == pytest.approx(paper)
+
+
+@pytest.mark.parametrize("alpha", [0.001, 0.02, 0.05, 0.2])
+def test_the_margin_is_tightest_where_it_is_said_to_be(alpha: float) -> None:
+    progress = np.geomspace(0.1, 1000, 20_000)
+    widths = margin(1 / progress, progress, alpha=alpha) * np.sqrt(progress)
+    assert progress[np.argmin(widths)] == pytest.approx(tightest_at(alpha), rel=0.01)
+
+
+def test_the_mixture_is_the_integral_that_it_stands_for() -> None:
+    """∫ of the likelihood ratio over positive drifts θ with a half-normal prior."""
+    z, progress = 1.7, 6.0
+    theta = np.linspace(0, 12, 200_001)  # in units of the prior's standard deviation
+    ratio = np.exp(theta * z * math.sqrt(progress) - theta**2 * progress / 2)
+    prior = 2 * np.exp(-(theta**2) / 2) / math.sqrt(2 * math.pi)
+    assert math.exp(log_e_worse(np.array(z), np.array(progress))) == pytest.approx(
+        np.trapezoid(ratio * prior, theta), rel=1e-6
     )
-    assert interval.estimate == pytest.approx(0.1)
-    assert interval.upper - interval.lower == pytest.approx(2 * margin)
 
 
-@pytest.mark.parametrize("num", [0, 1])
-def test_an_arm_without_two_values_cannot_be_compared(num: int) -> None:
-    assert difference(Sample(50, 0, 1), Sample(num, 0, 0), alpha=0.05, tuned_for=100) is None
-
-
-def test_the_confidence_sequence_errs_less_than_alpha_over_all_looks() -> None:
-    """400 experiments without a difference, looked at after every 20th answer from the 100th."""
+def test_neither_bound_is_crossed_more_often_than_alpha_over_all_looks() -> None:
+    """2000 random walks without drift, looked at 1000 times each."""
     rng = np.random.default_rng(1)
-    wrong = 0
-    for _ in range(400):
-        control, treatment = rng.random((2, 1000)) < 0.5
-        for num in range(100, 1001, 20):
-            arms = [
-                Sample(num, arm[:num].mean(), arm[:num].var(ddof=1)) for arm in (control, treatment)
-            ]
-            interval = difference(*arms, alpha=0.05, tuned_for=1000)
-            assert interval is not None
-            if not interval.lower <= 0 <= interval.upper:
-                wrong += 1
-                break
-    assert wrong / 400 < 0.05
+    num = np.arange(1, 1001)
+    z = np.cumsum(rng.normal(size=(2000, 1000)), axis=1) / np.sqrt(num)
+    progress = tightest_at(0.05) * num / 300
+    half = margin(1 / num, progress, alpha=0.05) * np.sqrt(num)
+    assert (np.abs(z) > half).any(axis=1).mean() < 0.05
+    assert (log_e_worse(z, progress) > -math.log(0.05)).any(axis=1).mean() < 0.05
 
 
-def test_the_e_process_raises_false_alarms_less_than_alpha() -> None:
+rates = st.floats(0.01, 0.9)
+counts = st.integers(0, 4)
+
+
+@given(common=rates, bet=rates, num=counts, control=counts, odds=st.floats(1, 50))
+def test_a_block_of_equal_rates_has_a_mean_of_at_most_one(
+    common: float, bet: float, num: int, control: int, odds: float
+) -> None:
+    mean = 0.0
+    for hits in range(num + 1):
+        for control_hits in range(control + 1):
+            ways = math.comb(num, hits) * math.comb(control, control_hits)
+            all_hits = hits + control_hits
+            chance = ways * common**all_hits * (1 - common) ** (num + control - all_hits)
+            arrays = [np.array(float(n)) for n in (hits, num, control_hits, control)]
+            mean += chance * math.exp(two_rates_log_e(*arrays, rate=np.array(bet), odds=odds))
+    assert mean <= 1 + 1e-9
+
+
+@given(stake=st.floats(0, 1.9))
+def test_a_bet_at_the_mean_is_fair(stake: float) -> None:
+    both = np.exp(bet_log_e(np.array([0.0, 1.0]), mean=0.5, stake=stake))
+    assert both.mean() == pytest.approx(1)
+
+
+def test_a_stake_that_could_lose_everything_is_refused() -> None:
+    with pytest.raises(ValueError, match="stake"):
+        bet_log_e(np.array([0.0]), mean=0.5, stake=2)
+
+
+@given(num=st.integers(0, 12), share=st.floats(0.05, 0.95))
+def test_a_fair_split_has_a_mean_of_one(num: int, share: float) -> None:
+    treated = np.arange(num + 1, dtype=float)
+    chance = np.array(
+        [math.comb(num, k) * share**k * (1 - share) ** (num - k) for k in range(num + 1)]
+    )
+    e_values = np.exp(split_log_e(treated, np.full(num + 1, float(num)), share=share))
+    assert (chance * e_values).sum() == pytest.approx(1)
+
+
+def test_a_broken_split_is_found_soon() -> None:
     rng = np.random.default_rng(2)
-    streams = rng.random((400, 1000)) < 0.05
-    alarms = sum(first_alarm(list(stream), line=0.05, alpha=0.05).alarm for stream in streams)
-    assert alarms / 400 < 0.05
-
-
-def test_the_e_process_finds_a_doubled_rate_quickly() -> None:
-    rng = np.random.default_rng(3)
-    found = [
-        first_alarm(list(stream), line=0.05, alpha=0.05)
-        for stream in rng.random((200, 1500)) < 0.15
-    ]
-    assert np.median([state.num for state in found]) < 100
-    assert sum(state.alarm for state in found) == 200
-
-
-def test_an_alarm_is_latched_at_its_first_moment() -> None:
-    state = first_alarm([True] * 10 + [False] * 1000, line=0.05, alpha=0.05)
-    assert state.alarm
-    assert state.num < 10
-
-
-@given(st.integers(0, 50), st.integers(0, 50))
-def test_a_rate_below_its_line_never_alarms(hits: int, misses: int) -> None:
-    state = rate_exceeds(hits, hits + misses, line=0.5, alpha=0.05)
-    assert not (state.alarm and hits <= misses)
-
-
-@pytest.mark.parametrize("line", [0.0, 1.0, -1.0])
-def test_a_line_outside_the_open_interval_is_refused(line: float) -> None:
-    with pytest.raises(ValueError, match="between 0 and 1"):
-        rate_exceeds(1, 2, line=line, alpha=0.05)
-
-
-@given(st.integers(0, 100), st.integers(1, 100))
-def test_wilsons_upper_end_lies_above_the_rate(hits: int, extra: int) -> None:
-    num = hits + extra
-    assert hits / num < wilson_upper(hits, num) <= 1
-
-
-def test_wilsons_upper_end_of_nothing_is_one() -> None:
-    assert wilson_upper(0, 0) == 1
+    treated = (rng.random((200, 1000)) < 0.4).cumsum(axis=1).astype(float)
+    num = np.broadcast_to(np.arange(1.0, 1001), treated.shape)
+    found = (split_log_e(treated, num, share=0.5) > math.log(1000)).any(axis=1)
+    assert found.mean() > 0.95

@@ -3,7 +3,7 @@ from dataclasses import replace
 import pytest
 
 from flows.decisions.triggers import Trigger, TriggerFacts, WindowFacts, decide
-from registry.settings import TriggerSettings
+from registry.settings_decisions import TriggerSettings
 
 SETTINGS = TriggerSettings()
 WINDOW = WindowFacts(num_interactions=500, avg_quality=0.8, num_errors=0)
@@ -20,7 +20,7 @@ def test_nothing_fires_in_a_quiet_world() -> None:
     decision = decide(QUIET, SETTINGS)
     assert decision.trigger is None
     assert decision.reason == "no trigger fired"
-    assert len(decision.checks) == 5
+    assert len(decision.checks) == 7
 
 
 @pytest.mark.parametrize(

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import struct
-from datetime import UTC, datetime, timedelta
 
 import pytest
 
@@ -41,11 +40,8 @@ def test_a_version_without_any_tool_is_drawn_too() -> None:
     assert size_of(plots.tools_plot({"base": evaluated()}))
 
 
-def test_losses_and_looks_are_drawn() -> None:
+def test_losses_are_drawn() -> None:
     assert size_of(plots.loss_plot([(1, 2.0), (2, 1.0)]))
-    start = datetime(2026, 1, 1, tzinfo=UTC)
-    looks = [(start + timedelta(hours=hour), 0.1, -0.1, 0.3) for hour in range(3)]
-    assert size_of(plots.experiment_plot(looks))
 
 
 def test_a_data_uri_holds_the_image_itself() -> None:

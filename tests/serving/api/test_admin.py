@@ -55,6 +55,9 @@ async def test_a_trial_is_steered_and_ended_by_hand(
     assert (paused["share"], paused["challenger"]) == (0.0, two)
     assert (await get(router, "status"))["status"]["paused"]
     assert await refusal(router, "experiment/pause") == 409
+    assert (await act(router, "experiment/freeze", {"reason": "a launch"}))["share"] == 0
+    assert await refusal(router, "experiment/freeze") == 409
+    await act(router, "experiment/unfreeze", {})
     assert (await act(router, "experiment/resume"))["share"] == 0.25
     assert await refusal(router, "experiment/resume") == 409
     assert (await act(router, "experiment/share", {"share": 0.5}, method="PUT"))["share"] == 0.5
@@ -70,6 +73,8 @@ async def test_a_trial_is_steered_and_ended_by_hand(
     assert [entry.action for entry in by_api] == [
         "deploy",
         "pause_experiment",
+        "freeze_experiment",
+        "unfreeze_experiment",
         "resume_experiment",
         "set_share",
         "promote",

@@ -1,0 +1,148 @@
+"""Does a better model win, and a worse one never? Whole experiments, simulated by the thousand.
+
+    python -m benchmarks.bench_decisions [--quick] [--runs N] [--out FILE]
+
+Every world of `decision_worlds` is decided by ours, by the plain rule of the seeds (≥ 5 %
+better at 10 % of the traffic, ≥ 100 rated, ≥ 48 h), by a t-test that is looked at every 15
+minutes, and by a group-sequential test with daily looks (O'Brien & Fleming); the last two at
+50 %. Then the triggers, hour by hour over quarters. `--quick` shows that it runs.
+"""
+
+from __future__ import annotations
+
+import argparse
+import time
+from collections.abc import Iterable
+from pathlib import Path
+
+import numpy as np
+from rich.console import Console
+from rich.table import Table
+
+from benchmarks import decision_triggers
+from benchmarks.decision_rules import PROMOTED, ROLLED_BACK, Ours, Outcome, play, play_peers
+from benchmarks.decision_worlds import BAD_WORLDS, BETTER_WORLDS, SAME_WORLDS, World
+from benchmarks.results import Figure, at_least, write_results
+from registry.settings_decisions import ExperimentSettings
+
+SETTINGS = ExperimentSettings()
+MOST_FALSE, LEAST_POWER, MOST_REQUESTS = 0.01, 0.95, 100
+WEEK = 168.0
+RATED_ONLY = "ours, rated answers only"
+
+
+def main() -> None:
+    """Simulate all worlds, print the table and file the figures."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--quick", action="store_true")
+    parser.add_argument("--runs", type=int, default=1000, help="Experiments of each world.")
+    parser.add_argument("--quarters", type=int, default=200, help="Quarters of each trigger world.")
+    parser.add_argument("--out", type=Path)
+    arguments = parser.parse_args()
+    console = Console()
+    num = 10 if arguments.quick else arguments.runs
+    worlds: tuple[World, ...] = (*SAME_WORLDS, *BETTER_WORLDS, *BAD_WORLDS)
+    if arguments.quick:
+        worlds = (BAD_WORLDS[0], BAD_WORLDS[2])
+    table = Table("world", "rule", "promoted", "in 7 days", "stopped", "hours", "rated", "bad")
+    figures: list[Figure] = []
+    began = time.monotonic()
+    for world in worlds:
+        outcomes = simulate(world, num)
+        figures += figures_of(world, outcomes)
+        for name, outcome in outcomes.items():
+            table.add_row(world.name, name, *cells(outcome))
+        console.print(f"{time.monotonic() - began:5.0f} s  {world.name}", highlight=False)
+    console.print(table)
+    quarters = 4 if arguments.quick else arguments.quarters
+    figures += decision_triggers.figures(quarters, console)
+    path = write_results(
+        "decisions",
+        figures,
+        sizes={
+            "runs": num,
+            "quarters": quarters,
+            "settings": SETTINGS.model_dump(mode="json"),
+            "worlds": [vars(world) for world in worlds],
+        },
+        out=arguments.out,
+    )
+    console.print(f"written: {path}", highlight=False)
+
+
+def simulate(world: World, num: int, seed: int = 1) -> dict[str, Outcome]:
+    """What each rule does in `num` experiments of the world."""
+    rules = {"ours": Ours(world, num, SETTINGS)}
+    if world.is_better:
+        rules[RATED_ONLY] = Ours(world, num, SETTINGS, use_unrated=False)
+    play(world, num, seed, list(rules.values()))
+    ours = {name: rule.outcome for name, rule in rules.items()}
+    return {**ours, **play_peers(world, num, seed)}
+
+
+def cells(outcome: Outcome) -> Iterable[str]:
+    """One row of the table."""
+    promoted = outcome.action == PROMOTED
+    yield f"{promoted.mean():.1%}"
+    yield f"{(promoted & (outcome.hours <= WEEK)).mean():.1%}"
+    yield f"{((outcome.action != PROMOTED) & (outcome.action > 0)).mean():.1%}"
+    yield f"{np.median(outcome.hours):.0f}"
+    yield f"{np.median(outcome.rated):.0f}"
+    yield f"{outcome.bad.mean():.0f}"
+
+
+def figures_of(world: World, outcomes: dict[str, Outcome]) -> list[Figure]:
+    """What is filed of a world."""
+    found: list[Figure] = []
+    ours = outcomes["ours"]
+    for name, outcome in outcomes.items():
+        promoted = outcome.action == PROMOTED
+        share = float(promoted.mean())
+        key = f"{world.name}, {name}"
+        if name == "ours" and not world.is_better:
+            goal = f"≤ {MOST_FALSE:g}"
+            found.append(
+                Figure(f"{key}: promoted", share, "share", goal=goal, holds=share <= MOST_FALSE)
+            )
+        elif name == "ours" and world.name == "10% better":
+            in_time = float((promoted & (outcome.hours <= WEEK)).mean())
+            found.append(at_least(f"{key}: promoted in 7 days", in_time, "share", LEAST_POWER))
+        else:
+            found.append(Figure(f"{key}: promoted", share, "share"))
+        if world.is_better:
+            in_time = float((promoted & (outcome.hours <= WEEK)).mean())
+            found.append(Figure(f"{key}: in 7 days", in_time, "share"))
+        found += [
+            Figure(f"{key}: median hours", float(np.median(outcome.hours)), "h"),
+            Figure(f"{key}: median ratings", float(np.median(outcome.rated)), "ratings"),
+        ]
+        if world.is_bad:
+            found.append(
+                Figure(
+                    f"{key}: bad answers of the challenger",
+                    float(outcome.bad.mean()),
+                    "answers",
+                    peer="ours",
+                    peer_value=float(ours.bad.mean()),
+                )
+            )
+    stopped = ours.action == ROLLED_BACK
+    found.append(
+        Figure(f"{world.name}, ours: rolled back by a guardrail", float(stopped.mean()), "share")
+    )
+    if world.is_bad and world.broken_lift == 0:
+        requests = float(np.quantile(np.where(stopped, ours.harmed, np.inf), 0.95))
+        found.append(
+            Figure(
+                f"{world.name}, ours: its requests until rollback, 95% of runs",
+                requests,
+                "requests",
+                goal=f"≤ {MOST_REQUESTS}",
+                holds=requests <= MOST_REQUESTS,
+            )
+        )
+    return found
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,164 @@
+"""`kalimtak experiment`: look at the trial that runs, and at those that ran."""
+
+from __future__ import annotations
+
+import json
+import sys
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from flows import environment
+from flows.context import Context, open_context
+from flows.decisions.replay import decide_again, is_same
+from flows.reports.experiment_page import sentence, status_text, telling, title, write_page
+from flows.steering import Act, steer
+from registry import experiments
+from registry.errors import NotFoundError
+from registry.models import Experiment
+from registry.settings import load_settings
+from registry.settings_decisions import ExperimentSettings
+
+app = typer.Typer(help="The trial of a challenger.", invoke_without_command=True)
+console = Console()
+ACTOR = "cli"
+
+Workload = Annotated[str, typer.Option(help="The task that this is about.")]
+Reason = Annotated[str, typer.Option(help="Why; kept in the audit log.")]
+Id = Annotated[str | None, typer.Argument(help="Of the experiment. Unset: the latest.")]
+
+
+@app.callback()
+def look(context: typer.Context, workload: Workload = "default") -> None:
+    """Look at the running experiment, and act on what the numbers say."""
+    if context.invoked_subcommand is not None:
+        return
+    opened = _open()
+    from flows.experiment import look as look_now
+
+    decision = look_now(opened, workload)
+    _tell(f"{decision.action}: {'; '.join(decision.reasons)}")
+
+
+@app.command("list")
+def show_all(workload: Workload = "default") -> None:
+    """The experiments, newest first."""
+    with _open().database.read() as session:
+        found = experiments.list_experiments(session, workload=workload)
+    table = Table("id", "what", "status", "share", "from (UTC)", "to", "reason", box=None)
+    for row in found:
+        table.add_row(
+            row.id,
+            escape(title(row)),
+            status_text(row) + (", frozen" if row.frozen and row.status == "running" else ""),
+            f"{row.share:.0%}",
+            f"{row.started_at:%Y-%m-%d %H:%M}",
+            "–" if row.ended_at is None else f"{row.ended_at:%Y-%m-%d %H:%M}",
+            escape(row.reason or ""),
+        )
+    console.print(table)
+
+
+@app.command()
+def show(
+    experiment_id: Id = None,
+    workload: Workload = "default",
+    as_json: Annotated[bool, typer.Option("--json", help="As JSON.")] = False,
+) -> None:
+    """One experiment: the decision in a sentence, its looks, and a page with its course."""
+    context = _open()
+    found = _find(context, experiment_id, workload)
+    with context.database.read() as session:
+        looks = experiments.decisions(session, experiment_id=found.id)
+    if as_json:
+        content = {
+            **json.loads(found.model_dump_json()),
+            "looks": [json.loads(look.model_dump_json()) for look in looks],
+        }
+        sys.stdout.write(json.dumps(content, indent=2) + "\n")
+        return
+    _tell(title(found))
+    _tell(sentence(found, looks[-1] if looks else None))
+    table = Table("when (UTC)", "action", "reasons", box=None)
+    for at, action, reasons in telling(looks):
+        table.add_row(f"{at:%Y-%m-%d %H:%M}", action, escape(reasons))
+    console.print(table)
+    _tell(f"page: {write_page(context, found.id).path}")
+
+
+@app.command()
+def replay(experiment_id: Id = None, workload: Workload = "default") -> None:
+    """Make every decision again from what was kept; exit code 1 where one differs."""
+    context = _open()
+    found = _find(context, experiment_id, workload)
+    with context.database.read() as session:
+        looks = experiments.decisions(session, experiment_id=found.id)
+    settings = ExperimentSettings.model_validate(found.settings)
+    same = differing = unknown = 0
+    for look in looks:
+        again = decide_again(look.facts, settings)
+        if again is None:
+            unknown += 1
+        elif is_same(
+            again, action=look.action, reasons=look.reasons["reasons"], row_facts=look.facts
+        ):
+            same += 1
+        else:
+            differing += 1
+            _tell(f"{look.decided_at:%Y-%m-%d %H:%M}: {look.action} then, {again.action} now")
+    rest = f", {unknown} without their facts" if unknown else ""
+    _tell(f"{same} of {len(looks)} looks decide the same again{rest}")
+    if differing:
+        raise typer.Exit(1)
+
+
+@app.command()
+def freeze(workload: Workload = "default", reason: Reason = "frozen by hand") -> None:
+    """Leave the trial as it is until told otherwise; guardrails still act."""
+    _steer(Act.FREEZE, workload, reason)
+
+
+@app.command()
+def unfreeze(workload: Workload = "default", reason: Reason = "no longer frozen") -> None:
+    """Let the numbers decide again."""
+    _steer(Act.UNFREEZE, workload, reason)
+
+
+@app.command()
+def pause(workload: Workload = "default", reason: Reason = "paused by hand") -> None:
+    """Send the challenger no traffic for now; nothing counts meanwhile."""
+    _steer(Act.PAUSE, workload, reason)
+
+
+@app.command()
+def resume(workload: Workload = "default", reason: Reason = "resumed by hand") -> None:
+    """Go on with a paused trial at the share that it had."""
+    _steer(Act.RESUME, workload, reason)
+
+
+def _steer(act: Act, workload: str, reason: str) -> None:
+    state = steer(_open(), act, workload=workload, actor=ACTOR, reason=reason)
+    _tell(f"{act}: share {state.share:.0%} (generation {state.generation})")
+
+
+def _find(context: Context, experiment_id: str | None, workload: str) -> Experiment:
+    with context.database.read() as session:
+        if experiment_id is not None:
+            return experiments.get(session, experiment_id)
+        latest = experiments.list_experiments(session, workload=workload, limit=1)
+    if not latest:
+        raise NotFoundError(f"workload '{workload}' had no experiment yet")
+    return latest[0]
+
+
+def _open() -> Context:
+    settings = load_settings()
+    environment.apply(settings)
+    return open_context(settings)
+
+
+def _tell(line: str) -> None:
+    console.print(escape(line), highlight=False)

@@ -1,0 +1,204 @@
+"""Compares two arms of people: the difference of the composite, and how sure it is.
+
+Assignment is by user, so a user's answers are one draw: the variance is summed over users
+(Liang & Zeger 1986), also where a user has moved from one arm to the other. The challenger's
+share changes on the way, so arms are compared within each period of one share, and the
+periods' differences are combined with weights that hang on counts alone (Mantel & Haenszel
+1959): what drifts in both arms cancels.
+
+All functions take arrays with any leading dimensions, so that the benchmark's thousands of
+simulated experiments run through the same code.
+"""
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+
+from flows.decisions.sequential import Array
+
+SCORED, QUALITY, RATED, POSITIVE, NEGATIVE, RATED_SCORED, RATED_QUALITY = range(7)
+"""What is summed of a user's answers: how many have a quality score, the sum of the scores, how
+many are rated, liked, disliked; and of those rated, how many have a score, and its sum."""
+NUM_SUMS = 7
+CONTROL, TREATMENT = 0, 1
+QUALITY_WEIGHT, POSITIVE_WEIGHT, LATENCY_WEIGHT = 0.5, 0.3, 0.2
+TYPICAL_VARIANCE = 0.03
+"""Of one rated answer's composite. It only chooses where the bounds are tightest."""
+
+
+@dataclass(frozen=True)
+class Moments:
+    """Sums over answers and over users. K periods, 2 arms, `NUM_SUMS` sums of each."""
+
+    totals: Array
+    """(..., K, 2, NUM_SUMS)"""
+    cross: Array
+    """(..., D, D) with D = K·2·NUM_SUMS: the outer products of every user's own sums, added up."""
+
+    @classmethod
+    def of(cls, sums: Array) -> "Moments":
+        """Of users' own sums, (users, K, 2, NUM_SUMS)."""
+        flat = sums.reshape(len(sums), math.prod(sums.shape[1:]))
+        return cls(sums.sum(axis=0), flat.T @ flat)
+
+    def num_users(self, counts: int = RATED) -> Array:
+        """(..., 2): how many equally active users each arm is worth, (Σn)²/Σn² (Kish 1965).
+
+        A handful who ask all day are a handful, whatever the number of the others.
+        """
+        shape = self.totals.shape
+        own = self.cross.reshape(*shape, *shape[-3:])[..., counts, :, :, counts]
+        squares = np.einsum("...kajb->...kjab", own).sum(axis=(-4, -3))
+        both = np.stack([squares[..., arm, arm] for arm in (CONTROL, TREATMENT)], axis=-1)
+        total = self.totals[..., counts].sum(axis=-2)
+        found: Array = np.where(both > 0, total**2 / np.where(both > 0, both, 1), 0)
+        return found
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Treatment minus control; every field has the moments' leading dimensions."""
+
+    estimate: Array
+    """Of 0.5·quality + 0.3·positive."""
+    variance: Array
+    """Of the estimate; infinite where it cannot be told."""
+    negative: Array
+    """Difference of the shares of ratings that are negative."""
+    negative_variance: Array
+    quality: Array
+    """(..., 2): mean quality of each arm, over the same mixture of periods; nan if unknown."""
+    positive: Array
+    """(..., 2): share of ratings that are positive, likewise."""
+    num_users: Array
+    """(..., 2): see `Moments.num_users`."""
+
+
+def compare(moments: Moments, *, counted: int = RATED, use_unrated: bool = True) -> Comparison:
+    """The difference between the arms. `counted`: which answers tell how many people there are.
+
+    `use_unrated`: quality scores of answers that nobody rated count too, and correct the
+    ratings for the luck of which answers were rated: prediction-powered inference
+    (Angelopoulos, Duchi & Zrnic 2023, PPI++), its λ the one of least clustered variance.
+    Both arms are treated alike, so without a difference its mean stays zero.
+    """
+    totals = moments.totals
+    quality, quality_mean = _contrast(totals, QUALITY, SCORED)
+    positive, positive_mean = _contrast(totals, POSITIVE, RATED)
+    negative, _ = _contrast(totals, NEGATIVE, RATED)
+    rated_quality, _ = _contrast(totals, RATED_QUALITY, RATED_SCORED)
+    composite = QUALITY_WEIGHT * (quality if use_unrated else rated_quality)
+    composite = composite + POSITIVE_WEIGHT * positive
+    if use_unrated:
+        luck = rated_quality - quality
+        spread = _covariance(luck, luck, moments)
+        shared = _covariance(composite, luck, moments)
+        # Where all is rated, luck is rounding error and must not be divided by.
+        real = spread > 1e-9 * _covariance(quality, quality, moments)
+        real &= totals[..., RATED_SCORED].prod(axis=-1).sum(axis=-1) > 0
+        share = np.where(real, shared / np.where(real, spread, 1), 0)
+        composite = composite - share[..., None, None, None] * luck
+    num_users = moments.num_users(counted)
+    return Comparison(
+        estimate=_value(composite, totals),
+        variance=_variance(composite, moments, num_users),
+        negative=_value(negative, totals),
+        negative_variance=np.maximum(
+            _variance(negative, moments, num_users), _least_variance(totals, NEGATIVE, RATED)
+        ),
+        num_users=num_users,
+        quality=quality_mean,
+        positive=positive_mean,
+    )
+
+
+def progress(variance: Array, *, tuned_for: float, tightest: float) -> Array:
+    """nρ² of the confidence sequence: `tightest` once `tuned_for` rated answers' worth is known.
+
+    `tuned_for`: n₁n₀/(n₁ + n₀) of independent rated answers at the first possible decision.
+    """
+    found: Array = tightest * TYPICAL_VARIANCE / (variance * tuned_for)
+    return found
+
+
+def relative_improvement(comparison: Comparison, slower: Array | float = 0.0) -> Array:
+    """0.5·Δquality/quality + 0.3·Δpositive/positive - 0.2·Δp95/p95, the overall score.
+
+    `slower`: Δp95/p95. A term whose base is zero or unknown counts as nothing.
+    """
+    found: Array = (
+        QUALITY_WEIGHT * _relative(comparison.quality)
+        + POSITIVE_WEIGHT * _relative(comparison.positive)
+        - LATENCY_WEIGHT * np.nan_to_num(slower)
+    )
+    return found
+
+
+def _relative(means: Array) -> Array:
+    before, after = means[..., CONTROL], means[..., TREATMENT]
+    known = before > 0
+    found: Array = np.where(known, (after - before) / np.where(known, before, 1), 0)
+    return np.nan_to_num(found)
+
+
+def _contrast(totals: Array, sums: int, counts: int) -> tuple[Array, Array]:
+    """How each sum enters the difference of two means, (..., K, 2, NUM_SUMS), and the means.
+
+    The difference is linearised: its value is Σ (coefficient of the sum) · sum, and a user's
+    influence on it is Σ coefficient · (the user's own sum), which adds up to zero.
+    """
+    num = totals[..., counts]
+    both = num.prod(axis=-1)
+    pairs = both / np.maximum(num.sum(axis=-1), 1)
+    weight = pairs / np.where(pairs.sum(axis=-1) > 0, pairs.sum(axis=-1), 1)[..., None]
+    mean = totals[..., sums] / np.maximum(num, 1)
+    sign = np.array([-1.0, 1.0])
+    each = sign * weight[..., None] / np.maximum(num, 1)
+    coefficients = np.zeros_like(totals)
+    coefficients[..., sums] = each
+    coefficients[..., counts] = -each * mean
+    means = (weight[..., None] * mean).sum(axis=-2)
+    known = pairs.sum(axis=-1) > 0
+    return coefficients, np.where(known[..., None], means, np.nan)
+
+
+MEANS_OF = ((QUALITY, SCORED), (POSITIVE, RATED), (NEGATIVE, RATED), (RATED_QUALITY, RATED_SCORED))
+
+
+def _value(coefficients: Array, totals: Array) -> Array:
+    """The difference itself: of the sums alone, since the linear form adds up to zero."""
+    found: Array = sum(
+        (coefficients[..., sums] * totals[..., sums]).sum(axis=(-1, -2)) for sums, _ in MEANS_OF
+    )
+    return found
+
+
+STUDENT = 6.0
+"""(z² + 1)/2 at z² = 11, where the bounds usually are: by how much a variance estimated from g
+users is to be raised, times 1/g, for the quantiles of Student's t (Cornish & Fisher 1937)."""
+
+
+def _variance(coefficients: Array, moments: Moments, num_users: Array) -> Array:
+    """Over users, corrected for their number in the smaller arm; infinite for less than two."""
+    fewest = num_users.min(axis=-1)
+    raw = _covariance(coefficients, coefficients, moments)
+    enough = fewest >= 2
+    safe = np.where(enough, fewest, 2)
+    corrected: Array = np.where(enough, raw * safe / (safe - 1) * (1 + STUDENT / safe), np.inf)
+    return corrected
+
+
+def _least_variance(totals: Array, sums: int, counts: int) -> Array:
+    """Of a difference of rates, by Laplace's rule: none of a few is not never."""
+    num, hits = totals[..., counts].sum(axis=-2), totals[..., sums].sum(axis=-2)
+    rate = (hits + 1) / (num + 2)
+    found: Array = (rate * (1 - rate) / np.maximum(num, 1)).sum(axis=-1)
+    return found
+
+
+def _covariance(left: Array, right: Array, moments: Moments) -> Array:
+    shape = (*left.shape[:-3], -1)
+    carried = left.reshape(shape)[..., None, :] @ moments.cross
+    found: Array = (carried[..., 0, :] * right.reshape(shape)).sum(axis=-1)
+    return found
