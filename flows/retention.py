@@ -111,6 +111,11 @@ def _files(context: Context) -> dict[str, int]:
     return {
         "datasets": len(old),
         "run folders": runs,
+        "reports": 0
+        if settings.interactions_days is None
+        else leftovers.sweep_pages(
+            context.settings.home, before=now - timedelta(days=settings.interactions_days)
+        ),
         "artifacts": collecting.collect(
             context.database,
             context.store,

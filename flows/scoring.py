@@ -207,17 +207,17 @@ def _keep(
         trial = deployment.desired(session, workload).experiment_id
         if passes and trial is not None:
             passes, reason = False, f"{reason}; not used while trial {trial} runs"
+        act = context.act(ACTOR, reason)
         scorers.add(
             session,
+            act,
             version=version,
             workload=workload,
             digest=digest,
             metrics=_metrics(fitted),
-            reason=reason,
-            now=now,
         )
         if passes:
-            scorers.activate(session, context.act(ACTOR, reason), version)
+            scorers.activate(session, act, version)
     return ScoringReport(
         num_ratings=fitted.num_ratings,
         version=version,

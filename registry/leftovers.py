@@ -1,4 +1,4 @@
-"""Files in the home folder that hold samples: of trainings that ended, and for rehearsal."""
+"""Files in the home folder that hold samples: of ended trainings, for rehearsal, in reports."""
 
 import json
 import os
@@ -15,6 +15,7 @@ from registry.crypto import Keyring
 from registry.models import RetrainRun, TrainingData, UserInteraction
 
 RUNS = "runs"
+REPORTS = "reports"
 UNTRACKED_AFTER = timedelta(days=1)
 """A folder that no training run owns is in use for less than this."""
 
@@ -49,6 +50,20 @@ def sweep_rehearsal(session: Session, path: Path, user_id: str, keyring: Keyring
         temporary.write_text("".join(kept), encoding="utf-8")
         os.replace(temporary, path)
     return len(lines) - len(kept)
+
+
+def sweep_pages(home: Path, *, before: datetime | None = None) -> int:
+    """Delete the reports of curation, which quote what people asked; how many.
+
+    Only those written `before` a moment, where one is given.
+    """
+    removed = 0
+    for page in sorted((home / REPORTS).glob("curation-*.html")):
+        written_at = datetime.fromtimestamp(page.stat().st_mtime, UTC)
+        if before is None or written_at < before:
+            page.unlink(missing_ok=True)
+            removed += 1
+    return removed
 
 
 def _texts_of(session: Session, user_id: str, keyring: Keyring) -> Iterator[tuple[str, list[str]]]:

@@ -11,9 +11,9 @@ from datetime import datetime
 from sqlalchemy import ColumnElement, delete, update
 from sqlmodel import Session, col, select
 
-from registry import audit, interactions
+from registry import acts, interactions
 from registry.clock import NewId
-from registry.deployment import AUDIT_PURPOSE, Act
+from registry.deployment import Act
 from registry.errors import ConflictError, NotFoundError
 from registry.interactions import Feedback
 from registry.models import ReviewItem, UserInteraction
@@ -155,15 +155,8 @@ def decide(
         )
     elif kind_of(item.reason) in HOLDING:
         _touch(session, [item.interaction_id], now=act.now)
-    audit.record(
-        session,
-        key=act.keyring.derive(AUDIT_PURPOSE),
-        actor=act.actor,
-        action="review",
-        subject=f"review:{item.id}",
-        now=act.now,
-        details={"state": state, "kind": kind_of(item.reason), "reason": act.reason},
-    )
+    told = {"state": state, "kind": kind_of(item.reason)}
+    acts.record(session, act, action="review", subject=f"review:{item.id}", details=told)
     return item
 
 

@@ -10,8 +10,8 @@ from typing import Any
 
 from sqlmodel import Session, col, select
 
-from registry import audit
-from registry.deployment import AUDIT_PURPOSE, Act
+from registry import acts
+from registry.deployment import Act
 from registry.errors import NotFoundError
 from registry.models import QualityScorer
 
@@ -31,25 +31,25 @@ def version_name(now: datetime, digest: str) -> str:
 
 def add(
     session: Session,
+    act: Act,
     *,
     version: str,
     workload: str,
     digest: str,
     metrics: Mapping[str, Any],
-    reason: str,
-    now: datetime,
 ) -> QualityScorer:
-    """Keep a scorer that was fitted; `reason` says why it is not active, or not yet."""
+    """Keep a scorer that was fitted; the act's reason says what its gate made of it."""
     row = QualityScorer(
         version=version,
         workload=workload,
         digest=digest,
         metrics=dict(metrics),
-        status_reason=reason,
-        created_at=now,
+        status_reason=act.reason,
+        created_at=act.now,
     )
     session.add(row)
     session.flush()
+    _audit(session, act, "fit_scorer", row)
     return row
 
 
@@ -113,12 +113,5 @@ def _stop(session: Session, workload: str, *, reason: str) -> QualityScorer | No
 
 
 def _audit(session: Session, act: Act, action: str, row: QualityScorer) -> None:
-    audit.record(
-        session,
-        key=act.keyring.derive(AUDIT_PURPOSE),
-        actor=act.actor,
-        action=action,
-        subject=f"scorer:{row.version}",
-        now=act.now,
-        details={"workload": row.workload, "digest": row.digest, "reason": act.reason},
-    )
+    told = {"workload": row.workload, "digest": row.digest}
+    acts.record(session, act, action=action, subject=f"scorer:{row.version}", details=told)

@@ -150,6 +150,7 @@ class Eraser:
             "quarantined": sweep_quarantine(home / SPOOL, self.keyring, self.known_only(keep)),
             "rehearsal": rehearsed,
             "run_folders": runs,
+            "reports": leftovers.sweep_pages(home),
             "rate_limits": forget_caller(
                 run_folder(self.settings), self.keyring.pseudonym(f"subject:{external_id}")
             ),

@@ -50,13 +50,7 @@ def learn_rejections(
 ) -> Rejections | None:
     """Fit on what reviewers have decided of moderation's finds; None where it says too little."""
     rows = session.exec(
-        select(
-            UserInteraction.id,
-            UserInteraction.messages,
-            UserInteraction.input_text,
-            UserInteraction.structured_prompt,
-            ReviewItem.state,
-        )
+        select(UserInteraction, ReviewItem.state)
         .join(UserInteraction, col(UserInteraction.id) == col(ReviewItem.interaction_id))
         .where(
             ReviewItem.workload == workload,
@@ -67,20 +61,12 @@ def learn_rejections(
     ).all()
     if len(rows) < settings.min_labels:
         return None
-    names = ("id", "messages", "input_text", "structured_prompt")
-    opened = (
-        texts.unseal_row("user_interactions", dict(zip(names, row[:-1], strict=True)), keyring)
-        for row in rows
-    )
-    samples = [
-        sample_text(
-            json.dumps(row["messages"]) if row["messages"] else None,
-            row["input_text"],
-            row["structured_prompt"],
-        )
-        for row in opened
-    ]
-    return fit(samples, [state == "rejected" for *_, state in rows])
+    samples = []
+    for row, _ in rows:
+        texts.reveal(row, keyring)
+        messages = json.dumps(row.messages) if row.messages else None
+        samples.append(sample_text(messages, row.input_text, row.structured_prompt))
+    return fit(samples, [state == "rejected" for _, state in rows])
 
 
 def fit(written: Sequence[str], rejected: Sequence[bool]) -> Rejections | None:

@@ -31,12 +31,13 @@ from flows.experiment import look
 from flows.retention import run_retention
 from flows.retrain import run_retrain
 from flows.steps import PlainSteps
-from registry import audit, by_hand, experiments, keys, runs, versions
+from registry import audit, by_hand, experiments, keys, runs, scorers, versions
 from registry.deployment import AUDIT_PURPOSE
 from registry.models import AuditEntry
 from serving.api import app as serving_app
 from tests.flows.conftest import FakeClock
 from tests.support.fake_learner import FakeLearner
+from tests.support.opinions import log_use
 from tests.support.usage import log_liked, log_trial
 
 ROOT = Path(__file__).parent.parent.parent
@@ -65,6 +66,9 @@ READING_COMMANDS = {
     "key list",
     "keys list",
     "lineage",
+    "scorer drift",
+    "scorer explain",
+    "scorer list",
     "status",
     "versions",
     "workload list",
@@ -114,6 +118,11 @@ class World:
             rows = session.exec(select(AuditEntry).order_by(AuditEntry.sequence))  # type: ignore[arg-type]
             assert audit.verify(session, key=self.context.keyring.derive(AUDIT_PURPOSE)) is None
             return [row.action for row in rows]
+
+    def scorer(self) -> str:
+        """The latest scorer's version."""
+        with self.context.database.read() as session:
+            return scorers.list_scorers(session, workload="default")[0].version
 
     def execute(self, statement: str) -> None:
         """Do something to the database behind the product's back."""
@@ -204,6 +213,7 @@ def start_flow(world: World) -> None:
 
 
 LIKED: Step = lambda world: log_liked(world.context, 30, at=world.clock())  # noqa: E731
+RATED: Step = lambda world: log_use(world.context, 400, until=world.clock())  # noqa: E731
 TRAINED = ["start_training", "curate", "build_dataset"]
 
 CASES: dict[str, Case] = {
@@ -242,6 +252,24 @@ CASES: dict[str, Case] = {
         before=lambda world: (LIKED(world), world.clock.move(hours=24 * 400)),
         commands=("retention",),
         deployments=("retention/daily",),
+    ),
+    "fit a scorer": Case(
+        cli("scorer", "fit"),
+        ["fit_scorer", "activate_scorer"],
+        before=RATED,
+        commands=("scorer fit",),
+    ),
+    "activate a scorer": Case(
+        lambda world: world.cli("scorer", "activate", world.scorer()),
+        ["activate_scorer"],
+        before=lambda world: (RATED(world), world.cli("scorer", "fit")),
+        commands=("scorer activate",),
+    ),
+    "turn the scorer off": Case(
+        cli("scorer", "off"),
+        ["deactivate_scorer"],
+        before=lambda world: (RATED(world), world.cli("scorer", "fit")),
+        commands=("scorer off",),
     ),
     "curate": Case(
         cli("curate"),

@@ -153,6 +153,7 @@ def test_curation_reads_what_is_new_by_an_index(
             database,
             workload="default",
             settings=CurationSettings(),
+            keyring=KEYRING,
             clock=lambda: NOW,
             new_id=new_id,
             dry_run=True,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from datetime import timedelta
 from pathlib import Path
 
@@ -9,6 +10,7 @@ import pytest
 from sqlmodel import func, select
 
 from flows.context import Context
+from flows.curate import run_curate, show
 from flows.curation.pipeline import curate, watermark
 from flows.retention import run_retention
 from flows.steps import PlainSteps
@@ -217,3 +219,16 @@ def test_keys_that_nothing_uses_are_deleted(context: Context, clock: FakeClock) 
     clock.move(hours=1)
     assert retain(context)["keys"] == 2
     assert len(context.keyring.fields.ids) == 2
+
+
+def test_reports_that_quote_people_go_with_what_they_quote(
+    context: Context, clock: FakeClock
+) -> None:
+    log_liked(context, 3, at=NOW)
+    curated = run_curate(context, workload="default", steps=PlainSteps())
+    page = show(context, curated, PlainSteps())
+    os.utime(page, (NOW.timestamp(), NOW.timestamp()))
+    assert retain(context)["reports"] == 0
+    clock.move(hours=400 * DAY)
+    assert retain(context)["reports"] == 1
+    assert not page.exists()

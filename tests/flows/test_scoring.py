@@ -193,6 +193,7 @@ def test_a_slogan_is_held_back_and_found_once(context: Context) -> None:
         context.database,
         workload="default",
         settings=context.settings.signals,
+        keyring=context.keyring,
         clock=context.clock,
         new_id=context.new_id,
     )

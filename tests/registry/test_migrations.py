@@ -131,8 +131,15 @@ def test_a_migration_that_fails_leaves_the_schema_as_it_was(old: Database) -> No
 def test_a_test_split_keeps_the_items_of_datasets_on_both_ways(old: Database) -> None:
     with old.write() as session:
         migrate(session.connection(), "0007")
+        session.connection().execute(
+            text(
+                "INSERT INTO datasets (id, workload, digest, num_train, num_validation, settings,"
+                " counts, created_at) VALUES ('d', 'default', 'x', 1, 0, '{}', '{}',"
+                " '2026-01-01 00:00:00.000000')"
+            )
+        )
+        session.connection().execute(text("INSERT INTO dataset_items VALUES ('d', 't', 'train')"))
         items = session.connection().execute(text("SELECT * FROM dataset_items")).all()
-        assert len(items) == 1
     with old.write() as session:
         migrate(session.connection(), "0008")
         session.connection().execute(text("UPDATE training_data SET split = 'test'"))

@@ -9,20 +9,18 @@ from registry.db import Database
 from registry.deployment import AUDIT_PURPOSE, Act
 from registry.errors import NotFoundError
 from registry.scorers import ActiveRow
-from tests.registry.conftest import NOW
 
 MakeAct = Callable[[str], Act]
 
 
-def add(session: Session, version: str) -> None:
+def add(session: Session, act: Act, version: str) -> None:
     scorers.add(
         session,
+        act,
         version=version,
         workload="default",
         digest=f"digest of {version}",
         metrics={},
-        reason="kept",
-        now=NOW,
     )
 
 
@@ -30,8 +28,8 @@ def test_one_scorer_at_a_time_is_active_and_every_change_is_audited(
     database: Database, act: MakeAct, keyring: Keyring
 ) -> None:
     with database.write() as session:
-        add(session, "one")
-        add(session, "two")
+        add(session, act("kept"), "one")
+        add(session, act("kept"), "two")
         assert scorers.active(session) == {}
         scorers.activate(session, act("it passed"), "one")
     with database.write() as session:

@@ -203,6 +203,8 @@ async def test_after_an_erasure_no_file_and_no_table_knows_the_user(
     pseudonym = private.keyring.pseudonym(CAROL)
     limited = private.keyring.pseudonym(f"subject:{CAROL}")
     leave_files(private, row_id)
+    (home / "reports").mkdir(exist_ok=True)
+    (home / "reports" / "curation-default-1.html").write_text(CANARY, encoding="utf-8")
     before = files_with(home, CANARY)
     for place in ("kalimtak.db", "artifacts/", "cache/", "runs/", "rehearsal.jsonl"):
         assert any(found.startswith(place) for found in before), place
@@ -221,6 +223,7 @@ async def test_after_an_erasure_no_file_and_no_table_knows_the_user(
         "quarantined": 2,
         "rehearsal": 1,
         "run_folders": 0,
+        "reports": 1,
         "rate_limits": 1,
         "datasets": 1,
     }

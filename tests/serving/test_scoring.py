@@ -11,7 +11,6 @@ import pytest
 from sqlmodel import select
 
 from registry import scorer, scorers
-from registry.clock import utc_now
 from registry.features import Sample
 from registry.models import UserInteraction
 from registry.quality import RULE_SCORER
@@ -30,12 +29,11 @@ def publish(installation: Installation, folder: Path, *, name: str, seed: int = 
     with installation.database.write() as session:
         scorers.add(
             session,
+            installation.act(),
             version=name,
             workload="default",
             digest=digest,
             metrics={},
-            reason="kept",
-            now=utc_now(),
         )
         scorers.activate(session, installation.act(), name)
     return digest

@@ -109,6 +109,7 @@ def publish(context: Context, acknowledge: Acknowledge) -> None:
             context.store,
             workload="default",
             settings=CurationSettings(),
+            keyring=context.keyring,
             folder=context.folder("datasets") / new_id(),
             clock=utc_now,
             new_id=new_id,

@@ -339,6 +339,7 @@ def test_batches_are_compared_with_each_other_even_in_a_dry_run(world: World) ->
             world.database,
             workload="default",
             settings=settings,
+            keyring=KEYRING,
             clock=lambda: world.now,
             new_id=world.new_id,
             dry_run=dry_run,
@@ -362,6 +363,7 @@ def test_a_pass_that_is_interrupted_goes_on_where_it_stopped(world: World) -> No
             world.database,
             workload="default",
             settings=CurationSettings(batch_rows=2),
+            keyring=KEYRING,
             clock=lambda: world.now,
             new_id=new_id,
         )

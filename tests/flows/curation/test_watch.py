@@ -46,6 +46,7 @@ def look(context: Context) -> WatchReport:
         context.database,
         workload="default",
         settings=context.settings.signals,
+        keyring=context.keyring,
         clock=context.clock,
         new_id=context.new_id,
     )
@@ -56,6 +57,7 @@ def learned(context: Context) -> set[str]:
         context.database,
         workload="default",
         settings=context.settings.curation,
+        keyring=context.keyring,
         clock=context.clock,
         new_id=context.new_id,
     )
