@@ -11,7 +11,7 @@ from typing import Literal, Self
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from training.errors import RecipeError
-from training.schedule import LoopSettings
+from training.schedule import LoopSettings, ObjectiveName, ObjectiveSettings
 
 RECIPES = Path(__file__).parent / "recipes"
 """The folder of the recipes that ship with the project."""
@@ -55,13 +55,26 @@ class OptimizerRecipe(_Section):
     """The gradient's norm is clipped to this."""
 
 
+class ObjectiveRecipe(_Section):
+    """What is learned from; `training.objectives` tells which examples each has a use for."""
+
+    name: ObjectiveName = "sft"
+    """sft: accepted answers; dpo: corrections over what they correct; kto: thumbs; mixed: sft
+    and dpo together."""
+    beta: float = Field(default=0.1, gt=0)
+    """How closely dpo, kto and mixed stay to the adapter that the run starts from."""
+    preference_weight: float = Field(default=1.0, gt=0)
+    """Weight of dpo beside sft in mixed."""
+
+
 class DataRecipe(_Section):
     """How examples become batches."""
 
     global_batch: int = Field(ge=1)
     """Examples per optimizer step, over all workers."""
-    micro_batch: int = Field(ge=1)
-    """Examples per forward pass of one worker; at most global_batch / num_workers, rounded up."""
+    tokens_per_pass: int = Field(ge=8)
+    """Tokens, prompts included, per forward pass of one worker; at least max_tokens. More fills
+    a device better and takes more memory; the result is the same."""
     max_tokens: int = Field(ge=8)
     """Longest example; a longer one loses the beginning of its prompt."""
     balance_by_tool: bool = False
@@ -107,6 +120,7 @@ class Recipe(_Section):
     """Of the adapter's start, the order of examples and dropout."""
     lora: LoraRecipe
     optimizer: OptimizerRecipe
+    objective: ObjectiveRecipe = ObjectiveRecipe()
     data: DataRecipe
     workers: WorkersRecipe
     evaluation: EvaluationRecipe
@@ -129,11 +143,10 @@ class Recipe(_Section):
                 f"workers.num_workers ({workers.num_workers}) exceeds data.global_batch "
                 f"({data.global_batch}): some workers would have nothing to do"
             )
-        share = -(-data.global_batch // workers.num_workers)
-        if data.micro_batch > share:
+        if data.max_tokens > data.tokens_per_pass:
             raise ValueError(
-                f"data.micro_batch ({data.micro_batch}) exceeds a worker's share of "
-                f"data.global_batch ({share})"
+                f"data.max_tokens ({data.max_tokens}) exceeds data.tokens_per_pass "
+                f"({data.tokens_per_pass})"
             )
         return self
 
@@ -148,7 +161,7 @@ class Recipe(_Section):
         return LoopSettings(
             num_steps=num_steps,
             global_batch=self.data.global_batch,
-            micro_batch=self.data.micro_batch,
+            tokens_per_pass=self.data.tokens_per_pass,
             learning_rate=self.optimizer.learning_rate,
             warmup_steps=min(self.optimizer.warmup_steps, num_steps),
             schedule=self.optimizer.schedule,
@@ -157,6 +170,10 @@ class Recipe(_Section):
             balance_by_tool=self.data.balance_by_tool,
             seed=self.seed,
         )
+
+    def objective_settings(self) -> ObjectiveSettings:
+        """The part that the objective reads."""
+        return ObjectiveSettings(**self.objective.model_dump())
 
     def num_steps(self, num_examples: int) -> int:
         """Optimizer steps of a run on `num_examples`."""

@@ -1,11 +1,23 @@
-"""What the training loop is told, and its learning rate: standard library alone, so that
-recipes can be read without loading torch.
+"""What the training loop and its objective are told, and the learning rate: standard library
+alone, so that recipes can be read without loading torch.
 """
 
 from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import Literal
+
+ObjectiveName = Literal["sft", "dpo", "kto", "mixed"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class ObjectiveSettings:
+    """Which objective and how; `training.config.ObjectiveRecipe` describes each field."""
+
+    name: ObjectiveName = "sft"
+    beta: float = 0.1
+    preference_weight: float = 1.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -14,7 +26,7 @@ class LoopSettings:
 
     num_steps: int
     global_batch: int
-    micro_batch: int
+    tokens_per_pass: int
     learning_rate: float
     warmup_steps: int
     schedule: str

@@ -14,17 +14,21 @@ import ray.train
 import torch
 from peft import PeftModel
 from ray.train.torch import get_device
+from transformers import PreTrainedModel
 
 from training.base import load_base, load_tokenizer
 from training.checkpoint import load_checkpoint, save_checkpoint
 from training.encoding import EncodedDataset, Example, encode_all
 from training.errors import TrainingError
 from training.job import Job, WorkerOutcome
-from training.loop import StepReport, TrainingLoop, mean_loss, padded_loss_sum
+from training.loop import StepReport, TrainingLoop, mean_loss
 from training.lora import continue_adapter, new_adapter
 from training.meeting import meet
+from training.objectives import Objective
+from training.packable import enable_packing
 from training.parallel import Alone, Collective, ProcessGroup
 from training.progress import Progress
+from training.thin_lora import make_thin
 from training.transport import unpack
 
 _TELL_EVERY_S = 0.1
@@ -35,6 +39,7 @@ _DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
 class _Prepared:
     model: PeftModel
     loop: TrainingLoop
+    objective: Objective
     data: EncodedDataset
     validation: EncodedDataset | None
 
@@ -63,7 +68,7 @@ def train_worker(job: Job, *, started: float) -> WorkerOutcome:
         num_tokens=prepared.loop.num_tokens,
         num_truncated=prepared.data.num_truncated,
         num_dropped=prepared.data.num_dropped,
-        validation_loss=_validation_loss(job, prepared, collective),
+        validation_loss=_validation_loss(prepared, collective),
         prepare_s=ready - started,
         train_s=trained - ready,
     )
@@ -106,24 +111,36 @@ def _prepare(job: Job, collective: Collective) -> _Prepared:
         held_out: list[Example] = ray.get(job.validation)
         validation = encode_all(held_out, tokenizer, max_tokens=recipe.data.max_tokens)
     model = _adapted_base(job, device)
+    objective = Objective(
+        recipe.objective_settings(),
+        device=device,
+        tokens_per_pass=recipe.data.tokens_per_pass,
+    )
     loop = TrainingLoop(
         model=model,
         dataset=data.examples,
         settings=recipe.loop_settings(len(data.examples)),
         collective=collective,
-        loss_sum=padded_loss_sum(pad_id=tokenizer.pad_token_id, device=device),
+        objective=objective,
     )
     checkpoint = ray.train.get_checkpoint()
     if checkpoint is not None:
         with checkpoint.as_directory() as folder:
             state = load_checkpoint(Path(folder), model=model, run_digest=job.run_digest)
         loop.load_state_dict(state)
-    return _Prepared(model=model, loop=loop, data=data, validation=validation)
+    return _Prepared(model=model, loop=loop, objective=objective, data=data, validation=validation)
 
 
 def _adapted_base(job: Job, device: torch.device) -> PeftModel:
+    base = load_base(job.base_model, dtype=_DTYPES[job.recipe.workers.precision], device=device)
+    enable_packing(base)
+    model = _with_adapter(base, job)
+    make_thin(model)
+    return model
+
+
+def _with_adapter(base: PreTrainedModel, job: Job) -> PeftModel:
     recipe = job.recipe
-    base = load_base(job.base_model, dtype=_DTYPES[recipe.workers.precision], device=device)
     if job.parent is not None:
         with tempfile.TemporaryDirectory() as folder:
             parent = unpack(job.parent, Path(folder))
@@ -185,13 +202,12 @@ def _report_checkpoint(job: Job, prepared: _Prepared, report: StepReport) -> Non
         ray.train.report(metrics, checkpoint=ray.train.Checkpoint.from_directory(folder))
 
 
-def _validation_loss(job: Job, prepared: _Prepared, collective: Collective) -> float | None:
+def _validation_loss(prepared: _Prepared, collective: Collective) -> float | None:
     if prepared.validation is None:
         return None
     return mean_loss(
         prepared.model,
         prepared.validation.examples,
-        micro_batch=job.recipe.data.micro_batch,
         collective=collective,
-        loss_sum=prepared.loop.loss_sum,
+        objective=prepared.objective,
     )

@@ -19,7 +19,7 @@ from training.config import RECIPES, Recipe, load_recipe
 from training.encoding import Example, encode_all
 from training.errors import BaseModelError, DataError, DivergedError, RunFailedError
 from training.launch import TrainingOutcome, train
-from training.loop import TrainingLoop, padded_loss_sum
+from training.loop import TrainingLoop
 from training.lora import new_adapter, read_adapter_config, write_adapter
 from training.parallel import Alone
 from training.progress import Progress
@@ -94,7 +94,7 @@ def _losses_without_ray(recipe: Recipe, base: str, examples: list[Example]) -> l
         dataset=dataset,
         settings=recipe.loop_settings(len(dataset)),
         collective=Alone(),
-        loss_sum=padded_loss_sum(pad_id=tokenizer.pad_token_id, device=torch.device("cpu")),
+        objective=test_loop.sft(),
     )
     loop.run(test_loop._ignore)
     return loop.losses
