@@ -30,12 +30,9 @@ from training.base_model.requests import Request, ideal, sample_request
 from training.config import load_recipe
 from training.encoding import Encoded, Example, encode_all
 from training.loop import TrainingLoop
-from training.lora import new_adapter
-from training.objectives import Objective
-from training.packable import enable_packing
 from training.parallel import Alone
-from training.schedule import ObjectiveName, ObjectiveSettings
-from training.thin_lora import make_thin
+from training.schedule import ObjectiveName
+from training.setup import adapted_base, objective_of
 
 # The people of flows/demo/people.py, who live behind Prefect and an endpoint.
 RATING_RATE = 0.90
@@ -133,28 +130,17 @@ def _trained(
     name: ObjectiveName, data: Sequence[Encoded], arguments: argparse.Namespace, *, seed: int
 ) -> torch.nn.Module:
     recipe = load_recipe("tiny_cpu")
-    base = load_base("embedded")
-    enable_packing(base)
-    model = new_adapter(
-        base,
-        rank=recipe.lora.rank,
-        alpha=recipe.lora.alpha,
-        dropout=0.0,
-        target_modules=recipe.lora.target_modules,
-        seed=seed,
-    )
-    make_thin(model)
-    settings = replace(recipe.loop_settings(len(data)), num_steps=arguments.steps, seed=seed)
+    objective = recipe.objective.model_copy(update={"name": name, "beta": arguments.beta})
+    recipe = recipe.model_copy(update={"seed": seed, "objective": objective})
+    cpu = torch.device("cpu")
+    model = adapted_base(recipe, "embedded", parent=None, device=cpu)
+    settings = replace(recipe.loop_settings(len(data)), num_steps=arguments.steps)
     loop = TrainingLoop(
         model=model,
         dataset=data,
         settings=settings,
         collective=Alone(),
-        objective=Objective(
-            ObjectiveSettings(name=name, beta=arguments.beta),
-            device=torch.device("cpu"),
-            tokens_per_pass=settings.tokens_per_pass,
-        ),
+        objective=objective_of(recipe, device=cpu),
     )
     loop.run(lambda _: None)
     merged: torch.nn.Module = copy.deepcopy(model).merge_and_unload()

@@ -24,7 +24,7 @@ from transformers import PreTrainedTokenizerFast, Qwen3Config, Qwen3ForCausalLM
 from training.encoding import Encoded
 from training.loop import TrainingLoop, mean_loss
 from training.objectives import Objective
-from training.packable import enable_packing
+from training.packable import enable_packing, recompute_activations
 from training.parallel import Alone
 from training.schedule import LoopSettings, ObjectiveSettings
 from training.thin_lora import make_thin
@@ -162,7 +162,7 @@ def _our_loop(task: Task, examples: Sequence[Encoded]) -> tuple[torch.nn.Module,
     enable_packing(base)
     model = get_peft_model(base, lora_config())
     if task.checkpointing:
-        base.gradient_checkpointing_enable()
+        recompute_activations(base)
     make_thin(model)
     loop = TrainingLoop(
         model=model,

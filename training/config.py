@@ -92,8 +92,18 @@ class WorkersRecipe(_Section):
     """1 trains on CUDA with nccl, 0 on the CPU with gloo."""
     threads: int = Field(ge=1)
     """Torch threads of each worker, set explicitly."""
-    precision: Literal["fp32", "bf16"] = "fp32"
-    """Of the frozen base; the adapter and its optimizer stay in fp32."""
+    precision: Literal["fp32", "bf16", "nf4"] = "fp32"
+    """Of the frozen base; the adapter and its optimizer stay in fp32. nf4 is 4 bits (QLoRA),
+    on a GPU, by bitsandbytes."""
+    recompute: bool = False
+    """Compute activations a second time instead of keeping them (gradient checkpointing): about
+    a third slower, in a fraction of the memory."""
+    shard_base: bool = False
+    """Each worker keeps its share of the base's layers (FSDP2); for bases larger than a GPU."""
+    min_workers: int | None = Field(default=None, ge=1)
+    """Where fewer machines than num_workers want are there, go on with as few as this."""
+    keep_checkpoints: int = Field(default=2, ge=1)
+    """Latest checkpoints kept."""
     max_failures: int = Field(default=1, ge=0)
     """How often lost workers are replaced, resuming from the last checkpoint."""
     checkpoint_every: int = Field(ge=1)
@@ -143,6 +153,17 @@ class Recipe(_Section):
                 f"workers.num_workers ({workers.num_workers}) exceeds data.global_batch "
                 f"({data.global_batch}): some workers would have nothing to do"
             )
+        if workers.min_workers is not None and workers.min_workers > workers.num_workers:
+            raise ValueError(
+                f"workers.min_workers ({workers.min_workers}) exceeds workers.num_workers "
+                f"({workers.num_workers})"
+            )
+        if workers.precision == "nf4" and not workers.gpus_per_worker:
+            raise ValueError('workers.precision "nf4" needs workers.gpus_per_worker = 1')
+        if workers.precision == "nf4" and workers.shard_base:
+            raise ValueError('workers.precision "nf4" cannot be sharded (workers.shard_base)')
+        if workers.shard_base and self.objective.name == "kto":
+            raise ValueError('objective.name "kto" needs workers.shard_base = false')
         if data.max_tokens > data.tokens_per_pass:
             raise ValueError(
                 f"data.max_tokens ({data.max_tokens}) exceeds data.tokens_per_pass "
@@ -169,6 +190,7 @@ class Recipe(_Section):
             max_grad_norm=self.optimizer.max_grad_norm,
             balance_by_tool=self.data.balance_by_tool,
             seed=self.seed,
+            equal_passes=self.workers.shard_base,
         )
 
     def objective_settings(self) -> ObjectiveSettings:

@@ -25,7 +25,7 @@ import ray
 from ray.train import CheckpointConfig, FailureConfig, RunConfig, ScalingConfig, TrainingFailedError
 from ray.train.torch import TorchTrainer
 
-from training.config import Recipe, load_recipe
+from training.config import Recipe, WorkersRecipe, load_recipe
 from training.encoding import read_examples
 from training.errors import RunFailedError
 from training.job import Job, WorkerOutcome, work
@@ -129,12 +129,14 @@ def _fit(job: Job, *, run_id: str, storage_path: str) -> tuple[WorkerOutcome, ra
         train_loop_config={"job": ray.put(job)},
         torch_config=MeetingConfig(),
         scaling_config=ScalingConfig(
-            num_workers=workers.num_workers, use_gpu=use_gpu, resources_per_worker=resources
+            num_workers=_num_workers(workers),  # type: ignore[arg-type]
+            use_gpu=use_gpu,
+            resources_per_worker=resources,
         ),
         run_config=RunConfig(
             name=run_id,
             storage_path=_absolute(storage_path),
-            checkpoint_config=CheckpointConfig(num_to_keep=2),
+            checkpoint_config=CheckpointConfig(num_to_keep=workers.keep_checkpoints),
             failure_config=FailureConfig(  # type: ignore[call-arg]
                 max_failures=workers.max_failures,
                 # Without a limit a run that Ray cannot place waits for ever.
@@ -152,13 +154,19 @@ def _fit(job: Job, *, run_id: str, storage_path: str) -> tuple[WorkerOutcome, ra
         with _environment(variables), _own_interrupt_handler():
             result = trainer.fit()
     except TrainingFailedError as error:
-        raise RunFailedError(f"Run {run_id}: {_reason(error)}") from error
+        raise RunFailedError(f"Run {run_id}: {_reason(error)}{_missing(workers)}") from error
     outcome = result.return_value
     assert isinstance(outcome, WorkerOutcome)
     if outcome.error is not None:
         raise outcome.error
     assert result.checkpoint is not None
     return outcome, result.checkpoint
+
+
+def _num_workers(workers: WorkersRecipe) -> int | tuple[int, int]:
+    if workers.min_workers is None:
+        return workers.num_workers
+    return workers.min_workers, workers.num_workers
 
 
 def _num_nodes() -> int:
@@ -174,6 +182,18 @@ def _reason(error: TrainingFailedError) -> str:
     """The last line that says something: Ray's text holds the workers' whole tracebacks."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     return f"{lines[0]} {lines[-1]}" if len(lines) > 1 else lines[0]
+
+
+def _missing(workers: WorkersRecipe) -> str:
+    """What the recipe asks for and the cluster does not have, as a sentence; else empty."""
+    wanted = workers.gpus_per_worker * (workers.min_workers or workers.num_workers)
+    there = ray.cluster_resources().get("GPU", 0.0)  # type: ignore[no-untyped-call]
+    if there >= wanted:
+        return ""
+    return (
+        f" The recipe asks for {wanted} GPUs and Ray has {there:g}: choose another recipe "
+        "(setting training.recipe), or tell Ray of them."
+    )
 
 
 def _run_digest(recipe: Recipe, base_model: str, files: list[Path], parent: Packed | None) -> str:

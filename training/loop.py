@@ -143,13 +143,19 @@ class TrainingLoop:
         # Dropout differs between steps and workers, yet a resumed run repeats it.
         torch.manual_seed(hash((self.settings.seed, self.step, rank)))
         hands = deal([example.num_tokens for example in examples], world)
+        passes = [self._passes(examples, hand) for hand in hands]
         whole = self._objective.whole(self.model, examples, hands[rank], self._collective.add)
         self._optimizer.zero_grad(set_to_none=True)
         total = torch.zeros(1, device=self._parameters[0].device)
-        for part in self._passes(examples, hands[rank]):
+        for part in passes[rank]:
             loss = self._objective.loss(self.model, part, whole)
             loss.backward()  # type: ignore[no-untyped-call]
             total += loss.detach()
+        if self.settings.equal_passes:
+            for _ in range(max(map(len, passes)) - len(passes[rank])):
+                # To no effect but for the workers that wait for this one's share of the base.
+                idle = self._objective.loss(self.model, passes[rank][0], whole) * 0.0
+                idle.backward()  # type: ignore[no-untyped-call]
         return float(add_gradients(self._collective, self._parameters, total))
 
     def _passes(self, examples: Sequence[Encoded], hand: Sequence[int]) -> list[list[Encoded]]:

@@ -34,6 +34,8 @@ class LoopSettings:
     max_grad_norm: float
     balance_by_tool: bool
     seed: int
+    equal_passes: bool = False
+    """Whether all workers must compute equally often, as they do where they share a base."""
 
 
 def learning_rate_at(step: int, settings: LoopSettings) -> float:

@@ -14,25 +14,21 @@ import ray.train
 import torch
 from peft import PeftModel
 from ray.train.torch import get_device
-from transformers import PreTrainedModel
 
-from training.base import load_base, load_tokenizer
+from training.base import load_tokenizer
 from training.checkpoint import load_checkpoint, save_checkpoint
 from training.encoding import EncodedDataset, Example, encode_all
-from training.errors import TrainingError
+from training.errors import DivergedError, TrainingError
 from training.job import Job, WorkerOutcome
 from training.loop import StepReport, TrainingLoop, mean_loss
-from training.lora import continue_adapter, new_adapter
 from training.meeting import meet
 from training.objectives import Objective
-from training.packable import enable_packing
 from training.parallel import Alone, Collective, ProcessGroup
 from training.progress import Progress
-from training.thin_lora import make_thin
+from training.setup import adapted_base, objective_of
 from training.transport import unpack
 
 _TELL_EVERY_S = 0.1
-_DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,7 +56,8 @@ def train_worker(job: Job, *, started: float) -> WorkerOutcome:
     ready = time.perf_counter()
     try:
         prepared.loop.run(_on_step(job, prepared, collective))
-    except TrainingError as diverged:
+    except DivergedError as diverged:
+        # All workers see it at the same step; what befalls one of them is Ray's to repair.
         return WorkerOutcome(error=diverged)
     trained = time.perf_counter()
     return WorkerOutcome(
@@ -68,7 +65,7 @@ def train_worker(job: Job, *, started: float) -> WorkerOutcome:
         num_tokens=prepared.loop.num_tokens,
         num_truncated=prepared.data.num_truncated,
         num_dropped=prepared.data.num_dropped,
-        validation_loss=_validation_loss(prepared, collective),
+        validation_loss=_validation_loss(job, prepared, collective),
         prepare_s=ready - started,
         train_s=trained - ready,
     )
@@ -111,11 +108,7 @@ def _prepare(job: Job, collective: Collective) -> _Prepared:
         held_out: list[Example] = ray.get(job.validation)
         validation = encode_all(held_out, tokenizer, max_tokens=recipe.data.max_tokens)
     model = _adapted_base(job, device)
-    objective = Objective(
-        recipe.objective_settings(),
-        device=device,
-        tokens_per_pass=recipe.data.tokens_per_pass,
-    )
+    objective = objective_of(recipe, device=device)
     loop = TrainingLoop(
         model=model,
         dataset=data.examples,
@@ -132,27 +125,11 @@ def _prepare(job: Job, collective: Collective) -> _Prepared:
 
 
 def _adapted_base(job: Job, device: torch.device) -> PeftModel:
-    base = load_base(job.base_model, dtype=_DTYPES[job.recipe.workers.precision], device=device)
-    enable_packing(base)
-    model = _with_adapter(base, job)
-    make_thin(model)
-    return model
-
-
-def _with_adapter(base: PreTrainedModel, job: Job) -> PeftModel:
-    recipe = job.recipe
-    if job.parent is not None:
-        with tempfile.TemporaryDirectory() as folder:
-            parent = unpack(job.parent, Path(folder))
-            return continue_adapter(base, parent, base_id=job.base_model)
-    return new_adapter(
-        base,
-        rank=recipe.lora.rank,
-        alpha=recipe.lora.alpha,
-        dropout=recipe.lora.dropout,
-        target_modules=recipe.lora.target_modules,
-        seed=recipe.seed,
-    )
+    if job.parent is None:
+        return adapted_base(job.recipe, job.base_model, parent=None, device=device)
+    with tempfile.TemporaryDirectory() as folder:
+        parent = unpack(job.parent, Path(folder))
+        return adapted_base(job.recipe, job.base_model, parent=parent, device=device)
 
 
 def _on_step(job: Job, prepared: _Prepared, collective: Collective) -> Callable[[StepReport], None]:
@@ -202,12 +179,13 @@ def _report_checkpoint(job: Job, prepared: _Prepared, report: StepReport) -> Non
         ray.train.report(metrics, checkpoint=ray.train.Checkpoint.from_directory(folder))
 
 
-def _validation_loss(prepared: _Prepared, collective: Collective) -> float | None:
+def _validation_loss(job: Job, prepared: _Prepared, collective: Collective) -> float | None:
     if prepared.validation is None:
         return None
     return mean_loss(
         prepared.model,
         prepared.validation.examples,
-        collective=collective,
+        # Who shares a base computes as often as the others: all of it, each.
+        collective=Alone() if job.recipe.workers.shard_base else collective,
         objective=prepared.objective,
     )

@@ -17,7 +17,7 @@ def _written(tmp_path: Path, old: str, new: str) -> Path:
 
 
 def test_every_shipped_recipe_loads_and_starts_with_its_command() -> None:
-    assert recipe_names() == ["lora_1gpu", "lora_ddp", "tiny_cpu"]
+    assert recipe_names() == ["lora_1gpu", "lora_ddp", "lora_fsdp2", "qlora_1gpu", "tiny_cpu"]
     for name in recipe_names():
         first_line = (RECIPES / f"{name}.toml").read_text().splitlines()[0]
         assert load_recipe(name).name == name

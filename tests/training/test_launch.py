@@ -182,7 +182,7 @@ def test_what_ray_cannot_grant_ends_the_run(
     tiny_base: str, train_file: Path, tmp_path: Path
 ) -> None:
     recipe = _recipe(tmp_path, gpus_per_worker=1, start_timeout_s=1, max_failures=0)
-    with pytest.raises(RunFailedError, match=r"Run run: "):
+    with pytest.raises(RunFailedError, match=r"Run run: .*asks for 2 GPUs and Ray has 0"):
         _train(recipe, tiny_base, train_file, tmp_path)
 
 

@@ -22,7 +22,7 @@ from training.loop import (
 )
 from training.lora import new_adapter
 from training.objectives import Objective, Whole
-from training.packable import enable_packing
+from training.packable import enable_packing, recompute_activations
 from training.parallel import Alone, Collective
 from training.schedule import LoopSettings, ObjectiveSettings, learning_rate_at
 from training.thin_lora import make_thin
@@ -160,18 +160,57 @@ def test_checkpoints_are_whole_and_belong_to_their_run(
 def test_two_and_three_workers_agree_with_a_single_one(
     tiny_base: str, encoded: tuple[Encoded, ...], tmp_path: Path
 ) -> None:
-    alone = _loop(_model(tiny_base), encoded)
+    _compare_with_one(tiny_base, encoded, tmp_path, "2", "3")
+
+
+@pytest.mark.slow
+def test_workers_that_share_a_base_agree_with_one_that_has_all_of_it(
+    tiny_base: str, encoded: tuple[Encoded, ...], tmp_path: Path
+) -> None:
+    _compare_with_one(tiny_base, encoded, tmp_path, "sharded", "2")
+
+
+def _compare_with_one(
+    base: str, dataset: tuple[Encoded, ...], folder: Path, *arguments: str
+) -> None:
+    alone = _loop(_model(base), dataset)
     alone.run(_ignore)
-    torch.save((tiny_base, encoded), tmp_path / "input.pt")
+    torch.save((base, dataset), folder / "input.pt")
     script = Path(__file__).with_name("run_workers.py")
-    command = [sys.executable, str(script), str(tmp_path), "2", "3"]
+    command = [sys.executable, str(script), str(folder), *arguments]
     done = run(command, check=False, capture_output=True, text=True, cwd=Path.cwd())
     assert done.returncode == 0, done.stderr
-    for world, rank in [(2, 0), (2, 1), (3, 0), (3, 1), (3, 2)]:
-        losses, weights = torch.load(tmp_path / f"result-{world}-{rank}.pt")
+    results = list(folder.glob("result-*.pt"))
+    assert len(results) == sum(int(word) for word in arguments if word.isdigit())
+    for path in results:
+        losses, weights = torch.load(path)
         assert losses == pytest.approx(alone.losses, rel=1e-5)
         expected = _weights(alone.model)
         assert (weights - expected).norm() <= 1e-5 * expected.norm()
+
+
+@pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing`:FutureWarning")  # PEFT's own
+def test_recomputing_activations_changes_no_loss(
+    tiny_base: str, encoded: tuple[Encoded, ...]
+) -> None:
+    kept, recomputed = _loop(_model(tiny_base), encoded), _loop(_model(tiny_base), encoded)
+    recompute_activations(recomputed.model)
+    calls: list[int] = []
+    layer = recomputed.model.get_submodule("base_model.model.model.layers.0.mlp")
+    layer.register_forward_hook(lambda *_: calls.append(1))
+    for loop in (kept, recomputed):
+        loop.run(_ignore)
+    assert recomputed.losses == kept.losses
+    assert torch.equal(_weights(kept.model), _weights(recomputed.model))
+    assert len(calls) % 2 == 0
+
+
+def test_a_single_example_is_enough_to_learn_from(
+    tiny_base: str, encoded: tuple[Encoded, ...]
+) -> None:
+    loop = _loop(_model(tiny_base), encoded[:1], replace(SETTINGS, learning_rate=5e-2))
+    loop.run(_ignore)
+    assert loop.losses[-1] < loop.losses[0]
 
 
 def test_a_loss_that_is_not_a_number_stops_the_run(
