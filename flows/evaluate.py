@@ -13,9 +13,10 @@ from prefect import flow
 from flows.context import Context, open_context
 from flows.curation.dataset import BuiltDataset, build_dataset
 from flows.errors import RefusedError
-from flows.learner import Learner
+from flows.learner import FEW_SHOT, Learner
 from flows.prefect_steps import PrefectSteps
 from flows.ray_learner import RayLearner
+from flows.reports.forgetting import forgetting_plot
 from flows.reports.html import Row, evaluation_page
 from flows.reports.plots import data_uri, tools_plot, versions_plot
 from flows.reports.tables import evaluation_table
@@ -57,13 +58,19 @@ def run_evaluate(
             adapters[row.version] = context.store.fetch(row.adapter_digest)
         results = steps.run(
             "evaluate",
-            lambda: learner.evaluate(adapters, data=dataset.validation_file),
+            lambda: learner.evaluate(
+                adapters, data=dataset.validation_file, shots=dataset.train_file
+            ),
             retries=1,
         )
     finally:
         shutil.rmtree(folder)
     rows = (
-        Row(version=BASE, standing="base", parent=None, evaluated=results[BASE]),
+        *(
+            Row(version=arm, standing="base", parent=None, evaluated=results[arm])
+            for arm in (BASE, FEW_SHOT)
+            if arm in results
+        ),
         *(
             Row(
                 version=row.version,
@@ -121,6 +128,7 @@ def _report(
     for key, png, title in (
         ("evaluation-versions", versions_plot(results), "Accuracy of each version"),
         ("evaluation-tools", tools_plot(results), "Accuracy by target tool"),
+        ("evaluation-forgetting", forgetting_plot(results), "Accuracy against the best before"),
     ):
         steps.image(key, data_uri(png), title)
     page = context.folder("reports") / f"evaluation-{workload}-{now:%Y%m%d-%H%M%S}.html"

@@ -9,6 +9,9 @@ from typing import Any, Protocol
 
 from flows.decisions.gate import Scores
 
+FEW_SHOT = "few-shot"
+"""The base model with a few examples in its prompt: what training must beat to be worth it."""
+
 Progress = Callable[[float, str], None]
 """Told how far a training has come: percent (0-100) and a line for people."""
 
@@ -56,6 +59,12 @@ class Learner(Protocol):
         """
         ...
 
-    def evaluate(self, adapters: Mapping[str, Path | None], *, data: Path) -> dict[str, Evaluated]:
-        """Evaluate each adapter (None: the base alone) on the same examples."""
+    def evaluate(
+        self, adapters: Mapping[str, Path | None], *, data: Path, shots: Path | None = None
+    ) -> dict[str, Evaluated]:
+        """Evaluate each adapter (None: the base alone) on the same examples.
+
+        `shots` is a training file: with it comes the arm FEW_SHOT, the base with some of its
+        examples in the prompt.
+        """
         ...

@@ -66,6 +66,7 @@ class RayLearner:
                 output_dir=folder / "adapter",
                 storage_path=self._checkpoints(folder),
                 on_progress=on_progress,
+                suites=self._settings.training.suites,
             )
         return Trained(
             adapter=outcome.adapter_dir,
@@ -75,12 +76,17 @@ class RayLearner:
                 "tokens": outcome.num_tokens,
                 "validation_loss": outcome.validation_loss,
                 "failures": outcome.num_failures,
+                "truncated": outcome.num_truncated,
+                "dropped": outcome.num_dropped,
+                "held back": outcome.num_held_back,
                 "seconds": outcome.seconds,
             },
             losses=tuple(enumerate(outcome.losses, start=1)),
         )
 
-    def evaluate(self, adapters: Mapping[str, Path | None], *, data: Path) -> dict[str, Evaluated]:
+    def evaluate(
+        self, adapters: Mapping[str, Path | None], *, data: Path, shots: Path | None = None
+    ) -> dict[str, Evaluated]:
         """See `Learner.evaluate`."""
         with ray_session(self._settings):
             found = evaluate_on_ray(
@@ -88,6 +94,7 @@ class RayLearner:
                 base_model=self.base_model,
                 arms=adapters,
                 examples=from_training(read_examples(data)),
+                shots=() if shots is None else read_examples(shots),
             )
         return {name: _evaluated(evaluation) for name, evaluation in found.items()}
 
@@ -104,6 +111,11 @@ def _evaluated(evaluation: Evaluation) -> Evaluated:
         "diversity": overall.diversity,
         "coherence": overall.coherence,
         "mean tokens": overall.mean_tokens,
+        "accuracy from": overall.accuracy_interval[0],
+        "accuracy to": overall.accuracy_interval[1],
+        "chrF": overall.chrf,
+        "repetition": overall.repetition,
+        "refusals": overall.refusals,
     }
     return Evaluated(
         scores=Scores(

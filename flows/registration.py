@@ -12,7 +12,7 @@ from flows import rollout, trail
 from flows.context import Context
 from flows.curation.dataset import BuiltDataset
 from flows.decisions.gate import GateDecision
-from flows.learner import Evaluated, Learner, Trained
+from flows.learner import FEW_SHOT, Evaluated, Learner, Trained
 from registry import acts, experiments, runs, versions
 from registry.deployment import LiveVersion
 from registry.versions import Status
@@ -45,6 +45,21 @@ class Candidate:
     evaluated: dict[str, Evaluated]
     verdict: GateDecision
     digest: str
+
+
+def beside_few_shot(verdict: GateDecision, evaluated: Mapping[str, Evaluated]) -> GateDecision:
+    """The verdict, and where the candidate is no better than prompting with examples, that too."""
+    few_shot = evaluated.get(FEW_SHOT)
+    if few_shot is None:
+        return verdict
+    shown, trained = few_shot.scores.accuracy, evaluated[CANDIDATE].scores.accuracy
+    if trained > shown:
+        return verdict
+    note = (
+        f"no better than the base model with examples in its prompt: accuracy {shown:.3f} "
+        f"against {trained:.3f}"
+    )
+    return GateDecision(verdict.passed, (*verdict.reasons, note))
 
 
 def register(

@@ -26,7 +26,15 @@ from flows.learner import Learner
 from flows.manifest import write_manifest
 from flows.prefect_steps import PrefectSteps
 from flows.ray_learner import RayLearner
-from flows.registration import ACTOR, CANDIDATE, INCUMBENT, Candidate, RetrainResult, register
+from flows.registration import (
+    ACTOR,
+    CANDIDATE,
+    INCUMBENT,
+    Candidate,
+    RetrainResult,
+    beside_few_shot,
+    register,
+)
 from flows.reports.plots import data_uri, loss_plot
 from flows.reports.tables import dataset_table, retrain_table
 from flows.steps import PlainSteps, Steps
@@ -158,12 +166,17 @@ def _run(
     evaluated = steps.run(
         "evaluate",
         lambda: learner.evaluate(
-            {INCUMBENT: start, CANDIDATE: trained.adapter}, data=dataset.validation_file
+            {INCUMBENT: start, CANDIDATE: trained.adapter},
+            data=dataset.validation_file,
+            shots=dataset.train_file,
         ),
         retries=1,
     )
-    verdict = gate.decide(
-        evaluated[INCUMBENT].scores, evaluated[CANDIDATE].scores, context.settings.gate
+    verdict = beside_few_shot(
+        gate.decide(
+            evaluated[INCUMBENT].scores, evaluated[CANDIDATE].scores, context.settings.gate
+        ),
+        evaluated,
     )
     write_manifest(
         trained.adapter,

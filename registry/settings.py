@@ -83,6 +83,8 @@ class TrainingSettings(Part):
     """`embedded`, or any Hugging Face causal LM by id or path."""
     recipe: str = "tiny_cpu"
     """Name of a recipe in training/recipes, or a path to one."""
+    suites: tuple[Path, ...] = ()
+    """Frozen evaluation suites: what is near to one of their questions is never trained on."""
     min_samples: Count = 100
     """A dataset smaller than this is refused."""
     stale_after_s: Positive = 180

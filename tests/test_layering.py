@@ -18,9 +18,14 @@ FORBIDDEN = {
     "flows": set(),
 }
 HOT_FILES = (
+    "training/attention.py",
     "training/losses.py",
     "training/lora.py",
     "training/loop.py",
+    "training/objectives.py",
+    "training/packable.py",
+    "training/packing.py",
+    "training/thin_lora.py",
     "serving/engine/batching.py",
     "serving/engine/cache.py",
     "serving/engine/cache_budget.py",

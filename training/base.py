@@ -5,7 +5,9 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterator
 from contextlib import contextmanager
+from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 import torch
 import transformers  # its parts are loaded when first used, so that names and digests are cheap
@@ -52,20 +54,48 @@ def base_digest(path: str | Path) -> str:
 
 
 def load_base(
-    name: str, *, dtype: torch.dtype = torch.float32, device: str | torch.device = "cpu"
+    name: str,
+    *,
+    dtype: torch.dtype = torch.float32,
+    device: str | torch.device = "cpu",
+    quantised: bool = False,
 ) -> transformers.PreTrainedModel:
-    """The base model, in evaluation mode. Only safetensors are read, never pickles."""
+    """The base model, in evaluation mode. Only safetensors are read, never pickles.
+
+    `quantised` keeps its linear layers in 4 bits (nf4), for which `device` must be a GPU and
+    bitsandbytes be installed; BaseModelError tells what is missing.
+    """
     source = resolve_base(name)
+    extra = _quantisation(name, dtype, torch.device(device)) if quantised else {}
     try:
         with _without_progress_bars():
             model = transformers.AutoModelForCausalLM.from_pretrained(
-                source, dtype=dtype, use_safetensors=True
+                source, dtype=dtype, use_safetensors=True, **extra
             )
     except (OSError, ValueError) as error:
         raise BaseModelError(_not_loaded(name, source, error)) from error
     assert isinstance(model, transformers.PreTrainedModel)
-    torch.nn.Module.to(model, device)
+    if not quantised:
+        torch.nn.Module.to(model, device)
     return model
+
+
+def _quantisation(name: str, dtype: torch.dtype, device: torch.device) -> dict[str, Any]:
+    """What `from_pretrained` is told so that the base comes in 4 bits."""
+    if device.type != "cuda" or not torch.cuda.is_available():
+        raise BaseModelError(f"{name!r} in 4 bits needs a GPU, and there is none here.")
+    if find_spec("bitsandbytes") is None:
+        raise BaseModelError(
+            f"{name!r} in 4 bits needs bitsandbytes on every machine that trains: "
+            "pip install bitsandbytes."
+        )
+    config = transformers.BitsAndBytesConfig(  # type: ignore[no-untyped-call]
+        load_in_4bit=True,
+        bnb_4bit_quant_type="nf4",
+        bnb_4bit_use_double_quant=True,
+        bnb_4bit_compute_dtype=dtype,
+    )
+    return {"quantization_config": config, "device_map": {"": str(device)}}
 
 
 def load_tokenizer(name: str) -> transformers.PreTrainedTokenizerBase:

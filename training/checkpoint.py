@@ -25,16 +25,24 @@ def save_checkpoint(
 ) -> None:
     """Writes a checkpoint to `directory`, which appears complete or not at all.
 
-    `run_digest` names what must be the same for the run to go on from here.
+    `run_digest` names what must be the same for the run to go on from here. CheckpointError
+    where the disk does not take it; nothing is left of it then.
     """
     partial = directory.with_name(f"{directory.name}.partial")
     shutil.rmtree(partial, ignore_errors=True)
-    partial.mkdir(parents=True)
-    write_adapter(model, partial / ADAPTER_NAME, base_id=base_id)
-    torch.save({"run_digest": run_digest, "loop": state}, partial / _STATE_NAME)
-    if directory.exists():
-        shutil.rmtree(directory)
-    partial.rename(directory)
+    try:
+        partial.mkdir(parents=True)
+        write_adapter(model, partial / ADAPTER_NAME, base_id=base_id)
+        torch.save({"run_digest": run_digest, "loop": state}, partial / _STATE_NAME)
+        if directory.exists():
+            shutil.rmtree(directory)
+        partial.rename(directory)
+    except (OSError, RuntimeError, SafetensorError) as error:
+        # torch and safetensors tell of a full disk by errors of their own.
+        shutil.rmtree(partial, ignore_errors=True)
+        raise CheckpointError(
+            f"The checkpoint {directory} cannot be written: {error}. Is the disk full?"
+        ) from error
 
 
 def load_checkpoint(directory: Path, *, model: PeftModel, run_digest: str) -> dict[str, Any]:

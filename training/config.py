@@ -11,7 +11,7 @@ from typing import Literal, Self
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from training.errors import RecipeError
-from training.schedule import LoopSettings
+from training.schedule import LoopSettings, ObjectiveName, ObjectiveSettings
 
 RECIPES = Path(__file__).parent / "recipes"
 """The folder of the recipes that ship with the project."""
@@ -55,13 +55,26 @@ class OptimizerRecipe(_Section):
     """The gradient's norm is clipped to this."""
 
 
+class ObjectiveRecipe(_Section):
+    """What is learned from; `training.objectives` tells which examples each has a use for."""
+
+    name: ObjectiveName = "sft"
+    """sft: accepted answers; dpo: corrections over what they correct; kto: thumbs; mixed: sft
+    and dpo together."""
+    beta: float = Field(default=0.1, gt=0)
+    """How closely dpo, kto and mixed stay to the adapter that the run starts from."""
+    preference_weight: float = Field(default=1.0, gt=0)
+    """Weight of dpo beside sft in mixed."""
+
+
 class DataRecipe(_Section):
     """How examples become batches."""
 
     global_batch: int = Field(ge=1)
     """Examples per optimizer step, over all workers."""
-    micro_batch: int = Field(ge=1)
-    """Examples per forward pass of one worker; at most global_batch / num_workers, rounded up."""
+    tokens_per_pass: int = Field(ge=8)
+    """Tokens, prompts included, per forward pass of one worker; at least max_tokens. More fills
+    a device better and takes more memory; the result is the same."""
     max_tokens: int = Field(ge=8)
     """Longest example; a longer one loses the beginning of its prompt."""
     balance_by_tool: bool = False
@@ -79,8 +92,18 @@ class WorkersRecipe(_Section):
     """1 trains on CUDA with nccl, 0 on the CPU with gloo."""
     threads: int = Field(ge=1)
     """Torch threads of each worker, set explicitly."""
-    precision: Literal["fp32", "bf16"] = "fp32"
-    """Of the frozen base; the adapter and its optimizer stay in fp32."""
+    precision: Literal["fp32", "bf16", "nf4"] = "fp32"
+    """Of the frozen base; the adapter and its optimizer stay in fp32. nf4 is 4 bits (QLoRA),
+    on a GPU, by bitsandbytes."""
+    recompute: bool = False
+    """Compute activations a second time instead of keeping them (gradient checkpointing): about
+    a third slower, in a fraction of the memory."""
+    shard_base: bool = False
+    """Each worker keeps its share of the base's layers (FSDP2); for bases larger than a GPU."""
+    min_workers: int | None = Field(default=None, ge=1)
+    """Where fewer machines than num_workers want are there, go on with as few as this."""
+    keep_checkpoints: int = Field(default=2, ge=1)
+    """Latest checkpoints kept."""
     max_failures: int = Field(default=1, ge=0)
     """How often lost workers are replaced, resuming from the last checkpoint."""
     checkpoint_every: int = Field(ge=1)
@@ -107,6 +130,7 @@ class Recipe(_Section):
     """Of the adapter's start, the order of examples and dropout."""
     lora: LoraRecipe
     optimizer: OptimizerRecipe
+    objective: ObjectiveRecipe = ObjectiveRecipe()
     data: DataRecipe
     workers: WorkersRecipe
     evaluation: EvaluationRecipe
@@ -129,11 +153,21 @@ class Recipe(_Section):
                 f"workers.num_workers ({workers.num_workers}) exceeds data.global_batch "
                 f"({data.global_batch}): some workers would have nothing to do"
             )
-        share = -(-data.global_batch // workers.num_workers)
-        if data.micro_batch > share:
+        if workers.min_workers is not None and workers.min_workers > workers.num_workers:
             raise ValueError(
-                f"data.micro_batch ({data.micro_batch}) exceeds a worker's share of "
-                f"data.global_batch ({share})"
+                f"workers.min_workers ({workers.min_workers}) exceeds workers.num_workers "
+                f"({workers.num_workers})"
+            )
+        if workers.precision == "nf4" and not workers.gpus_per_worker:
+            raise ValueError('workers.precision "nf4" needs workers.gpus_per_worker = 1')
+        if workers.precision == "nf4" and workers.shard_base:
+            raise ValueError('workers.precision "nf4" cannot be sharded (workers.shard_base)')
+        if workers.shard_base and self.objective.name == "kto":
+            raise ValueError('objective.name "kto" needs workers.shard_base = false')
+        if data.max_tokens > data.tokens_per_pass:
+            raise ValueError(
+                f"data.max_tokens ({data.max_tokens}) exceeds data.tokens_per_pass "
+                f"({data.tokens_per_pass})"
             )
         return self
 
@@ -148,7 +182,7 @@ class Recipe(_Section):
         return LoopSettings(
             num_steps=num_steps,
             global_batch=self.data.global_batch,
-            micro_batch=self.data.micro_batch,
+            tokens_per_pass=self.data.tokens_per_pass,
             learning_rate=self.optimizer.learning_rate,
             warmup_steps=min(self.optimizer.warmup_steps, num_steps),
             schedule=self.optimizer.schedule,
@@ -156,7 +190,12 @@ class Recipe(_Section):
             max_grad_norm=self.optimizer.max_grad_norm,
             balance_by_tool=self.data.balance_by_tool,
             seed=self.seed,
+            equal_passes=self.workers.shard_base,
         )
+
+    def objective_settings(self) -> ObjectiveSettings:
+        """The part that the objective reads."""
+        return ObjectiveSettings(**self.objective.model_dump())
 
     def num_steps(self, num_examples: int) -> int:
         """Optimizer steps of a run on `num_examples`."""

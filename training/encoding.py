@@ -1,5 +1,10 @@
 """Turns chat examples into token ids, with the loss on the assistant's last turn.
 
+A line of a training file is an object with `id` and `messages`, the last of which is the
+assistant's answer; the answer may stand in `completion` instead. A preference example has
+besides it `rejected`, the answer that `completion` corrects, or `label`, whether people
+liked the answer. `target_tool`, `language`, `weight` and `source` are optional.
+
 Prompt and answer are tokenised apart, as they are when the model is used: the prompt's
 ids are exactly what a serving engine would feed, the answer's what it should generate.
 """
@@ -9,7 +14,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -37,6 +42,10 @@ class Example:
     weight: float = 1.0
     """How much each of its tokens counts in the loss; above 0."""
     source: str = "accepted"
+    rejected: str | None = None
+    """The answer that the last turn is better than."""
+    label: bool | None = None
+    """What people said of the last turn, where that is all that is known: a thumb."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,6 +56,17 @@ class Encoded:
     num_learned: int
     weight: float = 1.0
     target_tool: str = ""
+    rejected: Encoded | None = None
+    """The same prompt with a worse answer."""
+    label: bool | None = None
+    """Whether people liked the answer; None where it was accepted or corrected."""
+    reference: float = 0.0
+    """Log-likelihood of the answer, in nats, before the run; only preference losses ask."""
+
+    @property
+    def num_tokens(self) -> int:
+        """Tokens of prompt and answer, and of the rejected answer with its prompt."""
+        return len(self.input_ids) + (0 if self.rejected is None else self.rejected.num_tokens)
 
     @property
     def weighted_tokens(self) -> float:
@@ -84,13 +104,18 @@ def _example(line: str, *, where: str) -> Example:
     try:
         record = json.loads(line)
         weight = float(record.get("weight", 1.0))
+        messages = tuple(record["messages"])
+        if "completion" in record:
+            messages += ({"role": "assistant", "content": str(record["completion"])},)
         example = Example(
             id=str(record["id"]),
-            messages=tuple(record["messages"]),
+            messages=messages,
             target_tool=record.get("target_tool"),
             language=record.get("language"),
             weight=weight,
             source=record.get("source", "accepted"),
+            rejected=record.get("rejected"),
+            label=record.get("label"),
         )
         last_role = example.messages[-1]["role"] if example.messages else None
     except (ValueError, TypeError, KeyError, AttributeError) as error:
@@ -101,6 +126,10 @@ def _example(line: str, *, where: str) -> Example:
         raise DataError(f"{where}: weight must be above 0, not {weight}.")
     if example.source not in SOURCES:
         raise DataError(f"{where}: source must be one of {', '.join(SOURCES)}.")
+    if example.rejected is not None and not isinstance(example.rejected, str):
+        raise DataError(f"{where}: rejected must be a text, not {example.rejected!r}.")
+    if example.label is not None and not isinstance(example.label, bool):
+        raise DataError(f"{where}: label must be true or false, not {example.label!r}.")
     return example
 
 
@@ -152,20 +181,34 @@ def encode(
     would teach the model not to stop.
     """
     prompt = prompt_text(tokenizer, example.messages[:-1])
-    completion = completion_text(tokenizer, example.messages, prompt=prompt)
     prompt_ids: list[int] = tokenizer(prompt, add_special_tokens=False)["input_ids"]
-    answer_ids = _until_end(tokenizer(completion, add_special_tokens=False)["input_ids"], tokenizer)
-    room = max_tokens - len(answer_ids)
+    answers = [_answer_ids(tokenizer, example.messages, prompt=prompt)]
+    if example.rejected is not None:
+        other = (*example.messages[:-1], {"role": "assistant", "content": example.rejected})
+        answers.append(_answer_ids(tokenizer, other, prompt=prompt))
+    # Both answers of a pair follow the same prompt, however much of it is left.
+    room = max_tokens - max(len(answer) for answer in answers)
     if room < 1 or not prompt_ids:
         return None
     kept = prompt_ids[-room:]
-    encoded = Encoded(
-        input_ids=np.asarray(kept + answer_ids, dtype=np.int32),
-        num_learned=len(answer_ids),
-        weight=example.weight,
-        target_tool=example.target_tool or "",
+    chosen, *rejected = (
+        Encoded(
+            input_ids=np.asarray(kept + answer, dtype=np.int32),
+            num_learned=len(answer),
+            weight=example.weight,
+            target_tool=example.target_tool or "",
+        )
+        for answer in answers
     )
+    encoded = replace(chosen, rejected=rejected[0] if rejected else None, label=example.label)
     return encoded, len(kept) < len(prompt_ids)
+
+
+def _answer_ids(
+    tokenizer: PreTrainedTokenizerBase, messages: Sequence[Mapping[str, Any]], *, prompt: str
+) -> list[int]:
+    completion = completion_text(tokenizer, messages, prompt=prompt)
+    return _until_end(tokenizer(completion, add_special_tokens=False)["input_ids"], tokenizer)
 
 
 def _until_end(ids: list[int], tokenizer: PreTrainedTokenizerBase) -> list[int]:

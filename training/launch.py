@@ -15,7 +15,7 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,9 +25,10 @@ import ray
 from ray.train import CheckpointConfig, FailureConfig, RunConfig, ScalingConfig, TrainingFailedError
 from ray.train.torch import TorchTrainer
 
-from training.config import Recipe, load_recipe
-from training.encoding import read_examples
-from training.errors import RunFailedError
+from training.config import Recipe, WorkersRecipe, load_recipe
+from training.encoding import Example, read_examples
+from training.errors import DataError, RunFailedError
+from training.evaluation.frozen import apart_from, read_suite
 from training.job import Job, WorkerOutcome, work
 from training.meeting import MeetingConfig
 from training.progress import Listener, Progress
@@ -53,6 +54,8 @@ class TrainingOutcome:
     """Examples whose prompt lost its beginning."""
     num_dropped: int
     """Examples left out, their answers being too long."""
+    num_held_back: int
+    """Examples left out for being near to a question of a frozen suite."""
     validation_loss: float | None
     """Nats per learned token; None without a validation file."""
     num_failures: int | None
@@ -76,15 +79,17 @@ def train(
     output_dir: Path,
     storage_path: str,
     on_progress: Callable[[Progress], None] | None = None,
+    suites: Sequence[Path] = (),
 ) -> TrainingOutcome:
     """Trains an adapter on Ray and puts it in `output_dir`, replacing what was there.
 
     `storage_path` is a folder or URL that all machines of the cluster see; checkpoints go
     to `storage_path/run_id`. `on_progress` is called in a thread of this process; what it
-    raises is raised here once the run has ended. Raises a TrainingError.
+    raises is raised here once the run has ended. What is near to a question of `suites`, which
+    are frozen, is not learned. Raises a TrainingError.
     """
     started = time.perf_counter()
-    train_examples = read_examples(train_file)
+    train_examples, held_back = _without_suites(read_examples(train_file), suites)
     validation = None if validation_file is None else read_examples(validation_file)
     parent = None if parent_adapter is None else pack(parent_adapter)
     with Listener(on_progress) as listener:
@@ -96,7 +101,7 @@ def train(
             train=train_ref,
             validation=validation_ref,
             parent=parent,
-            run_digest=_run_digest(recipe, base_model, [train_file], parent),
+            run_digest=_run_digest(recipe, base_model, [train_file, *suites], parent),
             board=listener.board,
         )
         outcome, adapter = _fit(job, run_id=run_id, storage_path=storage_path)
@@ -110,12 +115,29 @@ def train(
         num_tokens=outcome.num_tokens,
         num_truncated=outcome.num_truncated,
         num_dropped=outcome.num_dropped,
+        num_held_back=len(held_back),
         validation_loss=outcome.validation_loss,
         num_failures=num_failures,
         seconds=time.perf_counter() - started,
         prepare_s=outcome.prepare_s,
         train_s=outcome.train_s,
     )
+
+
+def _without_suites(
+    examples: list[Example], suites: Sequence[Path]
+) -> tuple[list[Example], list[str]]:
+    """DataError where nothing would be left to learn."""
+    questions = [question for path in suites for question in read_suite(path)]
+    if not questions:
+        return examples, []
+    kept, held_back = apart_from(examples, questions)
+    if not kept:
+        raise DataError(
+            f"All {len(examples)} training examples are near to questions of the suites "
+            f"{', '.join(path.name for path in suites)}, which are never learned."
+        )
+    return kept, held_back
 
 
 def _fit(job: Job, *, run_id: str, storage_path: str) -> tuple[WorkerOutcome, ray.train.Checkpoint]:
@@ -129,12 +151,14 @@ def _fit(job: Job, *, run_id: str, storage_path: str) -> tuple[WorkerOutcome, ra
         train_loop_config={"job": ray.put(job)},
         torch_config=MeetingConfig(),
         scaling_config=ScalingConfig(
-            num_workers=workers.num_workers, use_gpu=use_gpu, resources_per_worker=resources
+            num_workers=_num_workers(workers),  # type: ignore[arg-type]
+            use_gpu=use_gpu,
+            resources_per_worker=resources,
         ),
         run_config=RunConfig(
             name=run_id,
             storage_path=_absolute(storage_path),
-            checkpoint_config=CheckpointConfig(num_to_keep=2),
+            checkpoint_config=CheckpointConfig(num_to_keep=workers.keep_checkpoints),
             failure_config=FailureConfig(  # type: ignore[call-arg]
                 max_failures=workers.max_failures,
                 # Without a limit a run that Ray cannot place waits for ever.
@@ -152,13 +176,19 @@ def _fit(job: Job, *, run_id: str, storage_path: str) -> tuple[WorkerOutcome, ra
         with _environment(variables), _own_interrupt_handler():
             result = trainer.fit()
     except TrainingFailedError as error:
-        raise RunFailedError(f"Run {run_id}: {_reason(error)}") from error
+        raise RunFailedError(f"Run {run_id}: {_reason(error)}{_missing(workers)}") from error
     outcome = result.return_value
     assert isinstance(outcome, WorkerOutcome)
     if outcome.error is not None:
         raise outcome.error
     assert result.checkpoint is not None
     return outcome, result.checkpoint
+
+
+def _num_workers(workers: WorkersRecipe) -> int | tuple[int, int]:
+    if workers.min_workers is None:
+        return workers.num_workers
+    return workers.min_workers, workers.num_workers
 
 
 def _num_nodes() -> int:
@@ -174,6 +204,18 @@ def _reason(error: TrainingFailedError) -> str:
     """The last line that says something: Ray's text holds the workers' whole tracebacks."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     return f"{lines[0]} {lines[-1]}" if len(lines) > 1 else lines[0]
+
+
+def _missing(workers: WorkersRecipe) -> str:
+    """What the recipe asks for and the cluster does not have, as a sentence; else empty."""
+    wanted = workers.gpus_per_worker * (workers.min_workers or workers.num_workers)
+    there = ray.cluster_resources().get("GPU", 0.0)  # type: ignore[no-untyped-call]
+    if there >= wanted:
+        return ""
+    return (
+        f" The recipe asks for {wanted} GPUs and Ray has {there:g}: choose another recipe "
+        "(setting training.recipe), or tell Ray of them."
+    )
 
 
 def _run_digest(recipe: Recipe, base_model: str, files: list[Path], parent: Packed | None) -> str:

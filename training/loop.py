@@ -14,11 +14,12 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from training.encoding import Encoded
-from training.errors import DivergedError
-from training.losses import collate, completion_loss_sum
+from training.errors import DataError, DivergedError
+from training.objectives import Objective
+from training.packing import bins, deal
 from training.parallel import Collective, add_gradients
 from training.sampler import Sampler
 from training.schedule import LoopSettings, learning_rate_at
@@ -45,19 +46,6 @@ class StepReport:
     seconds: float
 
 
-LossSum = Callable[[nn.Module, Sequence[Encoded]], Tensor]
-"""The weighted loss sum of a few examples, as a scalar with a gradient."""
-
-
-def padded_loss_sum(*, pad_id: int, device: torch.device) -> LossSum:
-    """The loss of examples padded to the longest of them."""
-
-    def loss_sum(model: nn.Module, examples: Sequence[Encoded]) -> Tensor:
-        return completion_loss_sum(model, collate(examples, pad_id=pad_id, device=device))
-
-    return loss_sum
-
-
 class TrainingLoop:
     """One worker's part of a run. Every worker holds the whole dataset and draws alike."""
 
@@ -68,8 +56,12 @@ class TrainingLoop:
         dataset: Sequence[Encoded],
         settings: LoopSettings,
         collective: Collective,
-        loss_sum: LossSum,
+        objective: Objective,
     ) -> None:
+        """`model` still has the adapter that the run starts from, even if it then resumes.
+
+        DataError where `dataset` holds nothing that `objective` learns from.
+        """
         self.model = model
         self.settings = settings
         self.step = 0
@@ -78,9 +70,9 @@ class TrainingLoop:
         """The loss of each step done."""
         self.num_tokens = 0
         """Learned tokens seen, by all workers together."""
-        self._dataset = dataset
+        self._objective = objective
+        self._dataset = objective.prepare(model, dataset)
         self._collective = collective
-        self.loss_sum = loss_sum
         self._parameters = [p for p in model.parameters() if p.requires_grad]
         self._optimizer = torch.optim.AdamW(
             self._parameters,
@@ -89,7 +81,7 @@ class TrainingLoop:
             fused=True,
         )
         self._sampler = Sampler(
-            [example.target_tool for example in dataset],
+            [example.target_tool for example in self._dataset],
             global_batch=settings.global_batch,
             seed=settings.seed,
             balance=settings.balance_by_tool,
@@ -150,17 +142,29 @@ class TrainingLoop:
         rank, world = self._collective.rank, self._collective.world
         # Dropout differs between steps and workers, yet a resumed run repeats it.
         torch.manual_seed(hash((self.settings.seed, self.step, rank)))
-        # In order of length, so that workers get equal work and micro-batches little padding.
-        mine = sorted(examples, key=lambda example: len(example.input_ids))[rank::world]
-        num_weighted = sum(example.weighted_tokens for example in examples)
+        hands = deal([example.num_tokens for example in examples], world)
+        passes = [self._passes(examples, hand) for hand in hands]
+        whole = self._objective.whole(self.model, examples, hands[rank], self._collective.add)
         self._optimizer.zero_grad(set_to_none=True)
         total = torch.zeros(1, device=self._parameters[0].device)
-        for start in range(0, len(mine), self.settings.micro_batch):
-            micro = mine[start : start + self.settings.micro_batch]
-            loss = self.loss_sum(self.model, micro) / num_weighted
+        for part in passes[rank]:
+            loss = self._objective.loss(self.model, part, whole)
             loss.backward()  # type: ignore[no-untyped-call]
             total += loss.detach()
+        if self.settings.equal_passes:
+            for _ in range(max(map(len, passes)) - len(passes[rank])):
+                # To no effect but for the workers that wait for this one's share of the base.
+                idle = self._objective.loss(self.model, passes[rank][0], whole) * 0.0
+                idle.backward()  # type: ignore[no-untyped-call]
         return float(add_gradients(self._collective, self._parameters, total))
+
+    def _passes(self, examples: Sequence[Encoded], hand: Sequence[int]) -> list[list[Encoded]]:
+        """What this worker computes at once, and after it."""
+        sizes = [examples[index].num_tokens for index in hand]
+        return [
+            [examples[hand[place]] for place in chosen]
+            for chosen in bins(sizes, self.settings.tokens_per_pass)
+        ]
 
     def _refuse_divergence(self, loss: float, norm: float) -> None:
         """Every worker sees the same sums, so that all of them stop at the same step."""
@@ -184,18 +188,20 @@ def mean_loss(
     model: nn.Module,
     dataset: Sequence[Encoded],
     *,
-    micro_batch: int,
     collective: Collective,
-    loss_sum: LossSum,
+    objective: Objective,
 ) -> float:
-    """The mean loss per learned token over `dataset`, in nats, with dropout off."""
-    model.eval()
-    mine = sorted(dataset, key=lambda example: len(example.input_ids))
-    mine = mine[collective.rank :: collective.world]
-    device = next(model.parameters()).device
-    total = torch.zeros(1, device=device)
-    with torch.no_grad():
-        for start in range(0, len(mine), micro_batch):
-            total += loss_sum(model, mine[start : start + micro_batch])
+    """The mean loss per learned token of the accepted answers of `dataset`, in nats.
+
+    DataError where there is none.
+    """
+    accepted = [example for example in dataset if example.label is not False]
+    if not accepted:
+        raise DataError("No validation example has an answer that was accepted.")
+    hands = deal([len(example.input_ids) for example in accepted], collective.world)
+    mine = [accepted[index] for index in hands[collective.rank]]
+    found = objective.log_likelihoods(model, mine)
+    weights = torch.tensor([example.weight for example in mine], device=found.device)
+    total = -(found * weights).sum()[None]
     collective.add(total)
-    return float(total) / sum(example.weighted_tokens for example in dataset)
+    return float(total) / sum(example.weighted_tokens for example in accepted)

@@ -1,84 +1,135 @@
-"""Cross-entropy on the assistant's tokens.
+"""The loss of every learned token of a pack, without the full logits.
 
-Losses are sums; whoever steps the optimizer divides by the number of learned tokens in
-the whole global batch, so that micro-batches and data-parallel workers give the same
-gradient as one large batch.
+The head is applied only where a token is learned, in chunks of rows; of each chunk the
+backward pass keeps the gradient of its hidden states alone, never its logits.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from typing import Any
 
-import numpy as np
 import torch
 from peft import PeftModel
 from torch import Tensor, nn
-from torch.nn import functional
+from torch.autograd.function import once_differentiable
+from torch.nn.functional import cross_entropy
+from torch.utils.checkpoint import checkpoint
 from transformers import PreTrainedModel
 
-from training.encoding import Encoded
+from training.attention import ATTENTION
+from training.packing import Pack
 
+CHUNK_ELEMENTS = {"cpu": 1 << 22, "cuda": 1 << 27}
+"""Logits held at once by kind of device: 16 MiB in float32, 512 MiB on a GPU."""
 # Models that scale or bend their logits after the head must compute them themselves.
 _LOGIT_TRANSFORMS = ("final_logit_softcapping", "logits_scaling", "logit_scale")
 
 
-@dataclass(frozen=True, kw_only=True)
-class Batch:
-    """Examples padded on the right to (B, T), and the N positions that carry the loss."""
-
-    input_ids: Tensor
-    """(B, T) int64."""
-    positions: Tensor
-    """(N,) int64: flat positions in B·T whose next token is learned."""
-    labels: Tensor
-    """(N,) int64: those next tokens."""
-    weights: Tensor
-    """(N,) float32: the weight of each in the sum."""
-
-
-def collate(examples: Sequence[Encoded], *, pad_id: int, device: torch.device) -> Batch:
-    """Pads `examples` into one batch on `device`."""
-    width = max(len(example.input_ids) for example in examples)
-    ids = np.full((len(examples), width), pad_id, dtype=np.int64)
-    positions, labels, weights = [], [], []
-    for row, example in enumerate(examples):
-        length = len(example.input_ids)
-        ids[row, :length] = example.input_ids
-        first = length - example.num_learned
-        positions.append(row * width + np.arange(first - 1, length - 1))
-        labels.append(example.input_ids[first:])
-        weights.append(np.full(example.num_learned, example.weight, dtype=np.float32))
-    return Batch(
-        input_ids=torch.from_numpy(ids).to(device),
-        positions=torch.from_numpy(np.concatenate(positions)).to(device),
-        labels=torch.from_numpy(np.concatenate(labels).astype(np.int64)).to(device),
-        weights=torch.from_numpy(np.concatenate(weights)).to(device),
+def token_losses(model: nn.Module, pack: Pack) -> Tensor:
+    """(N,) float32: the cross-entropy, in nats, of each learned token of `pack`."""
+    causal = causal_model(model)
+    packs = causal.config._attn_implementation == ATTENTION
+    inputs, positions = _packed(pack) if packs else _padded(pack)
+    if any(getattr(causal.config, name, None) for name in _LOGIT_TRANSFORMS):
+        logits: Tensor = causal(**inputs).logits.flatten(0, 1)[positions]
+        return cross_entropy(logits.float(), pack.labels, reduction="none")
+    hidden: Tensor = causal.base_model(**inputs)[0]
+    return head_losses(
+        causal.get_output_embeddings(),  # type: ignore[no-untyped-call]
+        hidden.flatten(0, 1).index_select(0, positions),
+        pack.labels,
     )
 
 
-def completion_logits(model: nn.Module, batch: Batch) -> Tensor:
-    """(N, V) logits at the learned positions; the head sees no other position."""
-    causal = _causal_model(model)
-    if any(getattr(causal.config, name, None) for name in _LOGIT_TRANSFORMS):
-        logits: Tensor = causal(input_ids=batch.input_ids, use_cache=False).logits
-        return logits.flatten(0, 1)[batch.positions]
-    # No attention mask: padding lies on the right, where causal attention never looks.
-    hidden: Tensor = causal.base_model(input_ids=batch.input_ids, use_cache=False)[0]
-    head = causal.get_output_embeddings()  # type: ignore[no-untyped-call]
-    selected: Tensor = head(hidden.flatten(0, 1)[batch.positions])
-    return selected
+def _packed(pack: Pack) -> tuple[dict[str, Any], Tensor]:
+    """The model's inputs, and where in its flattened output the learned positions are."""
+    inputs = {
+        "input_ids": pack.input_ids,
+        "position_ids": pack.position_ids,
+        "borders": pack.borders,
+        "use_cache": False,
+    }
+    return inputs, pack.positions
 
 
-def completion_loss_sum(model: nn.Module, batch: Batch) -> Tensor:
-    """The weighted sum, in nats, of the cross-entropy of every learned token: a scalar."""
-    logits = completion_logits(model, batch).float()
-    losses = functional.cross_entropy(logits, batch.labels, reduction="none")
-    return (losses * batch.weights).sum()
+def _padded(pack: Pack) -> tuple[dict[str, Any], Tensor]:
+    """The same for a model that cannot compute packs: a row for each sequence.
+
+    No attention mask: padding lies on the right, where causal attention never looks.
+    """
+    sequences = torch.split(pack.input_ids[0], list(pack.borders.lengths))
+    ids = torch.nn.utils.rnn.pad_sequence(list(sequences), batch_first=True)
+    starts = pack.borders.cumulative[:-1].long() - ids.shape[1] * torch.arange(
+        len(sequences), device=ids.device
+    )
+    return {"input_ids": ids, "use_cache": False}, pack.positions - starts[pack.owners]
 
 
-def _causal_model(model: nn.Module) -> PreTrainedModel:
+def head_losses(head: nn.Module, hidden: Tensor, labels: Tensor) -> Tensor:
+    """(N,) float32 cross-entropy of `head` on `hidden` (N, D) against `labels` (N,).
+
+    A head that is trained itself keeps its chunks' inputs and computes them twice.
+    """
+    rows = max(1, CHUNK_ELEMENTS[hidden.device.type] // _num_labels(head))
+    if type(head) is nn.Linear and not any(p.requires_grad for p in head.parameters()):
+        frozen: Any = _FrozenHead.apply
+        losses: Tensor = frozen(hidden, head.weight, head.bias, labels, rows)
+        return losses
+
+    def chunk_losses(part: Tensor, wanted: Tensor) -> Tensor:
+        return cross_entropy(head(part).float(), wanted, reduction="none")
+
+    return torch.cat(
+        [
+            checkpoint(chunk_losses, part, wanted, use_reentrant=False)
+            for part, wanted in zip(
+                torch.split(hidden, rows), torch.split(labels, rows), strict=True
+            )
+        ]
+    )
+
+
+def causal_model(model: nn.Module) -> PreTrainedModel:
     """The transformers model inside a PEFT wrapper, whose layers PEFT changed in place."""
     inner = model.get_base_model() if isinstance(model, PeftModel) else model
     assert isinstance(inner, PreTrainedModel)
     return inner
+
+
+def _num_labels(head: nn.Module) -> int:
+    weight: Any = getattr(head, "base_layer", head).weight
+    return int(weight.shape[0])
+
+
+class _FrozenHead(torch.autograd.Function):
+    """hidden (N, D), weight (V, D), bias (V,) or None, labels (N,) → losses (N,).
+
+    d loss / d logits = softmax(logits) − onehot(label), so that the gradient of the hidden
+    states can be taken while the chunk's logits are still there.
+    """
+
+    @staticmethod
+    def forward(
+        ctx: Any, hidden: Tensor, weight: Tensor, bias: Tensor | None, labels: Tensor, rows: int
+    ) -> Tensor:
+        losses = torch.empty(len(hidden), dtype=torch.float32, device=hidden.device)
+        wanted = ctx.needs_input_grad[0]
+        gradient = torch.empty_like(hidden) if wanted else None
+        for start in range(0, len(hidden), rows):
+            chosen = slice(start, start + rows)
+            label = labels[chosen, None]
+            logits = torch.nn.functional.linear(hidden[chosen], weight, bias).float()
+            total = logits.logsumexp(1, keepdim=True)
+            losses[chosen] = (total - logits.gather(1, label))[:, 0]
+            if gradient is not None:
+                share = logits.sub_(total).exp_()
+                share.scatter_add_(1, label, share.new_full(label.shape, -1.0))
+                torch.mm(share.to(weight.dtype), weight, out=gradient[chosen])
+        ctx.save_for_backward(gradient)
+        return losses
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        (gradient,) = ctx.saved_tensors
+        return gradient * grad[:, None].to(gradient.dtype), None, None, None, None

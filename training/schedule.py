@@ -1,11 +1,23 @@
-"""What the training loop is told, and its learning rate: standard library alone, so that
-recipes can be read without loading torch.
+"""What the training loop and its objective are told, and the learning rate: standard library
+alone, so that recipes can be read without loading torch.
 """
 
 from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import Literal
+
+ObjectiveName = Literal["sft", "dpo", "kto", "mixed"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class ObjectiveSettings:
+    """Which objective and how; `training.config.ObjectiveRecipe` describes each field."""
+
+    name: ObjectiveName = "sft"
+    beta: float = 0.1
+    preference_weight: float = 1.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -14,7 +26,7 @@ class LoopSettings:
 
     num_steps: int
     global_batch: int
-    micro_batch: int
+    tokens_per_pass: int
     learning_rate: float
     warmup_steps: int
     schedule: str
@@ -22,6 +34,8 @@ class LoopSettings:
     max_grad_norm: float
     balance_by_tool: bool
     seed: int
+    equal_passes: bool = False
+    """Whether all workers must compute equally often, as they do where they share a base."""
 
 
 def learning_rate_at(step: int, settings: LoopSettings) -> float:

@@ -15,26 +15,27 @@ import torch
 from peft import PeftModel
 from ray.train.torch import get_device
 
-from training.base import load_base, load_tokenizer
+from training.base import load_tokenizer
 from training.checkpoint import load_checkpoint, save_checkpoint
 from training.encoding import EncodedDataset, Example, encode_all
-from training.errors import TrainingError
+from training.errors import DivergedError, TrainingError
 from training.job import Job, WorkerOutcome
-from training.loop import StepReport, TrainingLoop, mean_loss, padded_loss_sum
-from training.lora import continue_adapter, new_adapter
+from training.loop import StepReport, TrainingLoop, mean_loss
 from training.meeting import meet
+from training.objectives import Objective
 from training.parallel import Alone, Collective, ProcessGroup
 from training.progress import Progress
+from training.setup import adapted_base, objective_of
 from training.transport import unpack
 
 _TELL_EVERY_S = 0.1
-_DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
 
 
 @dataclass(frozen=True, kw_only=True)
 class _Prepared:
     model: PeftModel
     loop: TrainingLoop
+    objective: Objective
     data: EncodedDataset
     validation: EncodedDataset | None
 
@@ -55,7 +56,8 @@ def train_worker(job: Job, *, started: float) -> WorkerOutcome:
     ready = time.perf_counter()
     try:
         prepared.loop.run(_on_step(job, prepared, collective))
-    except TrainingError as diverged:
+    except DivergedError as diverged:
+        # All workers see it at the same step; what befalls one of them is Ray's to repair.
         return WorkerOutcome(error=diverged)
     trained = time.perf_counter()
     return WorkerOutcome(
@@ -106,36 +108,28 @@ def _prepare(job: Job, collective: Collective) -> _Prepared:
         held_out: list[Example] = ray.get(job.validation)
         validation = encode_all(held_out, tokenizer, max_tokens=recipe.data.max_tokens)
     model = _adapted_base(job, device)
+    objective = objective_of(recipe, device=device)
     loop = TrainingLoop(
         model=model,
         dataset=data.examples,
         settings=recipe.loop_settings(len(data.examples)),
         collective=collective,
-        loss_sum=padded_loss_sum(pad_id=tokenizer.pad_token_id, device=device),
+        objective=objective,
     )
     checkpoint = ray.train.get_checkpoint()
     if checkpoint is not None:
         with checkpoint.as_directory() as folder:
             state = load_checkpoint(Path(folder), model=model, run_digest=job.run_digest)
         loop.load_state_dict(state)
-    return _Prepared(model=model, loop=loop, data=data, validation=validation)
+    return _Prepared(model=model, loop=loop, objective=objective, data=data, validation=validation)
 
 
 def _adapted_base(job: Job, device: torch.device) -> PeftModel:
-    recipe = job.recipe
-    base = load_base(job.base_model, dtype=_DTYPES[recipe.workers.precision], device=device)
-    if job.parent is not None:
-        with tempfile.TemporaryDirectory() as folder:
-            parent = unpack(job.parent, Path(folder))
-            return continue_adapter(base, parent, base_id=job.base_model)
-    return new_adapter(
-        base,
-        rank=recipe.lora.rank,
-        alpha=recipe.lora.alpha,
-        dropout=recipe.lora.dropout,
-        target_modules=recipe.lora.target_modules,
-        seed=recipe.seed,
-    )
+    if job.parent is None:
+        return adapted_base(job.recipe, job.base_model, parent=None, device=device)
+    with tempfile.TemporaryDirectory() as folder:
+        parent = unpack(job.parent, Path(folder))
+        return adapted_base(job.recipe, job.base_model, parent=parent, device=device)
 
 
 def _on_step(job: Job, prepared: _Prepared, collective: Collective) -> Callable[[StepReport], None]:
@@ -191,7 +185,7 @@ def _validation_loss(job: Job, prepared: _Prepared, collective: Collective) -> f
     return mean_loss(
         prepared.model,
         prepared.validation.examples,
-        micro_batch=job.recipe.data.micro_batch,
-        collective=collective,
-        loss_sum=prepared.loop.loss_sum,
+        # Who shares a base computes as often as the others: all of it, each.
+        collective=Alone() if job.recipe.workers.shard_base else collective,
+        objective=prepared.objective,
     )

@@ -9,6 +9,7 @@ from datetime import datetime
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from flows.learner import Evaluated
+from flows.reports.forgetting import forgetting_plot
 from flows.reports.plots import data_uri, tools_plot, versions_plot
 
 environment = Environment(
@@ -43,5 +44,6 @@ def evaluation_page(rows: Sequence[Row], *, workload: str, dataset_id: str, now:
         plots=[
             ("Accuracy of each version", data_uri(versions_plot(results))),
             ("Accuracy by target tool", data_uri(tools_plot(results))),
+            ("Accuracy against the best version before", data_uri(forgetting_plot(results))),
         ],
     )

@@ -68,7 +68,7 @@ def versions_plot(results: Mapping[str, Evaluated]) -> bytes:
     """Accuracy of each version in the order given (oldest first)."""
     with mpl.rc_context(STYLE):
         figure, axes = new_figure(8.0, 1.2 + 0.55 * len(results), "Accuracy on held-out samples")
-        names = [_shortened(name) for name in results]
+        names = [shortened(name) for name in results]
         values = [result.scores.accuracy for result in results.values()]
         bars = axes.barh(names, values, color=COLOURS[0], height=0.6)
         axes.bar_label(bars, fmt="%.3f", padding=5)
@@ -98,7 +98,7 @@ def tools_plot(results: Mapping[str, Evaluated]) -> bytes:
                 [accuracy for _, accuracy in found],
                 width=width * 0.92,
                 color=COLOURS[number % len(COLOURS)],
-                label=_shortened(version),
+                label=shortened(version),
             )
         axes.set_xticks(range(len(tools)), tools)
         axes.set_ylim(0, 1)
@@ -123,6 +123,6 @@ def png(figure: Figure) -> bytes:
     return buffer.getvalue()
 
 
-def _shortened(name: str) -> str:
+def shortened(name: str) -> str:
     """The end of a long name, where versions differ."""
     return name if len(name) <= LABEL_CHARS else f"…{name[-LABEL_CHARS:]}"

@@ -51,5 +51,5 @@ def test_the_report_shows_base_previous_versions_and_champion_in_their_order(
     assert [row.evaluated.scores.accuracy for row in report.rows] == [0.5, 0.65, 0.7, 0.75, 0.8]
     page = report.page.read_text(encoding="utf-8")
     assert all(name in page for name in names[1:] if name)
-    assert page.count("data:image/png;base64,") == 2
+    assert page.count("data:image/png;base64,") == 3
     assert "http://" not in page.replace("http://www.w3.org", "")

@@ -26,7 +26,7 @@ num_steps = 4
 learning_rate = 1e-3
 [data]
 global_batch = 4
-micro_batch = 4
+tokens_per_pass = 512
 max_tokens = 256
 [workers]
 num_workers = 1

@@ -54,7 +54,13 @@ class FakeLearner:
             losses=((1, 2.0), (2, 1.0)),
         )
 
-    def evaluate(self, adapters: Mapping[str, Path | None], *, data: Path) -> dict[str, Evaluated]:
+    def evaluate(
+        self,
+        adapters: Mapping[str, Path | None],
+        *,
+        data: Path,
+        shots: Path | None = None,  # noqa: ARG002
+    ) -> dict[str, Evaluated]:
         """The accuracy that each adapter tells, the base's own for None."""
         num_samples = len(data.read_text(encoding="utf-8").splitlines())
         return {

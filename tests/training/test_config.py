@@ -17,7 +17,7 @@ def _written(tmp_path: Path, old: str, new: str) -> Path:
 
 
 def test_every_shipped_recipe_loads_and_starts_with_its_command() -> None:
-    assert recipe_names() == ["lora_1gpu", "lora_ddp", "tiny_cpu"]
+    assert recipe_names() == ["lora_1gpu", "lora_ddp", "lora_fsdp2", "qlora_1gpu", "tiny_cpu"]
     for name in recipe_names():
         first_line = (RECIPES / f"{name}.toml").read_text().splitlines()[0]
         assert load_recipe(name).name == name
@@ -38,7 +38,8 @@ def test_unknown_recipe_is_answered_with_the_known_ones() -> None:
         ("warmup_steps = 4", "warmup_steps = 101", r"warmup_steps \(101\) exceeds .*\(100\)"),
         ("min_steps = 20", "min_steps = 101", r"min_steps \(101\) exceeds .*\(100\)"),
         ("num_workers = 2", "num_workers = 17", r"num_workers \(17\) exceeds .*\(16\)"),
-        ("num_workers = 2", "num_workers = 3", r"data\.micro_batch \(8\) exceeds .*\(6\)"),
+        ("max_tokens = 512", "max_tokens = 4096", r"max_tokens \(4096\) exceeds .*\(2048\)"),
+        ("[data]", '[objective]\nname = "ppo"\n[data]', r"objective\.name: .*'ppo'"),
         ("rank = 8", "rank = ", "is not TOML"),
     ],
 )

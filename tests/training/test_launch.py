@@ -18,8 +18,9 @@ from training.base import load_base, load_tokenizer
 from training.config import RECIPES, Recipe, load_recipe
 from training.encoding import Example, encode_all
 from training.errors import BaseModelError, DataError, DivergedError, RunFailedError
-from training.launch import TrainingOutcome, train
-from training.loop import TrainingLoop, padded_loss_sum
+from training.evaluation.frozen import freeze
+from training.launch import TrainingOutcome, _without_suites, train
+from training.loop import TrainingLoop
 from training.lora import new_adapter, read_adapter_config, write_adapter
 from training.parallel import Alone
 from training.progress import Progress
@@ -94,7 +95,7 @@ def _losses_without_ray(recipe: Recipe, base: str, examples: list[Example]) -> l
         dataset=dataset,
         settings=recipe.loop_settings(len(dataset)),
         collective=Alone(),
-        loss_sum=padded_loss_sum(pad_id=tokenizer.pad_token_id, device=torch.device("cpu")),
+        objective=test_loop.sft(),
     )
     loop.run(test_loop._ignore)
     return loop.losses
@@ -166,6 +167,19 @@ def test_a_killed_worker_is_replaced_and_the_loss_curve_goes_on(
 
 @pytest.mark.slow
 @pytest.mark.usefixtures("ray_cluster")
+def test_a_run_that_may_take_fewer_workers_goes_on_with_those_that_are_there(
+    tiny_base: str, examples: list[Example], train_file: Path, tmp_path: Path
+) -> None:
+    # The cluster has two CPUs: room for one such worker beside Ray Train's controller.
+    recipe = _recipe(tmp_path, num_workers=4, min_workers=1, cpus_per_worker=0.9)
+    outcome = _train(recipe, tiny_base, train_file, tmp_path)
+    assert outcome.losses == pytest.approx(
+        _losses_without_ray(recipe, tiny_base, examples), rel=1e-4
+    )
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("ray_cluster")
 def test_errors_that_would_come_again_are_raised_without_a_retry(
     tiny_base: str, train_file: Path, tmp_path: Path
 ) -> None:
@@ -182,13 +196,38 @@ def test_what_ray_cannot_grant_ends_the_run(
     tiny_base: str, train_file: Path, tmp_path: Path
 ) -> None:
     recipe = _recipe(tmp_path, gpus_per_worker=1, start_timeout_s=1, max_failures=0)
-    with pytest.raises(RunFailedError, match=r"Run run: "):
+    with pytest.raises(RunFailedError, match=r"Run run: .*asks for 2 GPUs and Ray has 0"):
         _train(recipe, tiny_base, train_file, tmp_path)
 
 
 def test_a_missing_file_is_told_before_ray_is_asked(tiny_base: str, tmp_path: Path) -> None:
     with pytest.raises(DataError, match="cannot be read"):
         _train(load_recipe("tiny_cpu"), tiny_base, tmp_path / "none.jsonl", tmp_path)
+
+
+def test_what_is_near_to_a_frozen_suite_is_not_learned(
+    examples: list[Example], train_file: Path, tmp_path: Path
+) -> None:
+    suite = freeze(examples[:3], name="support-v1", folder=tmp_path)
+    kept, held_back = _without_suites(examples, [suite])
+    assert held_back
+    assert {"e0", "e1", "e2"} <= set(held_back)
+    assert [example.id for example in kept] == [
+        example.id for example in examples if example.id not in held_back
+    ]
+    everything = freeze(examples, name="all", folder=tmp_path)
+    with pytest.raises(DataError, match=r"All 12 training examples are near .*all\..*\.jsonl"):
+        train(
+            run_id="run",
+            train_file=train_file,
+            validation_file=None,
+            recipe=load_recipe("tiny_cpu"),
+            base_model="unused",
+            parent_adapter=None,
+            output_dir=tmp_path / "adapter",
+            storage_path=str(tmp_path),
+            suites=[everything],
+        )
 
 
 def _broken_adapter(base: str, folder: Path) -> Path:

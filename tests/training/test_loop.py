@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import itertools
 import sys
 from collections.abc import Sequence
 from dataclasses import replace
@@ -20,16 +19,18 @@ from training.loop import (
     StepReport,
     TrainingLoop,
     mean_loss,
-    padded_loss_sum,
 )
 from training.lora import new_adapter
+from training.objectives import Objective, Whole
+from training.packable import enable_packing, recompute_activations
 from training.parallel import Alone, Collective
-from training.schedule import LoopSettings, learning_rate_at
+from training.schedule import LoopSettings, ObjectiveSettings, learning_rate_at
+from training.thin_lora import make_thin
 
 SETTINGS = LoopSettings(
     num_steps=6,
     global_batch=6,
-    micro_batch=2,
+    tokens_per_pass=128,
     learning_rate=1e-2,
     warmup_steps=2,
     schedule="linear",
@@ -38,13 +39,31 @@ SETTINGS = LoopSettings(
     balance_by_tool=True,
     seed=3,
 )
-LOSS_SUM = padded_loss_sum(pad_id=0, device=torch.device("cpu"))
+
+
+def sft(kind: type[Objective] = Objective) -> Objective:
+    """A fresh objective: the mean over accepted answers."""
+    return kind(ObjectiveSettings(), device=torch.device("cpu"), tokens_per_pass=128)
+
+
+class Growing(Objective):
+    """A loss that is larger every time it is asked for."""
+
+    calls = 0
+
+    def loss(self, model: nn.Module, part: Sequence[Encoded], whole: Whole) -> torch.Tensor:
+        self.calls += 1
+        return super().loss(model, part, whole) * self.calls
 
 
 def _model(base: str, dropout: float = 0.0) -> PeftModel:
-    return new_adapter(
-        load_base(base), rank=4, alpha=8, dropout=dropout, target_modules="all-linear", seed=0
+    plain = load_base(base)
+    assert enable_packing(plain)
+    model = new_adapter(
+        plain, rank=4, alpha=8, dropout=dropout, target_modules="all-linear", seed=0
     )
+    make_thin(model)
+    return model
 
 
 def _loop(
@@ -58,7 +77,7 @@ def _loop(
         dataset=dataset,
         settings=settings,
         collective=collective or Alone(),
-        loss_sum=LOSS_SUM,
+        objective=sft(),
     )
 
 
@@ -75,23 +94,23 @@ def test_loss_falls_and_every_step_is_reported(
 ) -> None:
     settings = replace(SETTINGS, num_steps=30, learning_rate=5e-2)
     loop = _loop(_model(tiny_base), encoded, settings)
-    before = mean_loss(loop.model, encoded, micro_batch=4, collective=Alone(), loss_sum=LOSS_SUM)
+    before = mean_loss(loop.model, encoded, collective=Alone(), objective=sft())
     reports: list[StepReport] = []
     loop.run(reports.append)
-    after = mean_loss(loop.model, encoded, micro_batch=4, collective=Alone(), loss_sum=LOSS_SUM)
+    after = mean_loss(loop.model, encoded, collective=Alone(), objective=sft())
     assert after < 0.8 * before
     assert [report.step for report in reports] == list(range(1, 31))
     assert loop.losses == [report.loss for report in reports]
     assert loop.num_tokens == sum(report.num_tokens for report in reports)
 
 
-@pytest.mark.parametrize("micro_batch", [1, 4, 6])
-def test_micro_batches_give_the_same_weights(
-    tiny_base: str, encoded: tuple[Encoded, ...], micro_batch: int
+@pytest.mark.parametrize("tokens_per_pass", [1, 200, 4096])
+def test_passes_of_any_size_give_the_same_losses(
+    tiny_base: str, encoded: tuple[Encoded, ...], tokens_per_pass: int
 ) -> None:
     losses = []
-    for size in (2, micro_batch):
-        loop = _loop(_model(tiny_base), encoded, replace(SETTINGS, micro_batch=size))
+    for size in (128, tokens_per_pass):
+        loop = _loop(_model(tiny_base), encoded, replace(SETTINGS, tokens_per_pass=size))
         loop.run(_ignore)
         losses.append(loop.losses)
     assert losses[0] == pytest.approx(losses[1], rel=1e-5)
@@ -141,18 +160,57 @@ def test_checkpoints_are_whole_and_belong_to_their_run(
 def test_two_and_three_workers_agree_with_a_single_one(
     tiny_base: str, encoded: tuple[Encoded, ...], tmp_path: Path
 ) -> None:
-    alone = _loop(_model(tiny_base), encoded)
+    _compare_with_one(tiny_base, encoded, tmp_path, "2", "3")
+
+
+@pytest.mark.slow
+def test_workers_that_share_a_base_agree_with_one_that_has_all_of_it(
+    tiny_base: str, encoded: tuple[Encoded, ...], tmp_path: Path
+) -> None:
+    _compare_with_one(tiny_base, encoded, tmp_path, "sharded", "2")
+
+
+def _compare_with_one(
+    base: str, dataset: tuple[Encoded, ...], folder: Path, *arguments: str
+) -> None:
+    alone = _loop(_model(base), dataset)
     alone.run(_ignore)
-    torch.save((tiny_base, encoded), tmp_path / "input.pt")
+    torch.save((base, dataset), folder / "input.pt")
     script = Path(__file__).with_name("run_workers.py")
-    command = [sys.executable, str(script), str(tmp_path), "2", "3"]
+    command = [sys.executable, str(script), str(folder), *arguments]
     done = run(command, check=False, capture_output=True, text=True, cwd=Path.cwd())
     assert done.returncode == 0, done.stderr
-    for world, rank in [(2, 0), (2, 1), (3, 0), (3, 1), (3, 2)]:
-        losses, weights = torch.load(tmp_path / f"result-{world}-{rank}.pt")
+    results = list(folder.glob("result-*.pt"))
+    assert len(results) == sum(int(word) for word in arguments if word.isdigit())
+    for path in results:
+        losses, weights = torch.load(path)
         assert losses == pytest.approx(alone.losses, rel=1e-5)
         expected = _weights(alone.model)
         assert (weights - expected).norm() <= 1e-5 * expected.norm()
+
+
+@pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing`:FutureWarning")  # PEFT's own
+def test_recomputing_activations_changes_no_loss(
+    tiny_base: str, encoded: tuple[Encoded, ...]
+) -> None:
+    kept, recomputed = _loop(_model(tiny_base), encoded), _loop(_model(tiny_base), encoded)
+    recompute_activations(recomputed.model)
+    calls: list[int] = []
+    layer = recomputed.model.get_submodule("base_model.model.model.layers.0.mlp")
+    layer.register_forward_hook(lambda *_: calls.append(1))
+    for loop in (kept, recomputed):
+        loop.run(_ignore)
+    assert recomputed.losses == kept.losses
+    assert torch.equal(_weights(kept.model), _weights(recomputed.model))
+    assert len(calls) % 2 == 0
+
+
+def test_a_single_example_is_enough_to_learn_from(
+    tiny_base: str, encoded: tuple[Encoded, ...]
+) -> None:
+    loop = _loop(_model(tiny_base), encoded[:1], replace(SETTINGS, learning_rate=5e-2))
+    loop.run(_ignore)
+    assert loop.losses[-1] < loop.losses[0]
 
 
 def test_a_loss_that_is_not_a_number_stops_the_run(
@@ -167,17 +225,12 @@ def test_a_loss_that_is_not_a_number_stops_the_run(
 
 
 def test_a_growing_loss_stops_the_run(tiny_base: str, encoded: tuple[Encoded, ...]) -> None:
-    calls = itertools.count(1)
-
-    def growing(model: nn.Module, examples: Sequence[Encoded]) -> torch.Tensor:
-        return LOSS_SUM(model, examples) * next(calls)
-
     loop = TrainingLoop(
         model=_model(tiny_base),
         dataset=encoded,
         settings=replace(SETTINGS, num_steps=200, learning_rate=1e-6),
         collective=Alone(),
-        loss_sum=growing,
+        objective=sft(Growing),
     )
     with pytest.raises(DivergedError, match=r"Step 1\d: the loss grew from"):
         loop.run(_ignore)

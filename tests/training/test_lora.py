@@ -7,7 +7,9 @@ import pytest
 import torch
 from peft import PeftModel
 
+from tests.training import test_loop
 from training.base import load_base
+from training.encoding import Encoded
 from training.errors import AdapterError
 from training.lora import (
     CONFIG_NAME,
@@ -17,6 +19,8 @@ from training.lora import (
     new_adapter,
     write_adapter,
 )
+from training.losses import token_losses
+from training.packing import collate
 
 
 def _adapter(tiny_base: str, seed: int = 0) -> PeftModel:
@@ -83,3 +87,24 @@ def test_what_is_no_adapter_is_refused(tiny_base: str, tmp_path: Path) -> None:
         new_adapter(
             load_base(tiny_base), rank=4, alpha=8, dropout=0, target_modules=("nope",), seed=0
         )
+
+
+@pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing`:FutureWarning")  # PEFT's own
+def test_an_adapter_trained_in_packs_loads_and_merges_as_any_peft_adapter(
+    tiny_base: str, encoded: tuple[Encoded, ...], tmp_path: Path
+) -> None:
+    loop = test_loop._loop(test_loop._model(tiny_base), encoded)
+    loop.run(test_loop._ignore)
+    assert isinstance(loop.model, PeftModel)
+    write_adapter(loop.model, tmp_path / "adapter", base_id=tiny_base)
+    loaded = PeftModel.from_pretrained(load_base(tiny_base), str(tmp_path / "adapter")).eval()
+    merged = PeftModel.from_pretrained(load_base(tiny_base), str(tmp_path / "adapter"))
+    whole = merged.merge_and_unload().eval()
+    pack = collate(encoded, device=torch.device("cpu"))
+    loop.model.eval()
+    with torch.no_grad():
+        expected = token_losses(loop.model, pack)
+        torch.testing.assert_close(token_losses(loaded, pack), expected, rtol=1e-4, atol=1e-5)
+        torch.testing.assert_close(token_losses(whole, pack), expected, rtol=1e-4, atol=1e-5)
+        plain = token_losses(load_base(tiny_base), pack)
+    assert not torch.allclose(plain, expected, atol=1e-2)

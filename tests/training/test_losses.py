@@ -4,52 +4,84 @@ from collections.abc import Sequence
 
 import pytest
 import torch
+from torch import nn
 from torch.nn import functional
 
+from tests.training.reference import padded_losses
+from training import losses as losses_module
 from training.base import load_base
 from training.encoding import Encoded
-from training.losses import Batch, collate, completion_logits, completion_loss_sum
+from training.losses import head_losses, token_losses
+from training.packable import enable_packing
+from training.packing import collate
 
 CPU = torch.device("cpu")
 
 
-def _reference_sum(model: torch.nn.Module, examples: Sequence[Encoded]) -> torch.Tensor:
-    """The same sum, one example at a time, from full logits."""
-    total = torch.zeros(())
-    for example in examples:
-        ids = torch.tensor(example.input_ids.tolist())[None]
-        logits = model(input_ids=ids).logits[0, :-1]
-        losses = functional.cross_entropy(logits, ids[0, 1:], reduction="none")
-        total = total + example.weight * losses[-example.num_learned :].sum()
-    return total
-
-
+@pytest.mark.parametrize("packed", [True, False])
 @pytest.mark.parametrize("softcap", [None, 30.0])
-def test_padded_batch_equals_one_example_at_a_time(
-    tiny_base: str, encoded: tuple[Encoded, ...], softcap: float | None
+def test_losses_are_those_of_a_padded_batch_with_full_logits(
+    tiny_base: str, encoded: tuple[Encoded, ...], softcap: float | None, packed: bool
+) -> None:
+    plain, model = load_base(tiny_base), load_base(tiny_base)
+    for each in (plain, model):
+        each.config.final_logit_softcapping = softcap
+    if packed:
+        assert enable_packing(model)
+    with torch.no_grad():
+        got = token_losses(model, collate(encoded, device=CPU))
+        expected = torch.cat(padded_losses(plain, encoded))
+    torch.testing.assert_close(got, expected, rtol=1e-5, atol=1e-5)
+
+
+def test_head_sees_the_learned_positions_alone_and_few_at_a_time(
+    tiny_base: str, encoded: tuple[Encoded, ...], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     model = load_base(tiny_base)
-    model.config.final_logit_softcapping = softcap
-    batch = collate(encoded, pad_id=0, device=CPU)
-    with torch.no_grad():
-        got, expected = completion_loss_sum(model, batch), _reference_sum(model, encoded)
-    torch.testing.assert_close(got, expected, rtol=1e-5, atol=0)
-
-
-def test_head_sees_only_the_learned_positions(tiny_base: str, encoded: tuple[Encoded, ...]) -> None:
-    model = load_base(tiny_base)
+    assert enable_packing(model)
+    vocabulary = model.config.vocab_size
+    monkeypatch.setitem(losses_module.CHUNK_ELEMENTS, "cpu", 7 * vocabulary)
     seen: list[int] = []
-    head = model.get_output_embeddings()
-    head.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0].shape[0]))
-    batch = collate(encoded, pad_id=0, device=CPU)
+    linear = functional.linear
+
+    def watched(
+        x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None = None
+    ) -> torch.Tensor:
+        if len(weight) == vocabulary:
+            seen.append(len(x))
+        return linear(x, weight, bias)
+
+    monkeypatch.setattr(functional, "linear", watched)
     with torch.no_grad():
-        logits = completion_logits(model, batch)
-    num_learned = sum(example.num_learned for example in encoded)
-    assert seen == [num_learned]
-    assert logits.shape == (num_learned, model.config.vocab_size)
+        token_losses(model, collate(encoded, device=CPU))
+    assert sum(seen) == sum(example.num_learned for example in encoded)
+    assert max(seen) == 7
+
+
+@pytest.mark.parametrize("bias", [True, False])
+@pytest.mark.parametrize("trained", [True, False])
+def test_chunked_head_has_the_gradient_of_plain_cross_entropy(
+    bias: bool, trained: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(losses_module.CHUNK_ELEMENTS, "cpu", 33)
+    torch.manual_seed(0)
+    head = nn.Linear(5, 11, bias=bias).requires_grad_(trained)
+    labels, upstream = torch.randint(0, 11, (10,)), torch.randn(10)
+    hidden = torch.randn(10, 5, requires_grad=True)
+    found = []
+    for losses in (
+        head_losses(head, hidden, labels),
+        functional.cross_entropy(head(hidden), labels, reduction="none"),
+    ):
+        wanted: Sequence[torch.Tensor] = [hidden, *(head.parameters() if trained else ())]
+        found.append([losses, *torch.autograd.grad(losses, wanted, upstream)])
+    for got, expected in zip(*found, strict=True):
+        torch.testing.assert_close(got, expected, rtol=1e-5, atol=1e-6)
 
 
 def test_labels_are_the_tokens_after_the_positions(encoded: tuple[Encoded, ...]) -> None:
-    batch: Batch = collate(encoded, pad_id=0, device=CPU)
-    following = batch.input_ids.flatten()[batch.positions + 1]
-    assert torch.equal(following, batch.labels)
+    pack = collate(encoded, device=CPU)
+    assert torch.equal(pack.input_ids[0, pack.positions + 1], pack.labels)
+    assert pack.num_sequences == len(encoded)
+    counts = torch.bincount(pack.owners).tolist()
+    assert counts == [example.num_learned for example in encoded]

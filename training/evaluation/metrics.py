@@ -6,6 +6,9 @@
 | section accuracy | share of the references' sections that are reproduced | the same, over sections |
 | coherence | share of answers that keep the format and do not repeat themselves | seq-rep-4, Welleck et al. 2020 (arXiv:1908.04319) |
 | diversity | distinct bigrams over all bigrams of all answers | distinct-2, Li et al. 2016 (arXiv:1510.03055) |
+| chrF | likeness to the reference, by characters, 0 to 1 | Popović 2015, as sacrebleu computes it |
+| repetition | mean share of 4-grams that occurred before in the answer | seq-rep-4, Welleck et al. 2020 |
+| refusals | share of answers that begin as a refusal does, or say nothing | the beginnings in this file |
 """  # noqa: E501  # a table's rows cannot be broken
 
 from __future__ import annotations
@@ -24,6 +27,11 @@ MAX_REPETITION = 0.2
 
 _WORDS = re.compile(r"\w+")
 _MIN_SECTIONS = 2
+_REFUSAL = re.compile(
+    r"(i'?m |i am )?(very |so )?sorry\b|i (can(no|.)t|am not able|am unable|won'?t)\b"
+    r"|as an ai\b|unfortunately,? i\b",
+    re.IGNORECASE,
+)
 
 
 def words(text: str) -> list[str]:
@@ -85,6 +93,18 @@ def repetition(output: str) -> float:
     """
     grams = _ngrams(words(output), 4)
     return 1 - len(set(grams)) / len(grams) if grams else 0.0
+
+
+def chrf(output: str, reference: str) -> float:
+    """chrF2 in [0, 1]: F-score of character 6-grams, recall weighing twice (Popović 2015)."""
+    from sacrebleu.metrics.chrf import CHRF  # 0.3 s, which readers of scores need not pay
+
+    return float(CHRF().sentence_score(output, [reference]).score) / 100
+
+
+def is_refusal(output: str) -> bool:
+    """Whether `output` says nothing, or begins as a refusal does (English alone)."""
+    return not words(output) or bool(_REFUSAL.match(output.strip()))
 
 
 def diversity(outputs: Iterable[str]) -> float:

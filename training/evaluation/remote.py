@@ -10,6 +10,7 @@ from typing import Any
 import ray
 
 from training.config import Recipe
+from training.encoding import Example
 from training.errors import TrainingError
 from training.evaluation.suite import EvalExample, Evaluation
 from training.transport import Packed, pack, unpack
@@ -21,6 +22,7 @@ def evaluate_on_ray(
     base_model: str,
     arms: Mapping[str, Path | None],
     examples: Sequence[EvalExample],
+    shots: Sequence[Example] = (),
 ) -> dict[str, Evaluation]:
     """`evaluate_many` on whatever machine of the cluster is free; Ray is initialised.
 
@@ -34,7 +36,7 @@ def evaluate_on_ray(
     )
     try:
         result: dict[str, Evaluation] = ray.get(
-            task.remote(recipe, base_model, packed, list(examples))
+            task.remote(recipe, base_model, packed, list(examples), list(shots))
         )
     except ray.exceptions.RayTaskError as error:
         if isinstance(error.cause, TrainingError):
@@ -48,6 +50,7 @@ def _evaluate(
     base_model: str,
     arms: Mapping[str, Packed | None],
     examples: Sequence[EvalExample],
+    shots: Sequence[Example],
 ) -> dict[str, Evaluation]:
     # The launcher needs neither torch nor transformers.
     import torch
@@ -67,5 +70,6 @@ def _evaluate(
             max_new_tokens=recipe.evaluation.max_new_tokens,
             batch_size=recipe.evaluation.batch_size,
             device=recipe.device,
-            dtype=torch.bfloat16 if recipe.workers.precision == "bf16" else torch.float32,
+            dtype=torch.float32 if recipe.workers.precision == "fp32" else torch.bfloat16,
+            shots=shots,
         )

@@ -12,9 +12,10 @@ from torch import nn
 from transformers import PreTrainedTokenizerBase
 
 from training.base import load_base, load_tokenizer
-from training.encoding import prompt_text
+from training.encoding import Example, prompt_text
 from training.errors import DataError
 from training.evaluation.generate import generate_greedy
+from training.evaluation.shots import FEW_SHOT, with_shots
 from training.evaluation.suite import EvalExample, Evaluation, judge, summarise
 from training.lora import attach_adapter
 
@@ -50,24 +51,28 @@ def evaluate_many(
     batch_size: int = 64,
     device: str = "cpu",
     dtype: torch.dtype = torch.float32,
+    shots: Sequence[Example] = (),
 ) -> dict[str, Evaluation]:
     """The same examples for every arm: an adapter by name, None for the bare base.
 
+    With `shots` there is one arm more, FEW_SHOT: the base with some of them in its prompt.
     The base and its tokenizer are loaded once.
     """
     if not examples:
         raise DataError("There are no examples to evaluate on.")
     tokenizer = load_tokenizer(base_model)
     base = load_base(base_model, dtype=dtype, device=device)
-    prompts = [prompt_text(tokenizer, example.messages) for example in examples]
+    asked: dict[str, Sequence[EvalExample]] = dict.fromkeys(arms, examples)
+    if shots:
+        asked[FEW_SHOT] = with_shots(examples, shots)
     evaluations = {}
-    for name, adapter in arms.items():
+    for name, questions in asked.items():
+        adapter = arms.get(name)
         model = base if adapter is None else attach_adapter(base, adapter, trainable=False)
         evaluations[name] = _evaluate_model(
             model,
             tokenizer,
-            examples=examples,
-            prompts=prompts,
+            examples=questions,
             max_new_tokens=max_new_tokens,
             batch_size=batch_size,
         )
@@ -82,11 +87,11 @@ def _evaluate_model(
     tokenizer: PreTrainedTokenizerBase,
     *,
     examples: Sequence[EvalExample],
-    prompts: Sequence[str],
     max_new_tokens: int,
     batch_size: int,
 ) -> Evaluation:
     model.eval()
+    prompts = [prompt_text(tokenizer, example.messages) for example in examples]
     started = time.perf_counter()
     generated = generate_greedy(
         model, tokenizer, prompts, max_new_tokens=max_new_tokens, batch_size=batch_size

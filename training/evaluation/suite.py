@@ -9,6 +9,7 @@ from typing import Any
 
 from training.encoding import Example
 from training.evaluation import metrics
+from training.evaluation.intervals import interval
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,6 +52,11 @@ class Answer:
     sections_total: int
     """0 where the reference is not a structured prompt."""
     num_tokens: int
+    language: str = ""
+    """Empty where the example names none."""
+    chrf: float = 0.0
+    repetition: float = 0.0
+    refusal: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,6 +71,11 @@ class Scores:
     diversity: float
     mean_tokens: float
     """Mean length of an answer in the model's own tokens."""
+    accuracy_interval: tuple[float, float] = (0.0, 1.0)
+    """95 % bootstrap interval of `accuracy`; everything is possible where none was computed."""
+    chrf: float = 0.0
+    repetition: float = 0.0
+    refusals: float = 0.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -74,6 +85,8 @@ class Evaluation:
     overall: Scores
     by_tool: dict[str, Scores]
     """By target tool; only tools that occur."""
+    by_language: dict[str, Scores]
+    """By language; only languages that occur."""
     answers: tuple[Answer, ...]
     """In the examples' order."""
     seconds: float
@@ -87,11 +100,20 @@ class Evaluation:
     def from_dict(cls, stored: Mapping[str, Any]) -> Evaluation:
         """Reads what `to_dict` wrote."""
         return cls(
-            overall=Scores(**stored["overall"]),
-            by_tool={tool: Scores(**scores) for tool, scores in stored["by_tool"].items()},
+            overall=_read(stored["overall"]),
+            by_tool={tool: _read(scores) for tool, scores in stored["by_tool"].items()},
+            by_language={
+                language: _read(scores)
+                for language, scores in stored.get("by_language", {}).items()
+            },
             answers=tuple(Answer(**answer) for answer in stored["answers"]),
             seconds=stored["seconds"],
         )
+
+
+def _read(stored: Mapping[str, Any]) -> Scores:
+    interval = tuple(stored.get("accuracy_interval", (0.0, 1.0)))
+    return Scores(**{**stored, "accuracy_interval": interval})
 
 
 def judge(example: EvalExample, output: str, *, num_tokens: int) -> Answer:
@@ -108,17 +130,26 @@ def judge(example: EvalExample, output: str, *, num_tokens: int) -> Answer:
         sections_right=right,
         sections_total=total,
         num_tokens=num_tokens,
+        language=example.language or "",
+        chrf=metrics.chrf(output, reference),
+        repetition=metrics.repetition(output),
+        refusal=metrics.is_refusal(output),
     )
 
 
 def summarise(answers: Sequence[Answer], *, seconds: float) -> Evaluation:
-    """The scores of at least one answer, overall and by tool."""
+    """The scores of at least one answer, overall, by tool and by language."""
+    languages = sorted({answer.language for answer in answers if answer.language})
     tools = sorted({answer.target_tool for answer in answers if answer.target_tool})
     return Evaluation(
         overall=_scores(answers),
         by_tool={
             tool: _scores([answer for answer in answers if answer.target_tool == tool])
             for tool in tools
+        },
+        by_language={
+            language: _scores([answer for answer in answers if answer.language == language])
+            for language in languages
         },
         answers=tuple(answers),
         seconds=seconds,
@@ -135,4 +166,8 @@ def _scores(answers: Sequence[Answer]) -> Scores:
         coherence=fmean(answer.coherent for answer in answers),
         diversity=metrics.diversity(answer.output for answer in answers),
         mean_tokens=fmean(answer.num_tokens for answer in answers),
+        accuracy_interval=interval([float(answer.right) for answer in answers]),
+        chrf=fmean(answer.chrf for answer in answers),
+        repetition=fmean(answer.repetition for answer in answers),
+        refusals=fmean(answer.refusal for answer in answers),
     )

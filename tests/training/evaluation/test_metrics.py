@@ -6,8 +6,10 @@ from hypothesis import strategies as st
 
 from registry.prompts import TOOLS, render
 from training.evaluation.metrics import (
+    chrf,
     diversity,
     is_coherent,
+    is_refusal,
     is_right,
     is_structured,
     repetition,
@@ -87,3 +89,24 @@ def test_metrics_stay_between_zero_and_one(output: str, reference: str) -> None:
     assert 0 <= diversity([output, reference]) <= 1
     right, total = sections_right(output, reference)
     assert 0 <= right <= total
+
+
+@pytest.mark.parametrize(
+    ("output", "refused"),
+    [
+        ("I'm sorry, but I can't help with that.", True),
+        ("I cannot do this.", True),
+        ("As an AI, I have no opinion.", True),
+        ("  ", True),
+        ("Role: expert email writer", False),
+        ("I can tell you that.", False),
+    ],
+)
+def test_refusals_are_known_by_their_beginnings(output: str, refused: bool) -> None:
+    assert is_refusal(output) == refused
+
+
+def test_chrf_is_1_for_the_reference_and_falls_with_likeness() -> None:
+    assert chrf(REFERENCE, REFERENCE) == pytest.approx(1)
+    near, far = REFERENCE.replace("warm", "worm"), "nothing of the kind"
+    assert 1 > chrf(near, REFERENCE) > 0.9 > 0.3 > chrf(far, REFERENCE)

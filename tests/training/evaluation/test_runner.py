@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -13,6 +14,7 @@ from training.encoding import Example, prompt_text
 from training.errors import DataError
 from training.evaluation.generate import generate_greedy
 from training.evaluation.runner import evaluate, evaluate_many
+from training.evaluation.shots import with_shots
 from training.evaluation.suite import (
     EvalExample,
     Evaluation,
@@ -93,7 +95,9 @@ def test_the_bare_base_answers_the_same_before_and_after_an_adapter(
 
 def test_scores_are_given_overall_and_by_tool_and_survive_json() -> None:
     reference = render({name: name.lower() for name in TOOLS["email"]})
-    email = EvalExample(id="1", messages=(), reference=reference, target_tool="email")
+    email = EvalExample(
+        id="1", messages=(), reference=reference, target_tool="email", language="ar"
+    )
     note = EvalExample(id="2", messages=(), reference="some other words", target_tool="social")
     evaluation = summarise(
         [
@@ -110,7 +114,36 @@ def test_scores_are_given_overall_and_by_tool_and_survive_json() -> None:
     assert evaluation.by_tool["email"].accuracy == 0.5
     assert evaluation.by_tool["social"].section_accuracy is None
     assert list(evaluation.by_tool) == ["email", "social"]
+    assert evaluation.by_language["ar"].num_samples == 2
+    low, high = evaluation.overall.accuracy_interval
+    assert low <= evaluation.overall.accuracy <= high
     assert Evaluation.from_dict(json.loads(json.dumps(evaluation.to_dict()))) == evaluation
+
+
+def test_the_base_with_examples_in_its_prompt_is_one_more_arm(
+    tiny_base: str, questions: list[EvalExample], examples: list[Example]
+) -> None:
+    done = evaluate_many(
+        base_model=tiny_base,
+        arms={"base": None},
+        examples=questions[:3],
+        max_new_tokens=4,
+        shots=examples,
+    )
+    assert set(done) == {"base", "few-shot"}
+    said = {name: [answer.output for answer in done[name].answers] for name in done}
+    assert said["base"] != said["few-shot"]
+
+
+def test_shots_are_of_the_questions_own_tool_corrections_first(
+    questions: list[EvalExample], examples: list[Example]
+) -> None:
+    best = replace(examples[6], id="z", source="corrected")
+    assert questions[0].target_tool == best.target_tool == "email"
+    (shown,) = with_shots(questions[:1], [*examples, best], number=2)
+    turns = [*best.messages, *examples[0].messages, *questions[0].messages]
+    assert list(shown.messages) == turns
+    assert shown.reference == questions[0].reference
 
 
 def test_nothing_to_evaluate_on_is_refused(tiny_base: str) -> None:

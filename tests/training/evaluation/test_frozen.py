@@ -1,0 +1,59 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from training.encoding import Example
+from training.errors import DataError
+from training.evaluation.frozen import apart_from, freeze, read_suite
+
+
+def _asked(text: str, number: int = 0) -> Example:
+    return Example(
+        id=f"e{number}",
+        messages=({"role": "user", "content": text}, {"role": "assistant", "content": "Yes."}),
+        target_tool="email",
+        language="en",
+    )
+
+
+def test_a_suite_is_named_by_its_content_whatever_the_order(tmp_path: Path) -> None:
+    examples = [_asked("one two", 1), _asked("three four", 2)]
+    path = freeze(examples, name="support-v1", folder=tmp_path)
+    assert path == freeze(examples[::-1], name="support-v1", folder=tmp_path)
+    assert read_suite(path) == examples
+    other = freeze(examples[:1], name="support-v1", folder=tmp_path)
+    assert other != path
+
+
+def test_a_suite_that_was_changed_is_refused(tmp_path: Path) -> None:
+    path = freeze([_asked("one two")], name="support-v1", folder=tmp_path)
+    path.write_text(path.read_text().replace("two", "too"))
+    with pytest.raises(DataError, match="was changed"):
+        read_suite(path)
+    with pytest.raises(DataError, match="is no frozen suite"):
+        read_suite(tmp_path / "train.jsonl")
+
+
+@pytest.mark.parametrize(
+    ("text", "near"),
+    [
+        ("please write a mail to the whole team about lunch", True),
+        ("Please write a MAIL to the whole team, about lunch!", True),
+        ("please write a mail to the whole team about dinner", True),
+        ("write a poem about the sea", False),
+        ("lunch about team whole the to mail a write please", False),
+    ],
+)
+def test_what_is_near_to_a_question_is_left_out(text: str, near: bool) -> None:
+    suite = [_asked("please write a mail to the whole team about lunch"), _asked("hello")]
+    kept, left_out = apart_from([_asked(text, 7)], suite)
+    assert (left_out == ["e7"]) == near
+    assert (kept == []) == near
+
+
+def test_one_word_is_near_to_itself_alone() -> None:
+    kept, left_out = apart_from([_asked("Hello!", 1), _asked("goodbye", 2)], [_asked("hello")])
+    assert left_out == ["e1"]
+    assert [example.id for example in kept] == ["e2"]

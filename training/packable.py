@@ -1,0 +1,92 @@
+"""Whether a model computes a pack as it computes its sequences one by one; asked of the model.
+
+Hybrid models carry state across borders, and some attention needs what packing does not
+offer. Those are trained on padded batches instead: slower, and as right.
+"""
+
+from __future__ import annotations
+
+import logging
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+from torch.nn import functional
+from transformers import PreTrainedModel
+
+from training.attention import ATTENTION
+from training.encoding import Encoded
+from training.errors import BaseModelError
+from training.losses import causal_model, token_losses
+from training.packing import collate
+
+logger = logging.getLogger(__name__)
+
+_PROBE_LENGTHS = (5, 3, 7)
+_COARSE = 0.1
+_TOLERANCE = {torch.float32: 1e-3, torch.bfloat16: _COARSE, torch.float16: 2e-2}
+"""Of the difference of losses in nats, by precision: rounding, and no token of another's."""
+
+
+def enable_packing(model: PreTrainedModel) -> bool:
+    """Has `model` compute packs from here on, if it can; returns whether it can.
+
+    Losses on a small pack are compared with the model's own logits, sequence by sequence.
+    """
+    own = model.config._attn_implementation
+    probe = _probe(model)
+    expected = _own_losses(model, probe)
+    try:
+        model.set_attn_implementation(ATTENTION)
+        with torch.no_grad():
+            got = token_losses(model, collate(probe, device=model.device))
+    except (BaseModelError, TypeError, ValueError, RuntimeError) as error:
+        reason = str(error)
+    else:
+        difference = float((got - expected).abs().max())
+        if difference <= _TOLERANCE.get(model.dtype, _COARSE):
+            return True
+        reason = f"losses differ by up to {difference:.2g} nats"
+    model.set_attn_implementation(own)
+    logger.warning(
+        "%s is trained on padded batches, since packing does not fit it: %s",
+        type(model).__name__,
+        reason,
+    )
+    return False
+
+
+def recompute_activations(model: nn.Module) -> None:
+    """Has `model` compute its layers' activations again on the way back, instead of keeping them.
+
+    BaseModelError where it cannot.
+    """
+    causal = causal_model(model)
+    if not causal.supports_gradient_checkpointing:
+        raise BaseModelError(
+            f"{type(causal).__name__} cannot recompute activations (recipe: workers.recompute)."
+        )
+    causal.activation_checkpointing_enable({"use_reentrant": False})
+
+
+def _probe(model: PreTrainedModel) -> list[Encoded]:
+    rng = np.random.default_rng(0)
+    embeddings: Any = model.get_input_embeddings()
+    vocabulary = embeddings.weight.shape[0]
+    return [
+        Encoded(
+            input_ids=rng.integers(0, vocabulary, length).astype(np.int32), num_learned=length - 1
+        )
+        for length in _PROBE_LENGTHS
+    ]
+
+
+def _own_losses(model: PreTrainedModel, sequences: list[Encoded]) -> torch.Tensor:
+    losses = []
+    for sequence in sequences:
+        ids = torch.from_numpy(sequence.input_ids).long().to(model.device)
+        with torch.no_grad():
+            logits = model(input_ids=ids[None], use_cache=False).logits[0, :-1].float()
+        losses.append(functional.cross_entropy(logits, ids[1:], reduction="none"))
+    return torch.cat(losses)

@@ -1,0 +1,66 @@
+"""Puts together what a recipe asks for: base, adapter and objective. Plain torch, no Ray."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+from peft import PeftModel
+from torch import distributed
+from transformers import PreTrainedModel
+
+from training.base import load_base
+from training.config import Recipe
+from training.lora import continue_adapter, new_adapter
+from training.objectives import Objective
+from training.packable import enable_packing, recompute_activations
+from training.sharding import shard_base
+from training.thin_lora import make_thin
+
+
+def adapted_base(
+    recipe: Recipe, base_model: str, *, parent: Path | None, device: torch.device
+) -> PeftModel:
+    """The base as `recipe` wants it, with `parent`'s adapter or a fresh one, on `device`.
+
+    Where a process group is initialised, all its workers call this. Raises a TrainingError.
+    """
+    workers = recipe.workers
+    base = load_base(
+        base_model,
+        dtype=torch.float32 if workers.precision == "fp32" else torch.bfloat16,
+        # What is split goes to the device a share at a time.
+        device="cpu" if workers.shard_base else device,
+        quantised=workers.precision == "nf4",
+    )
+    enable_packing(base)
+    model = _with_adapter(base, recipe, base_model, parent)
+    make_thin(model)
+    if workers.recompute:
+        recompute_activations(model)
+    if workers.shard_base and distributed.is_initialized():
+        shard_base(model, device=device)
+    torch.nn.Module.to(model, device)
+    return model
+
+
+def objective_of(recipe: Recipe, *, device: torch.device) -> Objective:
+    """The objective that `recipe` names."""
+    return Objective(
+        recipe.objective_settings(), device=device, tokens_per_pass=recipe.data.tokens_per_pass
+    )
+
+
+def _with_adapter(
+    base: PreTrainedModel, recipe: Recipe, base_model: str, parent: Path | None
+) -> PeftModel:
+    if parent is not None:
+        return continue_adapter(base, parent, base_id=base_model)
+    return new_adapter(
+        base,
+        rank=recipe.lora.rank,
+        alpha=recipe.lora.alpha,
+        dropout=recipe.lora.dropout,
+        target_modules=recipe.lora.target_modules,
+        seed=recipe.seed,
+    )
