@@ -106,11 +106,11 @@ class World:
     def judge(self, *, good: bool) -> None:
         """Have the trial's people say clearly what they think."""
         trial = self.try_out()
+        half(self)
         self.clock.move(hours=60)
         for role, liked in (("default", not good), ("challenger", good)):
-            log_trial(
-                self.context, trial, role=role, number=110, good=liked, at=self.clock.move(hours=1)
-            )
+            log_trial(self.context, trial, role=role, number=110, good=liked, at=self.clock())
+        self.clock.move(hours=1)
 
     def entries(self) -> list[str]:
         """The actions in the log."""
@@ -167,6 +167,14 @@ def in_registry(change: Callable[..., object]) -> Step:
             change(session, world.context.act("test", "why"), running and running.id)
 
     return act
+
+
+half = in_registry(
+    lambda session, act, trial: experiments.ramp(session, act, experiment_id=trial, share=0.5)
+)
+promoted = in_registry(
+    lambda session, act, trial: experiments.promote(session, act, experiment_id=trial)
+)
 
 
 def revoke_key(world: World) -> None:
@@ -333,11 +341,7 @@ CASES: dict[str, Case] = {
         cli("rollback"), ["roll_back"], before=lambda world: (world.try_out(), world.cli("promote"))
     ),
     "set the share": Case(
-        in_registry(
-            lambda session, act, trial: experiments.ramp(
-                session, act, experiment_id=trial, share=0.5
-            )
-        ),
+        half,
         ["set_share"],
         before=World.try_out,
         routes=("PUT /api/admin/experiment/share",),
@@ -394,19 +398,8 @@ CASES: dict[str, Case] = {
         ["confirm_promotion"],
         before=lambda world: (
             world.try_out(),
-            world.cli("promote"),
+            promoted(world),
             world.clock.move(hours=24 * 30),
-        ),
-    ),
-    "try out what waited": Case(
-        lambda world: look(world.context, "default"),
-        ["start_experiment"],
-        before=lambda world: (
-            world.try_out(),
-            world.cli("rollback"),
-            LIKED(world),
-            world.retrain(),
-            world.clock.move(hours=25),
         ),
     ),
     "retire a challenger": Case(
