@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from sqlalchemy import text
+from sqlalchemy import inspect, text
 from sqlmodel import Session, select
 
 from registry import audit, backup, deployment, experiments, history, lineage, versions
@@ -26,10 +26,12 @@ from registry.backup_manifest import (
     write_manifest,
 )
 from registry.crypto import Keyring, load_keyring
+from registry.db import Database
 from registry.errors import BackupError, ConflictError
 from registry.interactions import log
 from registry.models import DeploymentState, RetrainRun
 from registry.restore import restore_database
+from tests.registry.test_migrations import migrate
 from tests.support.backups import LATER, NOW, Installation, fill, other
 from tests.support.postgresql import Server
 
@@ -210,8 +212,9 @@ def test_a_backup_of_an_older_schema_is_upgraded(
     world: Installation, tmp_path: Path, make: Make
 ) -> None:
     folder = tmp_path / "backup"
-    manifest = as_of_0006(folder, world.back_up(folder, include_keys=True), world.keyring)
-    write_manifest(folder, manifest)
+    made = world.back_up(folder, include_keys=True)
+    older = columns_of(f"sqlite:///{tmp_path / 'old.db'}", "0006")
+    write_manifest(folder, as_of_0006(folder, made, world.keyring, older))
     new = make("new", "sqlite")
     new.restore(folder)
     new.database.check()
@@ -221,17 +224,34 @@ def test_a_backup_of_an_older_schema_is_upgraded(
         assert audit.verify(session, key=new.keyring.derive("audit")) is None
 
 
-def as_of_0006(folder: Path, manifest: Manifest, keyring: Keyring) -> Manifest:
+def columns_of(url: str, revision: str) -> dict[str, set[str]]:
+    """The tables that an earlier schema had, with their columns."""
+    database = Database(url)
+    database.upgrade()
+    with database.write() as session:
+        migrate(session.connection(), revision)
+    found = inspect(database.engine)
+    tables = {
+        name: {column["name"] for column in found.get_columns(name)}
+        for name in found.get_table_names()
+    }
+    database.close()
+    return tables
+
+
+def as_of_0006(
+    folder: Path, manifest: Manifest, keyring: Keyring, older: dict[str, set[str]]
+) -> Manifest:
     """The backup as the code before the audit chain's head would have made it."""
-    tables = {name: table for name, table in manifest.tables.items() if name != "audit_head"}
-    for name, newer, keep in (
-        ("audit_log", {"key_id"}, False),
-        ("production_history", {"action", "experiment_id"}, True),
-    ):
-        path, columns = table_path(folder, name), tables[name].columns
-        kept = [index for index, column in enumerate(columns) if column not in newer]
+    tables = {}
+    for name, table in manifest.tables.items():
+        if name not in older:
+            continue
+        path, columns = table_path(folder, name), table.columns
+        kept = [index for index, column in enumerate(columns) if column in older[name]]
         with gzip.open(path, "rt") as file:
-            rows = [json.loads(line) for line in file] if keep else []
+            # Entries of today have key ids, which those of then had not.
+            rows = [] if name == "audit_log" else [json.loads(line) for line in file]
         with gzip.open(path, "wt") as file:
             file.writelines(json.dumps([row[index] for index in kept]) + "\n" for row in rows)
         tables[name] = TableFile(
@@ -239,8 +259,8 @@ def as_of_0006(folder: Path, manifest: Manifest, keyring: Keyring) -> Manifest:
             rows=len(rows),
             sha256=file_digest(path),
         )
-    older = manifest.model_copy(update={"schema_revision": "0006", "tables": tables})
-    return older.sealed(keyring)
+    older_one = manifest.model_copy(update={"schema_revision": "0006", "tables": tables})
+    return older_one.sealed(keyring)
 
 
 @pytest.mark.parametrize("file", ["table", "manifest", "artifact", "key"])
