@@ -23,6 +23,7 @@ from registry.candidates import candidates
 from registry.clock import new_id
 from registry.crypto import Keyring
 from registry.db import Database, open_database
+from registry.experiment_statistics import SharePeriod, answers, user_sums
 from registry.interactions import Feedback, Interaction
 from registry.models import CurationRun
 from registry.settings import CurationSettings, Settings
@@ -84,7 +85,17 @@ QUERIES: dict[str, Callable[[Session], object]] = {
         limit=50,
         before=(NOW - DAY, "i00001005"),
     ),
-    "observations": lambda s: experiments.observations(s, experiment_id="e3"),
+    "sums of a trial": lambda s: user_sums(
+        s,
+        experiment_id="e3",
+        stage="trial",
+        periods=[SharePeriod(NOW - DAY, None, 0.5)],
+        until=NOW,
+        max_per_user_day=5,
+    ),
+    "answers of a trial": lambda s: answers(
+        s, experiment_id="e3", stage="trial", since=NOW - DAY, until=NOW
+    ),
     "decisions": lambda s: experiments.last_decisions(s, workload="default"),
     "interactions of a version": lambda s: lineage.interactions_of(s, "v3"),
     "versions of an interaction": lambda s: lineage.versions_of(s, "i00000040"),
