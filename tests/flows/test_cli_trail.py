@@ -66,12 +66,14 @@ def refusal(result: Result) -> str:
 def test_history_tells_what_was_in_production(cli: Cli, version: str, clock: FakeClock) -> None:
     rows = told(cli("history", "--json"))
     assert [(row["action"], row["version"], row["share"]) for row in rows] == [
-        ("promote", version, 0.0),
+        ("promote", version, 0.1),
         ("start_experiment", None, 0.1),
     ]
-    assert rows[0]["experiment_id"] == rows[1]["experiment_id"] is not None
+    # A promotion begins a hold-back: some people keep what they had.
+    assert None is not rows[0]["experiment_id"] != rows[1]["experiment_id"] is not None
     table = cli("history").stdout
     assert "convinced" in table
+    assert f"{version}, the base model on 10%" in table
     assert version in table
     tried = clock() - timedelta(days=1, minutes=30)
     at = told(cli("history", "--at", tried.isoformat(), "--json"))
