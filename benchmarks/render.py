@@ -63,7 +63,8 @@ def _section(path: Path, result: dict[str, Any]) -> str:
         f"## {_title(path)}\n",
         f"`{_command(result['command'])}`, {result['date'][:10]}, {machine['cpus']} cores "
         f"({machine['processor']}).",
-        ", ".join(f"{name} {_plain(value)}" for name, value in sizes.items()) + ".\n",
+        ", ".join(f"{name} {_plain(value)}" for name, value in sizes.items() if _is_plain(value))
+        + ".\n",
         "| measured | value | beside | its | ratio | goal |",
         "|---|---|---|---|---|---|",
     ]
@@ -93,6 +94,12 @@ def _number(value: float) -> str:
     if value == int(value) or abs(value) >= 1000:
         return f"{value:,.0f}"
     return f"{value:.3g}"
+
+
+def _is_plain(value: Any) -> bool:
+    """Whether it is a number or a few, and not a description that the file alone has room for."""
+    values = value if isinstance(value, list) else [value]
+    return not any(isinstance(each, dict | list) for each in values)
 
 
 def _plain(value: Any) -> str:

@@ -21,7 +21,9 @@ def test_what_misses_its_goal_stands_first_and_the_newest_result_counts(tmp_path
         Figure("size", 10_000.0, "bytes", goal="≤ 20000", holds=True),
     ]
     write_results("store", old, sizes={"rows": 1}, out=tmp_path / "store_cpu2_2026-01-01.json")
-    write_results("store", new, sizes={"rows": [1, 2]}, out=tmp_path / "store_cpu2_2026-02-01.json")
+    write_results(
+        "store", new, sizes={"rows": [1, 2], "a": {}}, out=tmp_path / "store_cpu2_2026-02-01.json"
+    )
     page = render(latest(tmp_path))
     assert "2 figures have a goal, 1 miss it" in page
     assert "- speed: 1.5 rows/s, goal ≥ 2 ([store_cpu2](#store_cpu2))" in page
