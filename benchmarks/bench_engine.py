@@ -32,23 +32,13 @@ from transformers import (
 from transformers.generation import ContinuousBatchingConfig
 
 from benchmarks.results import Figure, write_results
+from benchmarks.shapes import SHAPES
 from registry.base_model import resolve
 from serving.engine.continuous import Limits, TorchEngine
 from serving.jobs import Delta, Job, Reply
 
 CONCURRENCY = (1, 8, 32)
-SIZES: dict[str, dict[str, int] | None] = {
-    "tiny": None,
-    "34M": {"hidden_size": 384, "intermediate_size": 1280, "num_hidden_layers": 8,
-            "num_attention_heads": 6, "num_key_value_heads": 2, "head_dim": 64,
-            "vocab_size": 49_152},
-    "0.6B": {"hidden_size": 1024, "intermediate_size": 3072, "num_hidden_layers": 28,
-             "num_attention_heads": 16, "num_key_value_heads": 8, "head_dim": 128,
-             "vocab_size": 151_936},
-    "8B": {"hidden_size": 4096, "intermediate_size": 12_288, "num_hidden_layers": 36,
-           "num_attention_heads": 32, "num_key_value_heads": 8, "head_dim": 128,
-           "vocab_size": 151_936},
-}  # fmt: skip
+SIZES: dict[str, dict[str, int] | None] = {"tiny": None, **SHAPES}
 """Shapes of the models; tiny is the embedded base, the others have random weights."""
 DEVICE_SIZES = {"cpu": ("tiny", "34M"), "cuda": ("0.6B", "8B")}
 

@@ -21,6 +21,7 @@ import torch
 from peft import LoraConfig, PeftModel, get_peft_model
 from transformers import PreTrainedTokenizerFast, Qwen3Config, Qwen3ForCausalLM
 
+from benchmarks.shapes import SHAPES
 from training.encoding import Encoded
 from training.loop import TrainingLoop, mean_loss
 from training.objectives import Objective
@@ -33,18 +34,7 @@ SIZES: dict[str, dict[str, int]] = {
     "tiny": {"hidden_size": 64, "intermediate_size": 192, "num_hidden_layers": 2,
              "num_attention_heads": 2, "num_key_value_heads": 1, "head_dim": 32,
              "vocab_size": 4096},
-    "34M": {"hidden_size": 384, "intermediate_size": 1280, "num_hidden_layers": 8,
-            "num_attention_heads": 6, "num_key_value_heads": 2, "head_dim": 64,
-            "vocab_size": 49_152},
-    "0.6B": {"hidden_size": 1024, "intermediate_size": 3072, "num_hidden_layers": 28,
-             "num_attention_heads": 16, "num_key_value_heads": 8, "head_dim": 128,
-             "vocab_size": 151_936},
-    "1.7B": {"hidden_size": 2048, "intermediate_size": 6144, "num_hidden_layers": 28,
-             "num_attention_heads": 16, "num_key_value_heads": 8, "head_dim": 128,
-             "vocab_size": 151_936},
-    "8B": {"hidden_size": 4096, "intermediate_size": 12_288, "num_hidden_layers": 36,
-           "num_attention_heads": 32, "num_key_value_heads": 8, "head_dim": 128,
-           "vocab_size": 151_936},
+    **SHAPES,
 }  # fmt: skip
 """Shapes of the models; their weights are random."""
 MAX_TOKENS = 1024

@@ -203,22 +203,7 @@ def roll_back_champion(session: Session, act: Act, *, workload: str) -> None:
         raise ConflictError(f"workload '{workload}' has a trial running: end it first")
     if state.champion is None:
         raise ConflictError(f"workload '{workload}' has no champion to roll back")
-    versions.transition(session, state.champion, Status.ROLLED_BACK, reason=act.reason, now=act.now)
-    if state.previous is not None:
-        versions.transition(
-            session, state.previous, Status.CHAMPION, reason=act.reason, now=act.now
-        )
-    deployment.change(
-        session,
-        state,
-        act,
-        action="roll_back",
-        champion=state.previous,
-        challenger=None,
-        previous=None,
-        share=0.0,
-        experiment_id=None,
-    )
+    holdback.take_back(session, act, state, earlier=state.previous)
 
 
 def running(session: Session, *, workload: str) -> Experiment | None:

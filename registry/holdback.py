@@ -70,20 +70,23 @@ def confirm(session: Session, act: Act, state: DeploymentState) -> None:
 def undo(session: Session, act: Act, state: DeploymentState) -> None:
     """Take the promotion back: the previous champion (or the base model) answers everybody."""
     end(session, _running(session, state), Status.ROLLED_BACK.value, act)
+    take_back(session, act, state, earlier=state.challenger)
+
+
+def take_back(session: Session, act: Act, state: DeploymentState, *, earlier: str | None) -> None:
+    """Have `earlier` (None: the base model) answer everybody in the champion's place."""
     if state.champion is not None:
         versions.transition(
             session, state.champion, Status.ROLLED_BACK, reason=act.reason, now=act.now
         )
-    if state.challenger is not None:
-        versions.transition(
-            session, state.challenger, Status.CHAMPION, reason=act.reason, now=act.now
-        )
+    if earlier is not None:
+        versions.transition(session, earlier, Status.CHAMPION, reason=act.reason, now=act.now)
     deployment.change(
         session,
         state,
         act,
         action="roll_back",
-        champion=state.challenger,
+        champion=earlier,
         challenger=None,
         previous=None,
         share=0.0,

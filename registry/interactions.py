@@ -6,18 +6,13 @@ from datetime import datetime
 from typing import Any, Literal
 
 from sqlalchemy import (
-    ColumnElement,
     Insert,
     String,
-    bindparam,
-    case,
-    func,
     insert,
     literal,
     update,
 )
 from sqlalchemy.dialects import postgresql, sqlite
-from sqlalchemy.sql.dml import ReturningUpdate
 from sqlmodel import Session, col, select
 
 from registry import privacy, texts
@@ -31,7 +26,7 @@ from registry.models import (
     User,
     UserInteraction,
 )
-from registry.models.columns import UtcDateTime
+from registry.shown_feedback import SHOW, rated_kind
 
 Source = Literal["served", "logged", "imported"]
 """Answered here; answered elsewhere and logged over HTTP; or read from a file."""
@@ -174,7 +169,7 @@ def add_feedback(
         "now": now,
         **{f"new_{name}": value for name, value in _said(event, keyring).items()},
     }
-    found = session.connection().execute(_SHOW, values)
+    found = session.connection().execute(SHOW, values)
     about = found.first()
     event = _sealed(event, keyring)
     if about is not None:
@@ -226,52 +221,6 @@ def _said(event: FeedbackEvent, keyring: Keyring | None) -> dict[str, Any]:
     return {name: value for name, value in sealed.items() if name != "id"}
 
 
-def _kind(corrected: ColumnElement[Any]) -> ColumnElement[str]:
-    """What an interaction is to curation, once it has feedback."""
-    return case(
-        (corrected.is_not(None), "corrected"),
-        (col(UserInteraction.messages).is_not(None), "chat"),
-        else_="prompt",
-    )
-
-
-def _show_statement() -> ReturningUpdate[Any]:
-    """Shows what an event says, unless it is known, late, or about somebody else's answer.
-
-    Built once: building it takes longer than carrying it out.
-    """
-    table = UserInteraction
-
-    def new(name: str) -> ColumnElement[Any]:
-        column: Any = getattr(table, name)
-        return func.coalesce(bindparam(f"new_{name}", type_=column.type), column)
-
-    about, owner = bindparam("about", type_=String), bindparam("owner", type_=String)
-    later = (col(FeedbackEvent.interaction_id) == about) & (
-        col(FeedbackEvent.created_at) > bindparam("given_at", type_=UtcDateTime)
-    )
-    known = col(FeedbackEvent.id) == bindparam("event", type_=String)
-    known_or_late = select(FeedbackEvent.id).where(known | later)
-    return (
-        update(table)
-        .where(
-            col(table.id) == about,
-            owner.is_(None) | (col(table.user_id) == owner),
-            ~known_or_late.exists(),
-        )
-        .values(
-            {name: new(name) for name in SHOWN}
-            | {"rated_kind": _kind(new("corrected_output"))}
-            | dict.fromkeys(("feedback_at", "updated_at"), bindparam("now", type_=UtcDateTime))
-        )
-        .returning(col(table.workload), col(table.model_version))
-    )
-
-
-SHOWN = ("feedback_score", "user_feedback", "feedback_text", "corrected_output")
-_SHOW = _show_statement()
-
-
 def _show_all(
     session: Session, interaction_id: str, keyring: Keyring | None, *, now: datetime
 ) -> None:
@@ -290,7 +239,7 @@ def _show_all(
     session.connection().execute(
         update(UserInteraction)
         .where(col(UserInteraction.id) == interaction_id)
-        .values(**changes, rated_kind=_kind(corrected), feedback_at=now, updated_at=now)
+        .values(**changes, rated_kind=rated_kind(corrected), feedback_at=now, updated_at=now)
     )
 
 
