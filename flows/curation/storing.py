@@ -17,7 +17,7 @@ from flows.curation.splitting import unit_interval
 from registry import prompts, texts
 from registry.crypto import Keyring
 from registry.deployment import Act
-from registry.interactions import insert_ignoring_duplicates
+from registry.inserting import insert_ignoring_duplicates
 from registry.models import CuratedSignature, ReviewItem, TrainingData
 
 IN_CLAUSE_ROWS = 500
