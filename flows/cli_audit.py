@@ -45,7 +45,8 @@ def list_entries(
     for row in found:
         at = f"{row.at:%Y-%m-%d %H:%M:%S}"
         _print(f"{row.sequence:6}  {at}  {row.action} {row.subject} by {row.actor}")
-        _print(f"        {row.details.get('reason', '')}")
+        if row.details.get("reason"):
+            _print(f"        {row.details['reason']}")
 
 
 @app.command()
