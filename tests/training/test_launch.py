@@ -4,7 +4,7 @@ import json
 import os
 import re
 import signal
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from datetime import UTC, datetime
 from itertools import pairwise
 from pathlib import Path
@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from tests.support.ray_cluster import RAY_WARNINGS
+from tests.support.ray_cluster import RAY_WARNINGS, train_workers
 from tests.training import test_loop
 from training.base import load_base, load_tokenizer
 from training.config import RECIPES, Recipe, load_recipe
@@ -152,7 +152,7 @@ def test_a_killed_worker_is_replaced_and_the_loss_curve_goes_on(
     def kill_once(progress: Progress) -> None:
         steps.append(progress.step)
         if progress.step >= 25 and not killed:
-            killed.append(_workers_of_this_test()[-1])
+            killed.append(train_workers()[-1])
             os.kill(killed[0], signal.SIGKILL)
 
     outcome = _train(recipe, tiny_base, train_file, tmp_path, kill_once)
@@ -239,26 +239,3 @@ def _broken_adapter(base: str, folder: Path) -> Path:
         next(p for p in model.parameters() if p.requires_grad).fill_(float("nan"))
     write_adapter(model, folder, base_id=base)
     return folder
-
-
-def _workers_of_this_test() -> list[int]:
-    """Process ids of the train workers that descend from this process."""
-    parents, found = {}, []
-    for entry in Path("/proc").iterdir():
-        if not entry.name.isdigit():
-            continue
-        try:
-            parents[int(entry.name)] = int(
-                (entry / "stat").read_text().rsplit(")", 1)[1].split()[1]
-            )
-            if b"RayTrainWorker" in (entry / "cmdline").read_bytes():
-                found.append(int(entry.name))
-        except OSError:  # it has ended meanwhile
-            continue
-    return sorted(pid for pid in found if os.getpid() in _ancestors(pid, parents))
-
-
-def _ancestors(pid: int, parents: dict[int, int]) -> Iterator[int]:
-    while pid in parents:
-        pid = parents[pid]
-        yield pid
