@@ -31,7 +31,7 @@ def _recipe(**search: Any) -> Recipe:
 def test_the_recipes_own_settings_are_tried_first_and_others_up_to_the_bound() -> None:
     recipe = _recipe(num_trials=3, learning_rates=(1.5e-3, 3e-3), ranks=(8, 16), epochs=(1.0, 2.0))
     found = choices(recipe, with_rank=True)
-    own = Choice(learning_rate=1.5e-3, rank=8, num_epochs=None)
+    own = Choice(learning_rate=3e-3, rank=8, num_epochs=None)
     assert found[0] == own
     assert len(found) == len(set(found)) == 4
     assert found == choices(recipe, with_rank=True)
@@ -45,7 +45,7 @@ def test_a_choice_keeps_the_scale_of_the_adapter() -> None:
     assert changed.lora.alpha / changed.lora.rank == recipe.lora.alpha / recipe.lora.rank
     assert changed.optimizer.learning_rate == 1e-2
     assert changed.optimizer.num_epochs == 3.0
-    assert Choice(learning_rate=1.5e-3, rank=8, num_epochs=None).within(recipe) == recipe
+    assert Choice(learning_rate=3e-3, rank=8, num_epochs=None).within(recipe) == recipe
 
 
 def test_choosing_without_a_validation_file_is_refused(train_file: Path, tmp_path: Path) -> None:
