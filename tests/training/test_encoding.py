@@ -60,9 +60,7 @@ def test_answers_that_are_too_long_are_dropped_and_counted(
     long, short = _example("p", "y" * 64), _example("p", "ok")
     dataset = encode_all([long, short], tokenizer, max_tokens=32)
     assert (len(dataset.examples), dataset.num_dropped) == (1, 1)
-    with pytest.raises(
-        DataError, match="of 1 examples every answer is empty or longer"
-    ):
+    with pytest.raises(DataError, match="of 1 examples every answer is empty or longer"):
         encode_all([long], tokenizer, max_tokens=32)
     with pytest.raises(DataError, match="the dataset is empty"):
         encode_all([], tokenizer, max_tokens=32)
