@@ -167,6 +167,8 @@ def _evaluation(candidate: Candidate) -> dict[str, Any]:
             "num_samples": scores.num_samples,
             "by_tool": by_tool,
             "metrics": dict(evaluated.metrics),
+            "by_tool_metrics": {tool: dict(found) for tool, found in evaluated.by_tool.items()},
+            "by_language": {name: dict(found) for name, found in evaluated.by_language.items()},
         }
 
     return {

@@ -77,4 +77,5 @@ def _evaluated(accuracy: float, num_samples: int) -> Evaluated:
     return Evaluated(
         scores=Scores(accuracy, num_samples, {"email": ToolScore(num_samples, accuracy)}),
         metrics={"accuracy": accuracy, "diversity": 0.8, "coherence": 0.9},
+        by_tool={"email": {"accuracy": accuracy}},
     )
