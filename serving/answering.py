@@ -94,9 +94,10 @@ class Answerer:
         """All answers, once they are durable. Raises `ProblemError`."""
         exchanges = self._open(ask, choices)
         try:
-            async with asyncio.timeout(self._limit_s):
-                replies = await all_of([self._reply(exchange) for exchange in exchanges])
-                return await self._keep(exchanges, replies)
+            with self._recorder.expecting():
+                async with asyncio.timeout(self._limit_s):
+                    replies = await all_of([self._reply(exchange) for exchange in exchanges])
+                    return await self._keep(exchanges, replies)
         except TimeoutError as error:
             raise self._late(exchanges) from error
         except asyncio.CancelledError:

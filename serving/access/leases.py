@@ -54,7 +54,7 @@ class Leases:
             lease.left = 0
         size = lease.size
         if not await take(size):
-            lease.size = 1
+            lease.until = 0.0
             return size > 1 and await take(1)
         lease.left += size - 1
         lease.until = now + LEASE_S
