@@ -91,12 +91,20 @@ def run_pipeline(path: Path) -> None:
     from flows.curation.pipeline import curate
     from registry.artifacts import ArtifactStore
     from registry.clock import new_id, utc_now
+    from registry.crypto import Keyring
     from registry.db import open_database
     from registry.settings_curation import CurationSettings
 
     settings, database = CurationSettings(), open_database(f"sqlite:///{path}")
-    begin = time.perf_counter()
-    report = curate(database, workload="default", settings=settings, clock=utc_now, new_id=new_id)
+    keyring, begin = Keyring(bytes(32)), time.perf_counter()
+    report = curate(
+        database,
+        workload="default",
+        settings=settings,
+        keyring=keyring,
+        clock=utc_now,
+        new_id=new_id,
+    )
     curated = time.perf_counter()
     with tempfile.TemporaryDirectory() as folder:
         store = ArtifactStore((Path(folder) / "store").as_uri(), cache=Path(folder) / "cache")
@@ -105,6 +113,7 @@ def run_pipeline(path: Path) -> None:
             store,
             workload="default",
             settings=settings,
+            keyring=keyring,
             folder=Path(folder) / "dataset",
             clock=utc_now,
             new_id=new_id,
@@ -128,13 +137,17 @@ def _ours(path: Path, out: str) -> int:
 
     from flows.curation import steps
     from flows.curation.reading import last_place, read_batch
+    from registry.crypto import Keyring
     from registry.db import Database
     from registry.settings_curation import CurationSettings
 
-    settings, known, place, written = CurationSettings(), set[str](), None, 0
+    settings, keyring = CurationSettings(), Keyring(bytes(32))
+    known, place, written = set[str](), None, 0
     with Database(f"sqlite:///{path}").read() as session, open(out, "w", encoding="utf-8") as file:
         while True:
-            frame = read_batch(session, workload="default", since=None, after=place, limit=20_000)
+            frame = read_batch(
+                session, keyring, workload="default", since=None, after=place, limit=20_000
+            )
             if frame.is_empty():
                 return written
             place = last_place(frame)
@@ -200,7 +213,9 @@ def _tell(**found: object) -> None:
 def measure(what: str, path: Path) -> dict[str, float]:
     """Run one part in a process of its own."""
     command = [sys.executable, "-m", "benchmarks.bench_curation", "--part", what, str(path)]
-    done = subprocess.run(command, check=True, capture_output=True, text=True)
+    done = subprocess.run(command, check=False, stdout=subprocess.PIPE, text=True)
+    if done.returncode:
+        raise SystemExit(f"{' '.join(command)} ended with {done.returncode}; why stands above")
     line = next(line for line in done.stdout.splitlines() if line.startswith("RESULT "))
     found: dict[str, float] = json.loads(line.removeprefix("RESULT "))
     return found

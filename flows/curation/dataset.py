@@ -13,8 +13,8 @@ from sqlmodel import Session, col, select
 from flows.curation.exporting import Record, card, write_split
 from flows.curation.selection import Selection, select_samples
 from flows.curation.splitting import SIDES
-from flows.curation.storing import chunks
 from registry import acts, lineage, texts
+from registry.among import among
 from registry.artifacts import ArtifactStore
 from registry.clock import Clock, NewId
 from registry.crypto import Keyring
@@ -27,6 +27,7 @@ from registry.settings_curation import CurationSettings
 ACTOR = "flow:curate"
 TRAIN_FILE, VALIDATION_FILE, MANIFEST_FILE = "train.jsonl", "validation.jsonl", "manifest.json"
 TEST_FILE, CARD_FILE = "test.jsonl", "README.md"
+BLOCK_ROWS = 2_000
 
 
 @dataclass(frozen=True)
@@ -170,12 +171,14 @@ def _items(frame: pl.DataFrame) -> list[tuple[str, str]]:
 def _records(
     session: Session, keyring: Keyring, ids: Sequence[str], settings: CurationSettings
 ) -> Iterator[list[Record]]:
-    for chunk in chunks(ids):
-        rows = session.exec(select(TrainingData).where(col(TrainingData.id).in_(chunk))).all()
-        for row in rows:
-            texts.reveal(row, keyring)
+    for start in range(0, len(ids), BLOCK_ROWS):
+        chosen = ids[start : start + BLOCK_ROWS]
+        rows = session.exec(select(TrainingData).where(among(session, TrainingData.id, chosen)))
         found = {row.id: row for row in rows}
-        yield [_record(found[name], settings) for name in chunk]
+        for row in found.values():
+            texts.reveal(row, keyring)
+        yield [_record(found[name], settings) for name in chosen]
+        session.expunge_all()
 
 
 def _record(sample: TrainingData, settings: CurationSettings) -> Record:

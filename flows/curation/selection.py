@@ -18,7 +18,7 @@ from sqlmodel import Session, col
 
 from flows.curation.diversity import capped
 from flows.curation.signatures import NUM_PERMUTATIONS, Signatures
-from flows.curation.storing import chunks
+from registry.among import among
 from registry.models import CuratedSignature, TrainingData, UserInteraction
 from registry.settings_curation import CurationSettings
 
@@ -123,14 +123,12 @@ def _reservoir(
 
 def _signatures(session: Session, ids: Sequence[str]) -> Signatures:
     """The signatures of samples in their order; zeros for those too short to have one."""
-    found: dict[str, bytes] = {}
-    for chunk in chunks(ids):
-        rows = session.connection().execute(
-            select(col(CuratedSignature.training_data_id), col(CuratedSignature.signature)).where(
-                col(CuratedSignature.training_data_id).in_(chunk)
-            )
+    rows = session.connection().execute(
+        select(col(CuratedSignature.training_data_id), col(CuratedSignature.signature)).where(
+            among(session, col(CuratedSignature.training_data_id), ids)
         )
-        found |= {row[0]: row[1] for row in rows}
+    )
+    found: dict[str, bytes] = {row[0]: row[1] for row in rows}
     nothing = bytes(NUM_PERMUTATIONS)
     blob = b"".join(found.get(name, nothing) for name in ids)
     return np.frombuffer(blob, np.uint8).reshape(-1, NUM_PERMUTATIONS)

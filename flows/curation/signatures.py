@@ -35,16 +35,12 @@ Signatures = npt.NDArray[np.uint8]
 
 def words(text: str) -> list[str]:
     """The words of a text, whatever their case and vowel signs; the k-th same word is its own."""
-    found = _WORD.findall(text.lower().translate(_FOLD))
-    if len(set(found)) == len(found):
-        return found
-    seen: Counter[str] = Counter()
-    numbered = []
-    for word in found:
-        number = seen[word]
-        seen[word] += 1
-        numbered.append(f"{word}#{number}" if number else word)
-    return numbered
+    lowered = text.lower()
+    if not lowered.isascii():
+        lowered = lowered.translate(_FOLD)
+    counts = Counter(_WORD.findall(lowered))
+    often = [(word, count) for word, count in counts.items() if count > 1]
+    return [*counts, *(f"{word}#{place}" for word, count in often for place in range(1, count))]
 
 
 def sample_text(messages: str | None, request: str, target: str) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -15,41 +15,31 @@ from flows.curation.neardup import Sample
 from flows.curation.signatures import NUM_PERMUTATIONS, Signatures, sample_text
 from flows.curation.splitting import unit_interval
 from registry import prompts, texts
+from registry.among import among
 from registry.crypto import Keyring
 from registry.deployment import Act
 from registry.interactions import insert_ignoring_duplicates
 from registry.models import CuratedSignature, ReviewItem, TrainingData
 
-IN_CLAUSE_ROWS = 500
 _PREFIX = prompts.instruction("", target_tool=None, language=None).partition("\n")[0]
 SIGNATURE_ROWS = 50_000
 
 
 def known_contents(session: Session, hashes: Sequence[str], *, workload: str) -> set[str]:
     """Those of the contents that were curated before."""
-    found: set[str] = set()
-    for chunk in chunks(hashes):
-        found |= set(
-            session.exec(
-                select(TrainingData.content_hash).where(
-                    TrainingData.workload == workload, col(TrainingData.content_hash).in_(chunk)
-                )
-            )
-        )
-    return found
+    query = select(TrainingData.content_hash).where(
+        TrainingData.workload == workload, among(session, TrainingData.content_hash, hashes)
+    )
+    return set(session.exec(query))
 
 
 def known_sides(session: Session, clusters: Sequence[str], *, workload: str) -> dict[str, str]:
     """The side of each cluster that has one."""
-    found: dict[str, str] = {}
-    for chunk in chunks(sorted(set(clusters))):
-        rows = session.exec(
-            select(TrainingData.cluster_id, TrainingData.split).where(
-                TrainingData.workload == workload, col(TrainingData.cluster_id).in_(chunk)
-            )
-        )
-        found |= dict(rows.all())
-    return found
+    query = select(TrainingData.cluster_id, TrainingData.split).where(
+        TrainingData.workload == workload,
+        among(session, TrainingData.cluster_id, sorted(set(clusters))),
+    )
+    return dict(session.exec(query).all())
 
 
 def signature_blocks(
@@ -88,13 +78,12 @@ def samples(
     Not those of interactions that have `fallen`, or that stand for another content now.
     """
     found = {}
-    for chunk in chunks(ids):
-        for row in session.exec(select(TrainingData).where(col(TrainingData.id).in_(chunk))):
-            origin = row.source_interaction_id
-            stands = standing.get(origin, row.content_hash) == row.content_hash
-            if row.is_selected and stands and origin not in fallen:
-                texts.reveal(row, keyring)
-                found[row.id] = Sample(row.id, sample_text_of(row), row.source == "corrected")
+    for row in session.exec(select(TrainingData).where(among(session, TrainingData.id, ids))):
+        origin = row.source_interaction_id
+        stands = standing.get(origin, row.content_hash) == row.content_hash
+        if row.is_selected and stands and origin not in fallen:
+            texts.reveal(row, keyring)
+            found[row.id] = Sample(row.id, sample_text_of(row), row.source == "corrected")
     return found
 
 
@@ -113,28 +102,26 @@ def review_earlier(session: Session, seen: Sequence[str], standing: Mapping[str,
     """
     withdrawn = 0
     changed: dict[tuple[bool, str | None], list[str]] = {}
-    for chunk in chunks(seen):
-        rows = session.exec(
-            select(
-                TrainingData.id,
-                TrainingData.source_interaction_id,
-                TrainingData.content_hash,
-                TrainingData.is_selected,
-            ).where(col(TrainingData.source_interaction_id).in_(chunk))
-        )
-        for sample_id, interaction_id, content, selected in rows:
-            stands = standing.get(interaction_id) == content
-            if stands != selected:
-                reason = None if stands else "feedback changed"
-                changed.setdefault((stands, reason), []).append(sample_id)
-                withdrawn += not stands
+    rows = session.exec(
+        select(
+            TrainingData.id,
+            TrainingData.source_interaction_id,
+            TrainingData.content_hash,
+            TrainingData.is_selected,
+        ).where(among(session, TrainingData.source_interaction_id, seen))
+    )
+    for sample_id, interaction_id, content, selected in rows:
+        stands = standing.get(interaction_id) == content
+        if stands != selected:
+            reason = None if stands else "feedback changed"
+            changed.setdefault((stands, reason), []).append(sample_id)
+            withdrawn += not stands
     for (stands, reason), ids in changed.items():
-        for chunk in chunks(ids):
-            session.connection().execute(
-                update(TrainingData)
-                .where(col(TrainingData.id).in_(chunk))
-                .values(is_selected=stands, rejection_reason=reason)
-            )
+        session.connection().execute(
+            update(TrainingData)
+            .where(among(session, TrainingData.id, ids))
+            .values(is_selected=stands, rejection_reason=reason)
+        )
     return withdrawn
 
 
@@ -178,16 +165,14 @@ def add_samples(session: Session, act: Act, frame: pl.DataFrame, *, workload: st
 
 def hold(session: Session, act: Act, held: Mapping[str, str], *, workload: str) -> int:
     """Put interactions (id → reason) into the reviewers' queue, each once; how many are new."""
-    known: set[str] = set()
-    for chunk in chunks(list(held)):
-        known |= set(
-            session.exec(
-                select(ReviewItem.interaction_id).where(
-                    col(ReviewItem.interaction_id).in_(chunk),
-                    col(ReviewItem.reason).startswith("moderation:"),
-                )
+    known = set(
+        session.exec(
+            select(ReviewItem.interaction_id).where(
+                among(session, ReviewItem.interaction_id, held),
+                col(ReviewItem.reason).startswith("moderation:"),
             )
         )
+    )
     rows = [
         {
             "id": act.new_id(),
@@ -205,24 +190,18 @@ def hold(session: Session, act: Act, held: Mapping[str, str], *, workload: str) 
 def judged(session: Session, ids: Sequence[str]) -> tuple[set[str], set[str]]:
     """Those of the interactions that reviewers let pass, and those held back or rejected."""
     accepted, held = set(), set()
-    for chunk in chunks(ids):
-        rows = session.exec(
-            select(ReviewItem.interaction_id, ReviewItem.state, ReviewItem.reason).where(
-                col(ReviewItem.interaction_id).in_(chunk)
-            )
+    rows = session.exec(
+        select(ReviewItem.interaction_id, ReviewItem.state, ReviewItem.reason).where(
+            among(session, ReviewItem.interaction_id, ids)
         )
-        for interaction_id, state, reason in rows:
-            kind = reason.partition(":")[0]
-            if state == "accepted" and kind == "moderation":
-                accepted.add(interaction_id)
-            elif state != "accepted" and kind != "informative":
-                held.add(interaction_id)
+    )
+    for interaction_id, state, reason in rows:
+        kind = reason.partition(":")[0]
+        if state == "accepted" and kind == "moderation":
+            accepted.add(interaction_id)
+        elif state != "accepted" and kind != "informative":
+            held.add(interaction_id)
     return accepted, held
-
-
-def chunks(ids: Sequence[str]) -> Iterable[Sequence[str]]:
-    """Pieces that fit into one IN clause."""
-    return (ids[start : start + IN_CLAUSE_ROWS] for start in range(0, len(ids), IN_CLAUSE_ROWS))
 
 
 def _input_prompt(row: dict[str, Any]) -> str:
