@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Any
 
 import polars as pl
-from sqlmodel import Session, col, select
+from sqlmodel import Session, select
 
-from flows.curation.exporting import Record, card, write_split
+from flows.curation.exporting import PREFERENCE, Record, card, write_split
 from flows.curation.selection import Selection, select_samples
 from flows.curation.splitting import SIDES
 from registry import acts, lineage, texts
@@ -48,6 +48,11 @@ class BuiltDataset:
         return self.folder / TRAIN_FILE
 
     @property
+    def preference_file(self) -> Path:
+        """The same with what corrections correct, and what people disliked."""
+        return self.folder / PREFERENCE / TRAIN_FILE
+
+    @property
     def validation_file(self) -> Path:
         """ChatML records that are held out."""
         return self.folder / VALIDATION_FILE
@@ -81,6 +86,7 @@ def build_dataset(
     _write_manifest(folder, workload=workload, counts=counts, left=chosen.left, settings=used)
     digest = store.publish(folder)
     items = [*_items(chosen.fresh), *_items(chosen.rehearsal)]
+    items += [(name, "train") for name in chosen.disliked]
     new, now = new_id(), clock()
     with database.write() as session:
         dataset = lineage.add_dataset(
@@ -119,7 +125,7 @@ def _write(
     settings: CurationSettings,
     folder: Path,
 ) -> dict[str, int]:
-    """Write all files of samples; samples by split, of rehearsal and of corrections."""
+    """Write all files of samples; how many of each kind."""
     sizes = {side: int((chosen.fresh["split"] == side).sum()) for side in SIDES}
     from_file = _rehearsal(
         settings,
@@ -128,6 +134,8 @@ def _write(
 
     def blocks(side: str) -> Iterator[list[Record]]:
         of_side = chosen.fresh.filter(pl.col("split") == side)["id"].to_list()
+        if side == "train":
+            of_side += chosen.disliked
         yield from _records(session, keyring, of_side, settings)
         if side == "train":
             earlier = chosen.rehearsal["id"].to_list()
@@ -142,6 +150,7 @@ def _write(
         **sizes,
         "rehearsal": chosen.rehearsal.height + len(from_file),
         "corrected": int((chosen.fresh["source"] == "corrected").sum()),
+        "disliked": len(chosen.disliked),
     }
 
 
@@ -183,6 +192,7 @@ def _records(
 
 def _record(sample: TrainingData, settings: CurationSettings) -> Record:
     asked = sample.messages or [{"role": "user", "content": sample.input_prompt}]
+    said = {"rejected": sample.rejected_output, "label": sample.label}
     return {
         "id": sample.id,
         "messages": [*asked, {"role": "assistant", "content": sample.target_output}],
@@ -190,6 +200,7 @@ def _record(sample: TrainingData, settings: CurationSettings) -> Record:
         "language": sample.language,
         "weight": settings.corrected_weight if sample.source == "corrected" else 1.0,
         "source": sample.source,
+        **{name: value for name, value in said.items() if value is not None},
     }
 
 

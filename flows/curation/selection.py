@@ -44,6 +44,8 @@ class Selection:
     """With the columns of `SCHEMA`, in the order of `content_hash`."""
     rehearsal: pl.DataFrame
     """Earlier training samples, likewise."""
+    disliked: Sequence[str]
+    """Ids of disliked training samples, the latest first."""
     left: dict[str, int]
     """Samples after each step of the selection."""
 
@@ -68,11 +70,16 @@ def select_samples(session: Session, settings: CurationSettings, *, workload: st
     return Selection(
         fresh=fresh.sort("content_hash"),
         rehearsal=earlier.head(limit).sort("content_hash"),
+        disliked=_disliked(session, diversity.max_samples, workload=workload),
         left={"the latest": pool.height, **left, "rehearsed": min(limit, earlier.height)},
     )
 
 
 def _query(workload: str) -> Select[Any]:
+    return _chosen(workload).where(col(TrainingData.label).is_(None))
+
+
+def _chosen(workload: str) -> Select[Any]:
     return (
         select(
             col(TrainingData.id),
@@ -89,6 +96,16 @@ def _query(workload: str) -> Select[Any]:
         .join(UserInteraction, col(UserInteraction.id) == col(TrainingData.source_interaction_id))
         .where(col(TrainingData.workload) == workload, col(TrainingData.is_selected).is_(True))
     )
+
+
+def _disliked(session: Session, limit: int, *, workload: str) -> Sequence[str]:
+    query = (
+        _chosen(workload)
+        .where(col(TrainingData.label).is_(False), col(TrainingData.split) == "train")
+        .order_by(col(TrainingData.created_at).desc(), col(TrainingData.content_hash))
+        .limit(limit)
+    )
+    return _frame(session, query)["id"].to_list()
 
 
 def _frame(session: Session, query: Select[Any]) -> pl.DataFrame:

@@ -43,12 +43,17 @@ def words(text: str) -> list[str]:
     return [*counts, *(f"{word}#{place}" for word, count in often for place in range(1, count))]
 
 
-def sample_text(messages: str | None, request: str, target: str) -> str:
-    """What is compared of a sample: what was asked, all turns of a conversation, and the answer."""
-    if messages:
-        turns = [turn.get("content") for turn in json.loads(messages)]
-        request = "\n".join(turn if isinstance(turn, str) else json.dumps(turn) for turn in turns)
-    return f"{request}\n{target}"
+def word_keys(found: Iterable[str]) -> frozenset[int]:
+    """The words of a text as numbers, which mean the same within one process alone."""
+    return frozenset(map(hash, found))
+
+
+def request_text(messages: str | None, request: str) -> str:
+    """What was asked: all turns of a conversation."""
+    if not messages:
+        return request
+    turns = [turn.get("content") for turn in json.loads(messages)]
+    return "\n".join(turn if isinstance(turn, str) else json.dumps(turn) for turn in turns)
 
 
 def similarity(first: str, second: str) -> float:

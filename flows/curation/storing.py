@@ -8,11 +8,17 @@ from typing import Any
 
 import numpy as np
 import polars as pl
-from sqlalchemy import insert, update
+from sqlalchemy import func, insert, update
 from sqlmodel import Session, col, select
 
-from flows.curation.neardup import Sample
-from flows.curation.signatures import NUM_PERMUTATIONS, Signatures, sample_text
+from flows.curation.neardup import Kind, Sample
+from flows.curation.signatures import (
+    NUM_PERMUTATIONS,
+    Signatures,
+    request_text,
+    word_keys,
+    words,
+)
 from flows.curation.splitting import unit_interval
 from registry import prompts, texts
 from registry.among import among
@@ -33,26 +39,34 @@ def known_contents(session: Session, hashes: Sequence[str], *, workload: str) ->
     return set(session.exec(query))
 
 
-def known_sides(session: Session, clusters: Sequence[str], *, workload: str) -> dict[str, str]:
-    """The side of each cluster that has one."""
-    query = select(TrainingData.cluster_id, TrainingData.split).where(
-        TrainingData.workload == workload,
-        among(session, TrainingData.cluster_id, sorted(set(clusters))),
+def equal_requests(
+    session: Session, hashes: Collection[str], *, workload: str
+) -> Iterator[tuple[str, Sample]]:
+    """Requests among these with the oldest sample of each side they stand on."""
+    sample = TrainingData
+    query = (
+        select(
+            sample.request_hash, sample.cluster_id, sample.split, func.min(col(sample.created_at))
+        )
+        .where(sample.workload == workload, among(session, sample.request_hash, hashes))
+        .group_by(col(sample.request_hash), col(sample.cluster_id), col(sample.split))
     )
-    return dict(session.exec(query).all())
+    for request, cluster, side, created_at in session.exec(query):
+        yield str(request), Sample(str(request), (created_at, ""), cluster, side, False, False, {})
 
 
 def signature_blocks(
-    session: Session, *, workload: str
+    session: Session, kind: Kind, *, workload: str
 ) -> Iterator[tuple[Sequence[str], Signatures]]:
     """The signatures of everything that was curated before, block by block."""
-    last = ""
+    signature, last = getattr(CuratedSignature, kind), ""
     while True:
         query = (
-            select(CuratedSignature.training_data_id, CuratedSignature.signature)
+            select(CuratedSignature.training_data_id, signature)
             .where(
                 CuratedSignature.workload == workload,
                 CuratedSignature.training_data_id > last,
+                signature.is_not(None),
             )
             .order_by(col(CuratedSignature.training_data_id))
             .limit(SIGNATURE_ROWS)
@@ -73,7 +87,7 @@ def samples(
     fallen: Collection[str],
     standing: Mapping[str, str],
 ) -> dict[str, Sample]:
-    """Those of the samples that count: selected, and stood by.
+    """Those of the samples that are there; those that are selected and stood by count.
 
     Not those of interactions that have `fallen`, or that stand for another content now.
     """
@@ -81,18 +95,29 @@ def samples(
     for row in session.exec(select(TrainingData).where(among(session, TrainingData.id, ids))):
         origin = row.source_interaction_id
         stands = standing.get(origin, row.content_hash) == row.content_hash
-        if row.is_selected and stands and origin not in fallen:
-            texts.reveal(row, keyring)
-            found[row.id] = Sample(row.id, sample_text_of(row), row.source == "corrected")
+        texts.reveal(row, keyring)
+        asked = _request_of(row)
+        found[row.id] = Sample(
+            id=row.id,
+            age=(row.created_at, row.id),
+            cluster_id=row.cluster_id,
+            side=row.split,
+            corrected=row.source == "corrected",
+            counts=row.is_selected and row.label is None and stands and origin not in fallen,
+            keys={
+                "signature": word_keys(words(f"{asked}\n{row.target_output}")),
+                "request_signature": word_keys(words(asked)),
+            },
+        )
     return found
 
 
-def sample_text_of(row: TrainingData) -> str:
-    """Request and answer of a stored sample, as `sample_text` has them of a row of a frame."""
+def _request_of(row: TrainingData) -> str:
+    """What was asked, as `request_text` has it of a row of a frame."""
     if row.messages is not None:
-        return sample_text(json.dumps(row.messages), row.input_prompt, row.target_output)
+        return request_text(json.dumps(row.messages), row.input_prompt)
     request = row.input_prompt.removeprefix(_PREFIX).rpartition("\nTool: ")[0]
-    return sample_text(None, request or row.input_prompt, row.target_output)
+    return request or row.input_prompt
 
 
 def review_earlier(session: Session, seen: Sequence[str], standing: Mapping[str, str]) -> int:
@@ -135,6 +160,8 @@ def add_samples(session: Session, act: Act, frame: pl.DataFrame, *, workload: st
             "source_interaction_id": row["id"],
             "input_prompt": _input_prompt(row),
             "target_output": row["target"],
+            "rejected_output": row["rejected"],
+            "label": False if row["disliked"] else None,
             "messages": json.loads(row["messages"]) if row["messages"] else None,
             "source": row["source"],
             "quality_score": row["quality_score"],
@@ -144,6 +171,7 @@ def add_samples(session: Session, act: Act, frame: pl.DataFrame, *, workload: st
             "reservoir_key": unit_interval(row["content_hash"]),
             "language": row["spoken"],
             "content_hash": row["content_hash"],
+            "request_hash": row["request_hash"],
             "cluster_id": row["cluster_id"],
             "split": row["split"],
             "is_curated": True,
@@ -153,8 +181,15 @@ def add_samples(session: Session, act: Act, frame: pl.DataFrame, *, workload: st
         for sample_id, row in zip(ids, frame.iter_rows(named=True), strict=True)
     ]
     signatures = [
-        {"training_data_id": sample_id, "workload": workload, "signature": signature}
-        for sample_id, signature in zip(ids, frame["signature"], strict=True)
+        {
+            "training_data_id": sample_id,
+            "workload": workload,
+            "signature": signature,
+            "request_signature": asked,
+        }
+        for sample_id, signature, asked in zip(
+            ids, frame["signature"], frame["request_signature"], strict=True
+        )
         if signature is not None
     ]
     sealed = [texts.seal_row("training_data", row, act.keyring) for row in rows]
