@@ -47,6 +47,8 @@ class Learner(Protocol):
 
     base_model: str
     recipe: str
+    objective: str
+    """sft, dpo, kto or mixed (`training.objectives`)."""
 
     def train(
         self,

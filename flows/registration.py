@@ -79,6 +79,7 @@ def register(
             base_model=learner.base_model,
             adapter_digest=candidate.digest,
             recipe=learner.recipe,
+            objective=learner.objective,
             now=now,
             parent_version=None if candidate.parent is None else candidate.parent.version,
             training_dataset_id=candidate.dataset.dataset_id,

@@ -162,7 +162,9 @@ def _run(
         "train",
         lambda: learner.train(
             run_id=run_id,
-            train_file=dataset.train_file,
+            train_file=dataset.train_file
+            if learner.objective == "sft"
+            else dataset.preference_file,
             validation_file=dataset.validation_file,
             parent=start,
             folder=folder / "training",

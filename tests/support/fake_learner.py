@@ -14,6 +14,7 @@ class FakeLearner:
 
     base_model = "fake/base"
     recipe = "fake"
+    objective = "sft"
 
     def __init__(
         self,
