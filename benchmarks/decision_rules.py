@@ -26,6 +26,7 @@ from benchmarks.decision_simulation import (
 from benchmarks.decision_worlds import World
 from flows.decisions import comparison as arms
 from flows.decisions.comparison import compare, progress, relative_improvement
+from flows.decisions.guardrails import LEANING
 from flows.decisions.sequential import Array, log_e_worse, margin, split_log_e, tightest_at
 from registry.settings_decisions import ExperimentSettings
 
@@ -74,13 +75,19 @@ class Ours:
     """The product's rule, on the product's statistics."""
 
     def __init__(
-        self, world: World, num: int, settings: ExperimentSettings, *, use_unrated: bool = True
+        self,
+        world: World,
+        num: int,
+        settings: ExperimentSettings,
+        *,
+        use_unrated: bool = True,
+        use_prior: bool = True,
     ) -> None:
         self.settings = settings
         self.shares = np.array(settings.shares)
         self.step = np.zeros(num, dtype=np.int64)
         self.outcome = Outcome.empty(num, world.days)
-        self._use_unrated = use_unrated
+        self._use_unrated, self._use_prior = use_unrated, use_prior
         self._sums = PeopleSums(num, world.num_users, len(settings.shares))
         self._watch = Watch(num, settings.guardrail_min_reference, settings.latency_tolerance)
         self._pending: Pending = defaultdict(list)
@@ -140,7 +147,7 @@ class Ours:
         moments = self._sums.moments()
         rated = moments.totals[..., arms.RATED].sum(axis=1)
         with np.errstate(all="ignore"):
-            found = compare(moments, use_unrated=self._use_unrated)
+            found = compare(moments, use_unrated=self._use_unrated, use_prior=self._use_prior)
             known = np.isfinite(found.variance) & (found.variance > 0)
             variance = np.where(known, found.variance, 1.0)
             gathered = progress(variance, tuned_for=self._tuned_for, tightest=self._tightest)
@@ -157,7 +164,8 @@ class Ours:
         some = people & (rated >= settings.guardrail_min_rated).all(axis=1) & settled
         outcome.decide(some & (found.estimate + half < 0), RETIRED, hour)
         here = moments.totals[np.arange(len(self.step)), self.step, 1, arms.RATED]
-        ready = (here >= settings.ramp_min_rated) & (found.estimate >= 0) & fair
+        leans = self._watch.leans() | (negative > LEANING)
+        ready = (here >= settings.ramp_min_rated) & (found.estimate >= 0) & fair & ~leans
         self.step += ready & (self.step < len(self.shares) - 1)
 
     def _negative(self, found: arms.Comparison, rated: Array) -> Array:

@@ -7,7 +7,7 @@ version: such a row belongs to no experiment (see `serving.answering`).
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Literal
 
 from sqlalchemy import ColumnElement, Select, and_, case, func, literal
@@ -46,6 +46,17 @@ class UserSums:
     negative: int
     rated_scored: int
     rated_quality: float
+
+
+@dataclass(frozen=True)
+class PriorSums:
+    """What one user's answers came to before the experiment; `unit` as in `UserSums`."""
+
+    unit: str
+    scored: int
+    quality: float
+    rated: int
+    positive: int
 
 
 @dataclass(frozen=True)
@@ -131,14 +142,49 @@ def user_sums(
     return [UserSums(*row) for row in session.connection().execute(query).tuples()]
 
 
+def prior_sums(session: Session, *, experiment: Experiment, days: int) -> list[PriorSums]:
+    """Of everybody in the `days` before the experiment, as it was known when that began.
+
+    What is said later of an answer of before may hang on the experiment, and counts for nothing.
+    """
+    begun = experiment.started_at
+    quality, thumb = col(UserInteraction.quality_score), col(UserInteraction.user_feedback)
+    rated = and_(thumb.is_not(None), col(UserInteraction.feedback_at) < begun)
+    unit = _unit().label("unit")
+    query = (
+        select_columns(
+            unit,
+            _count(quality.is_not(None)),
+            func.coalesce(func.sum(quality), 0.0),
+            _count(rated),
+            _count(and_(rated, thumb == 1)),
+        )
+        .where(
+            col(UserInteraction.workload) == experiment.workload,
+            col(UserInteraction.created_at) >= begun - timedelta(days=days),
+            col(UserInteraction.created_at) < begun,
+            col(UserInteraction.role) != "shadow",
+            col(UserInteraction.error).is_(None),
+        )
+        .group_by(unit)
+        .order_by(unit)
+    )
+    return [PriorSums(*row) for row in session.connection().execute(query).tuples()]
+
+
+def _unit() -> ColumnElement[str]:
+    """Whom an assignment sticks to."""
+    return func.coalesce(
+        col(UserInteraction.user_id), col(UserInteraction.session_id), col(UserInteraction.id)
+    )
+
+
 def _numbered(
     experiment_id: str, stage: Stage, periods: Sequence[SharePeriod], until: datetime
 ) -> Select[tuple[object, ...]]:
     """Every answer with its place among its user's of that day, and among those rated."""
     quality, thumb = col(UserInteraction.quality_score), col(UserInteraction.user_feedback)
-    unit = func.coalesce(
-        col(UserInteraction.user_id), col(UserInteraction.session_id), col(UserInteraction.id)
-    )
+    unit = _unit()
     failed = case((col(UserInteraction.error).is_not(None), 1), else_=0)
     is_rated = case(
         (and_(thumb.is_not(None), col(UserInteraction.feedback_at) <= until), 1), else_=0

@@ -131,7 +131,10 @@ def _on_trial(facts: ExperimentFacts, settings: ExperimentSettings) -> Experimen
         )
     step = next_step(facts, settings)
     if step is not None and interval is not None and interval.estimate >= 0:
-        return _ramp(facts, step, f"{facts.step_rated} rated answers and not behind")
+        leaning = [guardrail.text for guardrail in facts.guardrails if guardrail.leans]
+        if not leaning:
+            return _ramp(facts, step, f"{facts.step_rated} rated answers and not behind")
+        unmet.append(f"no more traffic while this may be an alarm soon: {'; '.join(leaning)}")
     return _decision(Action.WAIT, facts, *(unmet or _undecided(facts, settings)))
 
 
