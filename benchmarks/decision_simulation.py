@@ -90,6 +90,8 @@ class Answers:
     latency: Array
     prior: Array
     """Of the user."""
+    compared: Flags
+    """Whether it is of the champion or the challenger that is looked at: all, where it is one."""
 
 
 def ask(
@@ -98,16 +100,22 @@ def ask(
     hour: float,
     share: Array,
     rng: np.random.Generator,
+    *,
+    lift: Array | None = None,
 ) -> Answers:
-    """Someone asks, in every experiment, at `hour`; the challenger has `share` of the people."""
+    """Someone asks, in every experiment, at `hour`; the challenger has `share` of the people.
+
+    `lift`: of the challenger that each user would get, (experiments, users), where several are
+    on trial; else the world's.
+    """
     num = len(people.position)
     run = np.arange(num)
     user = np.searchsorted(people.weights, rng.random(num))
     treated = people.position[run, user] < share
     broken = world.is_bad and hour >= world.breaks_at
-    lift = world.lift if not broken else (world.broken_lift or world.lift)
-    lift += world.novelty * math.exp(-hour / 24)
-    gain = 1 + lift * treated
+    better = world.lift if not broken else (world.broken_lift or world.lift)
+    better = better if lift is None else lift[run, user]
+    gain = 1 + (better + world.novelty * math.exp(-hour / 24)) * treated
     noise = rng.normal(0, 1, num)
     taste = people.taste[run, user]
     quality = world.quality * gain + world.quality_sd * noise + 0.03 * taste
@@ -134,6 +142,7 @@ def ask(
         rated=~failed & (rng.random(num) < zeal),
         latency=latency,
         prior=people.prior[run, user],
+        compared=np.ones(num, dtype=bool),
     )
 
 
@@ -210,8 +219,8 @@ class Watch:
 
     def _see_errors(self, answers: Answers) -> None:
         run, arm = self._run, answers.treated.astype(np.int64)
-        self._nums[run, arm] += 1
-        self._hits[run, arm] += answers.failed
+        self._nums[run, arm] += answers.compared
+        self._hits[run, arm] += answers.failed & answers.compared
         done = np.flatnonzero(np.minimum(*self._nums.T))
         if not len(done):
             return
@@ -225,7 +234,7 @@ class Watch:
         self._hits[done] = self._nums[done] = 0
 
     def _see_latency(self, answers: Answers) -> None:
-        which = np.flatnonzero(~answers.failed)
+        which = np.flatnonzero(~answers.failed & answers.compared)
         place, arm = self._filled[which], answers.treated[which]
         allowed = answers.latency[which] * self._allowance[arm.astype(np.int64)]
         self._values[which, place], self._treated[which, place] = allowed, arm

@@ -26,6 +26,14 @@ class SharePeriod:
     since: datetime
     until: datetime | None
     share: float
+    """Of all challengers together."""
+    num_challengers: int = 1
+
+    @property
+    def challenger_share(self) -> float:
+        """Of one challenger, among its people and the champion's."""
+        own = self.share / self.num_challengers
+        return own / (own + 1 - self.share)
 
 
 @dataclass(frozen=True)
@@ -89,12 +97,13 @@ def share_periods(
     ).all()
     found: list[SharePeriod] = []
     for row in rows:
-        if found and found[-1].share == row.share:
+        num = 1 + len(row.rivals or ())
+        if found and (found[-1].share, found[-1].num_challengers) == (row.share, num):
             continue
         since = max(row.from_at, found[-1].since) if found else experiment.started_at
         if found:
             found[-1] = replace(found[-1], until=since)
-        found.append(SharePeriod(since, None, row.share))
+        found.append(SharePeriod(since, None, row.share, num))
     return found or [SharePeriod(experiment.started_at, None, experiment.share)]
 
 
@@ -112,13 +121,15 @@ def user_sums(
     periods: Sequence[SharePeriod],
     until: datetime,
     max_per_user_day: int,
+    version: str | None = None,
 ) -> list[UserSums]:
     """The sums of every user, period and arm, of answers since the first period and up to `until`.
 
+    `version`: the challenger that is compared, where there are several.
     Of a user's answers in one day the first `max_per_user_day` count, and as many of those
     that are rated.
     """
-    rows = _numbered(experiment_id, stage, periods, until).subquery()
+    rows = _numbered(experiment_id, stage, periods, until, version).subquery()
     answered = rows.c.failed == 0
     scored = and_(answered, rows.c.quality.is_not(None), rows.c.nth <= max_per_user_day)
     rated = and_(answered, rows.c.is_rated == 1, rows.c.nth_rated <= max_per_user_day)
@@ -155,7 +166,7 @@ def prior_sums(session: Session, *, experiment: Experiment, days: int) -> list[P
         select_columns(
             unit,
             _count(quality.is_not(None)),
-            func.coalesce(func.sum(quality), 0.0),
+            func.sum(quality),
             _count(rated),
             _count(and_(rated, thumb == 1)),
         )
@@ -169,7 +180,10 @@ def prior_sums(session: Session, *, experiment: Experiment, days: int) -> list[P
         .group_by(unit)
         .order_by(unit)
     )
-    return [PriorSums(*row) for row in session.connection().execute(query).tuples()]
+    return [
+        PriorSums(who, scored, float(total or 0), rated, liked)
+        for who, scored, total, rated, liked in session.connection().execute(query).tuples()
+    ]
 
 
 def _unit() -> ColumnElement[str]:
@@ -180,7 +194,11 @@ def _unit() -> ColumnElement[str]:
 
 
 def _numbered(
-    experiment_id: str, stage: Stage, periods: Sequence[SharePeriod], until: datetime
+    experiment_id: str,
+    stage: Stage,
+    periods: Sequence[SharePeriod],
+    until: datetime,
+    version: str | None,
 ) -> Select[tuple[object, ...]]:
     """Every answer with its place among its user's of that day, and among those rated."""
     quality, thumb = col(UserInteraction.quality_score), col(UserInteraction.user_feedback)
@@ -204,15 +222,24 @@ def _numbered(
         .over(partition_by=(unit, day, failed, is_rated), order_by=order)
         .label("nth_rated"),
     ).where(
-        *_counted(experiment_id, stage, until),
+        *_counted(experiment_id, stage, until, version),
         col(UserInteraction.created_at) >= periods[0].since,
     )
 
 
 def answers(
-    session: Session, *, experiment_id: str, stage: Stage, since: datetime, until: datetime
+    session: Session,
+    *,
+    experiment_id: str,
+    stage: Stage,
+    since: datetime,
+    until: datetime,
+    version: str | None = None,
 ) -> list[AnswerFacts]:
-    """Every answer of the experiment in [since, until], in the order it was given."""
+    """Every answer of the experiment in [since, until], in the order it was given.
+
+    `version`: see `user_sums`.
+    """
     query = (
         select_columns(
             _is_treatment(stage),
@@ -220,7 +247,10 @@ def answers(
             col(UserInteraction.processing_time_ms),
             col(UserInteraction.created_at),
         )
-        .where(*_counted(experiment_id, stage, until), col(UserInteraction.created_at) >= since)
+        .where(
+            *_counted(experiment_id, stage, until, version),
+            col(UserInteraction.created_at) >= since,
+        )
         .order_by(col(UserInteraction.created_at), col(UserInteraction.id))
     )
     return [
@@ -229,13 +259,21 @@ def answers(
     ]
 
 
-def _counted(experiment_id: str, stage: Stage, until: datetime) -> list[ColumnElement[bool]]:
+def _counted(
+    experiment_id: str, stage: Stage, until: datetime, version: str | None
+) -> list[ColumnElement[bool]]:
     conditions = [
         col(UserInteraction.experiment_id) == experiment_id,
         col(UserInteraction.created_at) <= until,
     ]
     if stage != "shadow":
         conditions.append(col(UserInteraction.role) != "shadow")
+    if version is not None:
+        is_another = and_(
+            col(UserInteraction.role).in_(("challenger", "shadow")),
+            col(UserInteraction.model_version).is_distinct_from(version),
+        )
+        conditions.append(~is_another)
     return conditions
 
 

@@ -58,6 +58,8 @@ class ExperimentSettings(Part):
     """Off: a version that passes the gate becomes champion at once."""
     shares: tuple[Annotated[float, Field(gt=0, le=1)], ...] = (0.1, 0.25, 0.5)
     """The challenger's share of traffic, step by step."""
+    max_challengers: Annotated[int, Field(ge=1, le=5)] = 1
+    """Versions that are put on trial at once, where several wait."""
     ramp_min_rated: Count = 30
     """Rated answers of the challenger in each step before its share may grow."""
     plan: tuple[Step, ...] = ()

@@ -67,6 +67,8 @@ class ExperimentFacts:
     """A person has said that nothing is to change, but for a guardrail."""
     refusal: str | None = None
     """Why the version on trial can answer nobody."""
+    outdone_by: str | None = None
+    """Of several challengers, the one that has won at this look."""
 
 
 @dataclass(frozen=True)
@@ -108,6 +110,8 @@ def next_step(facts: ExperimentFacts, settings: ExperimentSettings) -> Step | No
 
 
 def _on_trial(facts: ExperimentFacts, settings: ExperimentSettings) -> ExperimentDecision:
+    if facts.outdone_by is not None:
+        return _decision(Action.RETIRE, facts, f"'{facts.outdone_by}' has won")
     unmet = _unmet_floors(facts, settings)
     interval = facts.interval
     if interval is not None and not unmet and interval.lower > 0 and _improved(facts, settings):

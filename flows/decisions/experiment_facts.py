@@ -67,8 +67,9 @@ def read(
     stage: Stage,
     settings: ExperimentSettings,
     now: datetime,
+    version: str | None = None,
 ) -> Seen:
-    """The experiment as of `now`."""
+    """The experiment as of `now`. `version`: the challenger meant, where there are several."""
     everything = share_periods(session, experiment, until=now)
     if stage == "trial":
         # What counts begins with the first answer that somebody saw.
@@ -89,8 +90,16 @@ def read(
             periods=periods,
             until=now,
             max_per_user_day=settings.max_per_user_day,
+            version=version,
         ),
-        answers=answers(session, experiment_id=experiment.id, stage=stage, since=first, until=now),
+        answers=answers(
+            session,
+            experiment_id=experiment.id,
+            stage=stage,
+            since=first,
+            until=now,
+            version=version,
+        ),
         priors=prior_sums(session, experiment=experiment, days=settings.prior_days)
         if settings.prior_days
         else (),
@@ -284,7 +293,7 @@ def _split(seen: Seen, settings: ExperimentSettings) -> Evidence | None:
         first[user.unit] = min(where, first.get(user.unit, where))
     log_e, texts = 0.0, []
     for number, period in enumerate(seen.periods):
-        share = 1 - period.share if seen.stage == "holdback" else period.share
+        share = 1 - period.share if seen.stage == "holdback" else period.challenger_share
         places = [arm for at, arm in first.values() if at == number]
         if not places or not 0 < share < 1:
             continue
