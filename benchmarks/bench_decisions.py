@@ -5,12 +5,15 @@
 Every world of `decision_worlds` is decided by ours, by the plain rule of the seeds (≥ 5 %
 better at 10 % of the traffic, ≥ 100 rated, ≥ 48 h), by a t-test that is looked at every 15
 minutes, and by a group-sequential test with daily looks (O'Brien & Fleming); the last two at
-50 %. Then the triggers, hour by hour over quarters. `--quick` shows that it runs.
+50 %. In worlds where something is to be found, what makes decisions faster is left out in turn,
+and an adaptive share tried. Then several challengers at once, and the triggers, hour by hour
+over quarters. `--quick` shows that it runs.
 """
 
 from __future__ import annotations
 
 import argparse
+import math
 import time
 from collections.abc import Iterable
 from pathlib import Path
@@ -19,8 +22,9 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks import decision_triggers
+from benchmarks import decision_several, decision_triggers
 from benchmarks.decision_rules import PROMOTED, ROLLED_BACK, Ours, Outcome, play, play_peers
+from benchmarks.decision_several import CROWDS
 from benchmarks.decision_worlds import BAD_WORLDS, BETTER_WORLDS, SAME_WORLDS, World
 from benchmarks.results import Figure, at_least, write_results
 from registry.settings_decisions import ExperimentSettings
@@ -28,7 +32,17 @@ from registry.settings_decisions import ExperimentSettings
 SETTINGS = ExperimentSettings()
 MOST_FALSE, LEAST_POWER, MOST_REQUESTS = 0.01, 0.95, 100
 WEEK = 168.0
-RATED_ONLY = "ours, rated answers only"
+NUM_PEERS = 200
+"""Experiments of each world that the other rules decide, at most."""
+WITHOUT = {
+    "ours, without unrated answers": {"use_unrated": False},
+    "ours, without the time before": {"use_prior": False},
+    "ours, without either": {"use_unrated": False, "use_prior": False},
+}
+ADAPTIVE = "ours, adaptive share"
+ADAPTIVE_SHARES, SURE_OF = (0.1, 0.25, 0.5, 0.75, 0.9), (0.9, 0.97)
+"""Beyond a half once it is so likely that the challenger is better: Thompson sampling in steps."""
+VARIED = ("no difference", *(world.name for world in BETTER_WORLDS[:4]))
 
 
 def main() -> None:
@@ -54,6 +68,7 @@ def main() -> None:
             table.add_row(world.name, name, *cells(outcome))
         console.print(f"{time.monotonic() - began:5.0f} s  {world.name}", highlight=False)
     console.print(table)
+    figures += decision_several.figures(num, SETTINGS, CROWDS[-1:] if arguments.quick else CROWDS)
     quarters = 4 if arguments.quick else arguments.quarters
     figures += decision_triggers.figures(quarters, console)
     path = write_results(
@@ -61,6 +76,7 @@ def main() -> None:
         figures,
         sizes={
             "runs": num,
+            "runs of other rules": min(num, NUM_PEERS),
             "quarters": quarters,
             "settings": SETTINGS.model_dump(mode="json"),
             "worlds": [vars(world) for world in worlds],
@@ -73,11 +89,38 @@ def main() -> None:
 def simulate(world: World, num: int, seed: int = 1) -> dict[str, Outcome]:
     """What each rule does in `num` experiments of the world."""
     rules = {"ours": Ours(world, num, SETTINGS)}
-    if world.is_better:
-        rules[RATED_ONLY] = Ours(world, num, SETTINGS, use_unrated=False)
-    play(world, num, seed, list(rules.values()))
+    few = min(num, NUM_PEERS)
+    if world.name in VARIED:
+        adaptive = SETTINGS.model_copy(update={"shares": ADAPTIVE_SHARES})
+        rules[ADAPTIVE] = Ours(world, few, adaptive, sure_of=SURE_OF)
+    if world.is_better and world.name in VARIED:
+        rules |= {
+            name: Ours(
+                world,
+                few,
+                SETTINGS,
+                use_unrated=parts.get("use_unrated", True),
+                use_prior=parts.get("use_prior", True),
+            )
+            for name, parts in WITHOUT.items()
+        }
+    play(world, seed, list(rules.values()))
     ours = {name: rule.outcome for name, rule in rules.items()}
-    return {**ours, **play_peers(world, num, seed)}
+    return {**ours, **play_peers(world, few, seed)}
+
+
+def _oracle(world: World, num: int = 4000) -> Figure:
+    """What a test needs that knows all about latencies but which version is slow.
+
+    Against "at most `latency_tolerance` times the champion's", the likelihood ratio at the truth
+    needs fewest answers; it is a random walk with drift d²/2, d the shift in standard deviations.
+    """
+    spread = math.hypot(world.latency_sigma, world.latency_spread)
+    shift = math.log(world.latency_factor / SETTINGS.latency_tolerance) / spread
+    steps = shift * np.random.default_rng(0).normal(size=(num, 2000)) + shift**2 / 2
+    over = np.cumsum(steps, axis=1) > -math.log(SETTINGS.guardrail_alpha)
+    needed = float(np.quantile(over.argmax(axis=1) + 1, 0.95))
+    return Figure(f"{world.name}, the best test that there can be: requests", needed, "requests")
 
 
 def cells(outcome: Outcome) -> Iterable[str]:
@@ -116,6 +159,9 @@ def figures_of(world: World, outcomes: dict[str, Outcome]) -> list[Figure]:
             Figure(f"{key}: median hours", float(np.median(outcome.hours)), "h"),
             Figure(f"{key}: median ratings", float(np.median(outcome.rated)), "ratings"),
         ]
+        if world.name in VARIED and name in ("ours", ADAPTIVE):
+            answers = float(np.median(outcome.treated))
+            found.append(Figure(f"{key}: median answers of the challenger", answers, "answers"))
         if world.is_bad:
             found.append(
                 Figure(
@@ -130,6 +176,8 @@ def figures_of(world: World, outcomes: dict[str, Outcome]) -> list[Figure]:
     found.append(
         Figure(f"{world.name}, ours: rolled back by a guardrail", float(stopped.mean()), "share")
     )
+    if world.latency_factor > 1:
+        found.append(_oracle(world))
     if world.is_bad and world.broken_lift == 0:
         requests = float(np.quantile(np.where(stopped, ours.harmed, np.inf), 0.95))
         found.append(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import defaultdict
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -26,6 +27,7 @@ from benchmarks.decision_simulation import (
 from benchmarks.decision_worlds import World
 from flows.decisions import comparison as arms
 from flows.decisions.comparison import compare, progress, relative_improvement
+from flows.decisions.guardrails import LEANING
 from flows.decisions.sequential import Array, log_e_worse, margin, split_log_e, tightest_at
 from registry.settings_decisions import ExperimentSettings
 
@@ -56,7 +58,7 @@ class Outcome:
 
     def see(self, answers: Answers, slow: float, *, broken: bool) -> None:
         """One answer in each experiment that still runs."""
-        runs = self.action == UNDECIDED
+        runs = (self.action == UNDECIDED) & answers.compared
         self.treated += runs & answers.treated
         self.harmed += runs & answers.treated & broken
         bad = answers.failed | answers.negative | (answers.latency > slow)
@@ -74,13 +76,21 @@ class Ours:
     """The product's rule, on the product's statistics."""
 
     def __init__(
-        self, world: World, num: int, settings: ExperimentSettings, *, use_unrated: bool = True
+        self,
+        world: World,
+        num: int,
+        settings: ExperimentSettings,
+        *,
+        use_unrated: bool = True,
+        use_prior: bool = True,
+        sure_of: Sequence[float] = (),
     ) -> None:
+        """`sure_of`: an adaptive share: how likely better it must be for each of the last steps."""
         self.settings = settings
         self.shares = np.array(settings.shares)
         self.step = np.zeros(num, dtype=np.int64)
         self.outcome = Outcome.empty(num, world.days)
-        self._use_unrated = use_unrated
+        self._use_unrated, self._use_prior = use_unrated, use_prior
         self._sums = PeopleSums(num, world.num_users, len(settings.shares))
         self._watch = Watch(num, settings.guardrail_min_reference, settings.latency_tolerance)
         self._pending: Pending = defaultdict(list)
@@ -88,6 +98,7 @@ class Ours:
         self._ratings_today = np.zeros((num, world.num_users))
         self._seen = np.zeros((num, world.num_users), dtype=bool)
         self._split = np.zeros((num, len(settings.shares), 2))
+        self._sure_of = np.array([0.0] * (len(settings.shares) - len(sure_of)) + list(sure_of))
         self._tightest = tightest_at(settings.alpha)
         first = settings.shares[0]
         self._tuned_for = settings.min_rated * (1 - first)
@@ -101,11 +112,12 @@ class Ours:
     def answered(self, answers: Answers, number: int, rated_at: int) -> None:
         """One answer in each experiment before the look `number`, rated before `rated_at`."""
         run, user = np.arange(len(self.step)), answers.user
-        new = ~self._seen[run, user]
-        self._seen[run, user] = True
+        new = ~self._seen[run, user] & answers.compared
+        self._seen[run, user] |= answers.compared
         self._split[run, self.step, answers.treated.astype(np.int64)] += new
         self._watch.see(answers)
-        sums = answer_sums(answers) * self._is_counted(self._answers_today, user)[:, None]
+        counted = self._is_counted(self._answers_today, user, answers.compared)
+        sums = answer_sums(answers) * (counted & answers.compared)[:, None]
         if rated_at == number:
             sums += self._rating(answers)
         else:
@@ -120,8 +132,9 @@ class Ours:
         return found
 
     def _rating(self, answers: Answers) -> Array:
-        counted = self._is_counted(self._ratings_today, answers.user, answers.rated)
-        return rating_sums(answers) * counted[:, None]
+        rated = answers.rated & answers.compared
+        counted = self._is_counted(self._ratings_today, answers.user, rated)
+        return rating_sums(answers) * (counted & answers.compared)[:, None]
 
     def look(self, number: int) -> None:
         """Take in the ratings that came, and decide."""
@@ -140,7 +153,7 @@ class Ours:
         moments = self._sums.moments()
         rated = moments.totals[..., arms.RATED].sum(axis=1)
         with np.errstate(all="ignore"):
-            found = compare(moments, use_unrated=self._use_unrated)
+            found = compare(moments, use_unrated=self._use_unrated, use_prior=self._use_prior)
             known = np.isfinite(found.variance) & (found.variance > 0)
             variance = np.where(known, found.variance, 1.0)
             gathered = progress(variance, tuned_for=self._tuned_for, tightest=self._tightest)
@@ -157,7 +170,10 @@ class Ours:
         some = people & (rated >= settings.guardrail_min_rated).all(axis=1) & settled
         outcome.decide(some & (found.estimate + half < 0), RETIRED, hour)
         here = moments.totals[np.arange(len(self.step)), self.step, 1, arms.RATED]
-        ready = (here >= settings.ramp_min_rated) & (found.estimate >= 0) & fair
+        leans = self._watch.leans() | (negative > LEANING)
+        ready = (here >= settings.ramp_min_rated) & (found.estimate >= 0) & fair & ~leans
+        following = np.minimum(self.step + 1, len(self.shares) - 1)
+        ready &= norm.cdf(found.estimate / np.sqrt(variance)) >= self._sure_of[following]
         self.step += ready & (self.step < len(self.shares) - 1)
 
     def _negative(self, found: arms.Comparison, rated: Array) -> Array:
@@ -232,12 +248,12 @@ def brien_fleming(num_looks: int, alpha: float = 0.05) -> float:
     return float(np.quantile(highest, 1 - alpha))
 
 
-def play(world: World, num: int, seed: int, rules: list[Ours]) -> None:
+def play(world: World, seed: int, rules: list[Ours]) -> None:
     """Let each rule of ours decide its own `num` experiments of `world`."""
     rng = np.random.default_rng(seed)
     counts = arrivals(world, rng)
     slow = math.exp(1.645 * math.hypot(world.latency_sigma, world.latency_spread))
-    crowds = [People.draw(world, num, rng) for _ in rules]
+    crowds = [People.draw(world, len(rule.step), rng) for rule in rules]
     for number, count in enumerate(counts):
         hour = number / LOOKS_PER_HOUR
         going = [

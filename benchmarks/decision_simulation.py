@@ -15,9 +15,16 @@ import numpy.typing as npt
 
 from benchmarks.decision_worlds import World
 from flows.decisions import comparison as arms
-from flows.decisions.comparison import Moments
-from flows.decisions.guardrails import RANK_STAKES, RATE_MEMORY, TAIL_STAKES
-from flows.decisions.sequential import ODDS_RATIOS, Array, bet_log_e, mixed, two_rates_log_e
+from flows.decisions.comparison import Moments, prior
+from flows.decisions.guardrails import LEANING, RATE_MEMORY
+from flows.decisions.ranks import BETS, rank_log_es
+from flows.decisions.sequential import (
+    ODDS_RATIOS,
+    Array,
+    Restarted,
+    mixed,
+    two_rates_log_e,
+)
 
 LOOKS_PER_HOUR = 4
 Flags = npt.NDArray[np.bool_]
@@ -34,6 +41,8 @@ class People:
     slowness: Array
     zeal: Array
     """How likely each is to rate."""
+    prior: Array
+    """What each one's answers of the weeks before came to; see `comparison.prior`."""
 
     @classmethod
     def draw(cls, world: World, num: int, rng: np.random.Generator) -> People:
@@ -42,13 +51,29 @@ class People:
         weights = 1 / np.arange(1, world.num_users + 1) ** world.heaviness
         rate = world.rating_rate
         zeal = np.full(shape, rate) if rate == 1 else rng.beta(2 * rate, 2 * (1 - rate), shape)
+        taste = rng.normal(0, 1, shape)
         return cls(
             weights=np.cumsum(weights) / weights.sum(),
             position=rng.random(shape),
-            taste=rng.normal(0, 1, shape),
+            taste=taste,
             slowness=rng.normal(0, world.latency_spread, shape),
             zeal=zeal,
+            prior=_prior(world, weights / weights.sum(), taste, zeal, rng),
         )
+
+
+def _prior(
+    world: World, weights: Array, taste: Array, zeal: Array, rng: np.random.Generator
+) -> Array:
+    """From answers of the champion in the four weeks before; newcomers have none."""
+    known = rng.random(taste.shape) >= world.newcomers
+    num = rng.poisson(28 * world.per_day * weights, taste.shape) * known
+    rated = rng.binomial(num, zeal)
+    logit = math.log(world.positive / (1 - world.positive)) + world.user_spread * taste
+    positive = rng.binomial(rated, 1 / (1 + np.exp(-logit)))
+    quality = num * (world.quality + 0.03 * taste)
+    quality = quality + world.quality_sd * np.sqrt(num) * rng.normal(0, 1, taste.shape)
+    return prior(quality, num, positive, rated)
 
 
 @dataclass
@@ -63,6 +88,10 @@ class Answers:
     negative: Flags
     rated: Flags
     latency: Array
+    prior: Array
+    """Of the user."""
+    compared: Flags
+    """Whether it is of the champion or the challenger that is looked at: all, where it is one."""
 
 
 def ask(
@@ -71,16 +100,22 @@ def ask(
     hour: float,
     share: Array,
     rng: np.random.Generator,
+    *,
+    lift: Array | None = None,
 ) -> Answers:
-    """Someone asks, in every experiment, at `hour`; the challenger has `share` of the people."""
+    """Someone asks, in every experiment, at `hour`; the challenger has `share` of the people.
+
+    `lift`: of the challenger that each user would get, (experiments, users), where several are
+    on trial; else the world's.
+    """
     num = len(people.position)
     run = np.arange(num)
     user = np.searchsorted(people.weights, rng.random(num))
     treated = people.position[run, user] < share
     broken = world.is_bad and hour >= world.breaks_at
-    lift = world.lift if not broken else (world.broken_lift or world.lift)
-    lift += world.novelty * math.exp(-hour / 24)
-    gain = 1 + lift * treated
+    better = world.lift if not broken else (world.broken_lift or world.lift)
+    better = better if lift is None else lift[run, user]
+    gain = 1 + (better + world.novelty * math.exp(-hour / 24)) * treated
     noise = rng.normal(0, 1, num)
     taste = people.taste[run, user]
     quality = world.quality * gain + world.quality_sd * noise + 0.03 * taste
@@ -106,6 +141,8 @@ def ask(
         negative=negative,
         rated=~failed & (rng.random(num) < zeal),
         latency=latency,
+        prior=people.prior[run, user],
+        compared=np.ones(num, dtype=bool),
     )
 
 
@@ -153,24 +190,19 @@ class PeopleSums:
         return Moments(totals, self._half + self._half.swapaxes(1, 2))
 
 
-BUFFER = 32
-"""More answers of one arm without one of the other than this are forgotten."""
-
-
 class Watch:
-    """The guardrails of all experiments, answer by answer."""
+    """The guardrails of all experiments, answer by answer, as `guardrails` has them."""
 
     def __init__(self, num: int, num_reference: int, tolerance: float) -> None:
         self._run = np.arange(num)
         self._hits, self._nums = np.zeros((num, 2)), np.zeros((num, 2))
         self._seen = np.tile([0.5, 25.0], (num, 1))
-        self._errors = np.zeros((len(ODDS_RATIOS), num))
-        self._ranks = Run(num, 1, tolerance)
-        self._tails = Run(num, num_reference, tolerance)
-        self._num_reference = num_reference
-        self._bets = np.zeros((len(RANK_STAKES) + len(TAIL_STAKES), num))
-        self._largest = np.zeros(num)
-        self._worst = np.zeros(num)
+        self._errors = Wealth(len(ODDS_RATIOS), num)
+        self._allowance = np.array([1.0, 1 / tolerance])
+        self._values = np.zeros((num, num_reference + 1))
+        self._treated = np.zeros((num, num_reference + 1), dtype=bool)
+        self._filled = np.zeros(num, dtype=np.int64)
+        self._latency = Wealth(len(BETS), num)
 
     def see(self, answers: Answers) -> None:
         """One answer in each experiment."""
@@ -179,76 +211,54 @@ class Watch:
 
     def log_es(self) -> tuple[Array, Array]:
         """The highest so far, of errors and of latency."""
-        return self._worst, self._largest - np.log(len(self._bets))
+        return self._errors.highest, self._latency.highest
+
+    def leans(self) -> Flags:
+        """Where one of them now speaks against the challenger."""
+        return (self._errors.now > LEANING) | (self._latency.now > LEANING)
 
     def _see_errors(self, answers: Answers) -> None:
         run, arm = self._run, answers.treated.astype(np.int64)
-        self._nums[run, arm] += 1
-        self._hits[run, arm] += answers.failed
-        done: Flags = np.minimum(*self._nums.T) > 0
-        if not done.any():
+        self._nums[run, arm] += answers.compared
+        self._hits[run, arm] += answers.failed & answers.compared
+        done = np.flatnonzero(np.minimum(*self._nums.T))
+        if not len(done):
             return
-        rate = np.clip(self._seen[:, 0] / self._seen[:, 1], 0.002, 0.9)
-        (h0, h1), (n0, n1) = self._hits.T, self._nums.T
-        for path, odds in zip(self._errors, ODDS_RATIOS, strict=True):
-            path += np.where(done, two_rates_log_e(h1, n1, h0, n0, rate=rate, odds=odds), 0)
-        self._worst = np.maximum(self._worst, mixed(list(self._errors)))
+        seen = self._seen[done]
+        rate = np.clip(seen[:, 0] / seen[:, 1], 0.002, 0.9)
+        (h0, h1), (n0, n1) = self._hits[done].T, self._nums[done].T
+        bets = [two_rates_log_e(h1, n1, h0, n0, rate=rate, odds=odds) for odds in ODDS_RATIOS]
+        self._errors.add(done, np.stack(bets))
         keep = np.exp(-n0 / RATE_MEMORY)[:, None]
-        now = self._seen * keep + np.stack([h0, n0], axis=1)
-        self._seen = np.where(done[:, None], now, self._seen)
-        self._hits[done] = 0
-        self._nums[done] = 0
+        self._seen[done] = seen * keep + np.stack([h0, n0], axis=1)
+        self._hits[done] = self._nums[done] = 0
 
     def _see_latency(self, answers: Answers) -> None:
-        ranks, done = self._ranks.see(answers)
-        tails, all_done = self._tails.see(answers)
-        bets = [np.where(done, bet_log_e(ranks, mean=0.5, stake=stake), 0) for stake in RANK_STAKES]
-        mean = 1 / (self._num_reference + 1)
-        bets += [
-            np.where(all_done, bet_log_e(tails, mean=mean, stake=stake), 0) for stake in TAIL_STAKES
-        ]
-        self._bets += np.stack(bets)
-        self._largest = np.maximum(self._largest, self._bets.max(axis=0))
+        which = np.flatnonzero(~answers.failed & answers.compared)
+        place, arm = self._filled[which], answers.treated[which]
+        allowed = answers.latency[which] * self._allowance[arm.astype(np.int64)]
+        self._values[which, place], self._treated[which, place] = allowed, arm
+        self._filled[which] += 1
+        done = np.flatnonzero(self._filled == self._values.shape[1])
+        if len(done):
+            self._latency.add(done, rank_log_es(self._treated[done], self._values[done]))
+            self._filled[done] = 0
 
 
-class Run:
-    """Answers since the last block: as `guardrails.latency` forms them, in all experiments."""
+class Wealth:
+    """Of several bets in all experiments, with the highest that their mean has been."""
 
-    def __init__(self, num: int, num_control: int, tolerance: float) -> None:
-        self._num_control, self._tolerance = num_control, tolerance
-        self._mine = np.full((num, BUFFER), np.nan)
-        self._others = np.full((num, BUFFER), np.nan)
-        self._nums = np.zeros((num, 2), dtype=np.int64)
+    def __init__(self, num_bets: int, num: int) -> None:
+        self.highest, self.now = np.zeros(num), np.zeros(num)
+        self._each = Restarted((num_bets, num))
 
-    def see(self, answers: Answers) -> tuple[Array, Flags]:
-        """One answer in each; the share of slow comparisons, and where a block is complete."""
-        for treated, buffer in ((False, self._others), (True, self._mine)):
-            which = np.flatnonzero(~answers.failed & (answers.treated == treated))
-            place = self._nums[which, int(treated)]
-            buffer[which, place % BUFFER] = answers.latency[which]
-            self._nums[which, int(treated)] += 1
-        done = (self._nums[:, 0] >= self._num_control) & (self._nums[:, 1] >= 1)
-        slow = np.zeros(len(done))
-        which = np.flatnonzero(done)
-        if len(which):
-            slow[which] = self._slow(which)
-            self._mine[which] = self._others[which] = np.nan
-            self._nums[which] = 0
-        return slow, done
-
-    def _slow(self, which: Indexes) -> Array:
-        """Of a run that ends with the first of both arms, one arm has a single answer."""
-        mine, others = self._mine[which], self._others[which]
-        if self._num_control > 1:
-            others = np.nanmax(others[:, : self._num_control], axis=1, keepdims=True)
-        else:
-            alone = (self._nums[which, 0] == 1)[:, None]
-            mine = np.where(alone, mine, mine[:, :1])
-            others = np.where(alone, others[:, :1], others)
-        known = ~np.isnan(mine) & ~np.isnan(others)
-        over = (mine > self._tolerance * others) & known
-        found: Array = over.sum(axis=1) / known.sum(axis=1)
-        return found
+    def add(self, which: Indexes, log_es: Array) -> None:
+        """ln of the e-values (bets, len(which)) of the next step of these experiments."""
+        steps = np.zeros_like(self._each.wealth)
+        steps[:, which] = log_es
+        self._each.step(steps)
+        self.now = mixed(list(self._each.wealth))
+        self.highest = np.maximum(self.highest, self.now)
 
 
 def rating_sums(answers: Answers) -> Array:
@@ -260,6 +270,7 @@ def rating_sums(answers: Answers) -> Array:
         (arms.NEGATIVE, answers.rated & answers.negative),
         (arms.RATED_SCORED, answers.rated),
         (arms.RATED_QUALITY, answers.rated * answers.quality),
+        (arms.RATED_PRIOR, answers.rated * answers.prior),
     ):
         sums[:, name] = values
     return sums

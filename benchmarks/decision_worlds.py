@@ -17,6 +17,8 @@ class World:
     per_day: float = 500
     days: int = 14
     num_users: int = 400
+    newcomers: float = 0.2
+    """Share of users of whom nothing is known from before."""
     heaviness: float = 0.0
     """Exponent of Zipf's law over users: 0 is equal use, 1 is a few who ask all day."""
     rhythm: float = 0.7

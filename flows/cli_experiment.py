@@ -11,16 +11,18 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from flows import environment
+from flows import environment, rollout
 from flows.context import Context, open_context
 from flows.decisions.replay import decide_again, is_same
 from flows.reports.experiment_page import sentence, status_text, telling, title, write_page
 from flows.steering import Act, steer
-from registry import experiments
+from registry import by_hand, experiments, itself
+from registry.deployment import desired
 from registry.errors import NotFoundError
 from registry.models import Experiment
 from registry.settings import load_settings
 from registry.settings_decisions import ExperimentSettings
+from registry.versions import Status
 
 app = typer.Typer(help="The trial of a challenger.", invoke_without_command=True)
 console = Console()
@@ -96,7 +98,7 @@ def replay(experiment_id: Id = None, workload: Workload = "default") -> None:
     found = _find(context, experiment_id, workload)
     with context.database.read() as session:
         looks = experiments.decisions(session, experiment_id=found.id)
-    settings = ExperimentSettings.model_validate(found.settings)
+    settings = _of(found)
     same = differing = unknown = 0
     for look in looks:
         again = decide_again(look.facts, settings)
@@ -108,11 +110,69 @@ def replay(experiment_id: Id = None, workload: Workload = "default") -> None:
             same += 1
         else:
             differing += 1
-            _tell(f"{look.decided_at:%Y-%m-%d %H:%M}: {look.action} then, {again.action} now")
+            of = "" if look.version is None else f" {look.version}"
+            _tell(f"{look.decided_at:%Y-%m-%d %H:%M}{of}: {look.action} then, {again.action} now")
     rest = f", {unknown} without their facts" if unknown else ""
     _tell(f"{same} of {len(looks)} looks decide the same again{rest}")
     if differing:
         raise typer.Exit(1)
+
+
+@app.command()
+def start(
+    version: Annotated[list[str], typer.Argument(help="One, or several at once.")],
+    workload: Workload = "default",
+    reason: Reason = "started by hand",
+) -> None:
+    """Put versions on trial now, each against the champion."""
+    context = _open()
+    with context.database.write() as session:
+        found = rollout.begin(
+            session,
+            context.act(ACTOR, reason),
+            workload=workload,
+            version=version[0],
+            rivals=version[1:],
+            settings=context.settings.experiment,
+        )
+    _tell(f"experiment {found.id}: {', '.join(version)} {rollout.first_step_text(_of(found))}")
+
+
+@app.command()
+def drop(
+    version: Annotated[str, typer.Argument(help="One of several that are on trial.")],
+    workload: Workload = "default",
+    reason: Reason = "dropped by hand",
+) -> None:
+    """Take one of several challengers off; the trial of the others goes on."""
+    context = _open()
+    with context.database.write() as session:
+        experiments.drop(
+            session,
+            context.act(ACTOR, reason),
+            experiment_id=by_hand.running(session, workload=workload).id,
+            version=version,
+            status=Status.ROLLED_BACK,
+        )
+        left = desired(session, workload).challengers
+    _tell(f"on trial: {', '.join(live.version for live in left)}")
+
+
+@app.command()
+def aa(
+    workload: Workload = "default",
+    reason: Reason = "to see that nothing is found",
+) -> None:
+    """Try the champion against itself: whatever is found then is a fault, or chance."""
+    context = _open()
+    with context.database.write() as session:
+        found = itself.begin(
+            session,
+            context.act(ACTOR, reason),
+            workload=workload,
+            settings=context.settings.experiment,
+        )
+    _tell(f"experiment {found.id}: {found.champion} against itself, on {found.share:.0%}")
 
 
 @app.command()
@@ -152,6 +212,11 @@ def _find(context: Context, experiment_id: str | None, workload: str) -> Experim
     if not latest:
         raise NotFoundError(f"workload '{workload}' had no experiment yet")
     return latest[0]
+
+
+def _of(experiment: Experiment) -> ExperimentSettings:
+    """What the experiment was started with."""
+    return ExperimentSettings.model_validate(experiment.settings)
 
 
 def _open() -> Context:

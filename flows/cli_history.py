@@ -81,7 +81,8 @@ def _tell_periods(rows: list[ProductionPeriod], *, as_json: bool) -> None:
 def _served(period: ProductionPeriod) -> str:
     # Some may keep the base model after a promotion, too.
     beside = period.challenger or (BASE if period.share else None)
-    trial = f", {beside} on {period.share:.0%}" if beside else ""
+    several = ", ".join([beside or "", *(period.rivals or [])])
+    trial = f", {several} on {period.share:.0%}" if beside else ""
     return f"{period.version or BASE}{trial}"
 
 

@@ -46,7 +46,8 @@ def show() -> None:
             "base model" if state.champion is None else escape(state.champion.version),
             "–"
             if state.challenger is None
-            else f"{escape(state.challenger.version)} at {state.share:.0%}",
+            else f"{escape(', '.join(live.version for live in state.challengers))} "
+            f"at {state.share:.0%}",
             f"{created_at:%Y-%m-%d %H:%M}",
         )
     console.print(table)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, replace
 from datetime import datetime
 from typing import Literal
@@ -12,15 +13,16 @@ from sqlmodel import Session
 
 from flows import rollout
 from flows.context import Context, open_context
-from flows.decisions.experiment import Action, ExperimentDecision, decide
+from flows.decisions.experiment import Action, ExperimentDecision, ExperimentFacts
 from flows.decisions.experiment_facts import facts_from, read, stage_of
 from flows.decisions.replay import stored
+from flows.decisions.several import Judged, Name, for_each, judge, together
 from flows.prefect_steps import PrefectSteps
 from flows.reports.experiment_page import write_page
 from flows.reports.tables import experiment_table
 from flows.steering import Act, steer
 from flows.steps import Steps
-from registry import deployment, experiments, holdback
+from registry import arms, deployment, experiments, holdback
 from registry.errors import ConflictError
 from registry.models import DeploymentState, Experiment
 from registry.settings_decisions import ExperimentSettings
@@ -52,20 +54,38 @@ def look(context: Context, workload: str) -> ExperimentDecision:
             return PAUSED
         now = _not_before(context.clock(), experiment, experiments.last_look(session, experiment))
         settings = ExperimentSettings.model_validate(experiment.settings)
-        refusal = _refusal(session, experiment, context.clock())
-        seen = read(session, experiment, stage=stage_of(experiment), settings=settings, now=now)
-    facts = replace(
-        facts_from(seen, settings=settings, now=now),
-        is_frozen=experiment.frozen,
-        refusal=refusal,
-    )
-    decision = decide(facts, settings)
+        facts = _facts(context, session, experiment, settings, now)
+    judged = judge(facts, settings)
     try:
-        _carry_out(context, experiment, decision, asdict(facts), state.generation, now)
+        _carry_out(context, experiment, judged, state.generation, now)
     except ConflictError as conflict:
         logger.info("%s: %s", workload, conflict)
         return DONE_BY_ANOTHER
-    return decision
+    return together(judged)
+
+
+def _facts(
+    context: Context,
+    session: Session,
+    experiment: Experiment,
+    settings: ExperimentSettings,
+    now: datetime,
+) -> dict[Name, ExperimentFacts]:
+    """Of every challenger on trial."""
+    rows = arms.of(session, experiment.id)
+    names: list[Name] = [row.version for row in rows if row.status == "running"] or [None]
+    own = for_each(settings, max(1, len(rows)))
+    found: dict[Name, ExperimentFacts] = {}
+    for name in names:
+        seen = read(
+            session, experiment, stage=stage_of(experiment), settings=own, now=now, version=name
+        )
+        found[name] = replace(
+            facts_from(seen, settings=own, now=now),
+            is_frozen=experiment.frozen,
+            refusal=_refusal(session, experiment, name, context.clock()),
+        )
+    return found
 
 
 def _not_before(now: datetime, experiment: Experiment, last: datetime | None) -> datetime:
@@ -73,10 +93,10 @@ def _not_before(now: datetime, experiment: Experiment, last: datetime | None) ->
     return max(now, experiment.started_at, last or now)
 
 
-def _refusal(session: Session, experiment: Experiment, now: datetime) -> str | None:
+def _refusal(session: Session, experiment: Experiment, name: Name, now: datetime) -> str | None:
     """Why the version on trial can answer nobody, where the registry or a replica says so."""
     is_trial = experiment.kind != holdback.KIND
-    version = experiment.challenger if is_trial else experiment.champion
+    version = name or (experiment.challenger if is_trial else experiment.champion)
     if version is None:
         return "the version on trial is gone from the registry"
     for replica in deployment.replicas(session, now=now):
@@ -91,59 +111,91 @@ def _start_waiting(context: Context, workload: str) -> ExperimentDecision:
     if not settings.enabled:
         return NOTHING
     with context.database.write() as session:
-        found = rollout.waiting(session, workload=workload)
-        if found is None:
+        found = rollout.waiting(session, workload=workload, most=settings.max_challengers)
+        if not found:
             return NOTHING
+        named = ", ".join(f"'{version}'" for version in found)
         hindered = rollout.obstacle(
             session, workload=workload, settings=settings, now=context.clock()
         )
         if hindered is not None:
-            return ExperimentDecision(
-                Action.WAIT, (f"'{found.version}' waits: {hindered}",), None, {}
-            )
+            return ExperimentDecision(Action.WAIT, (f"{named} waits: {hindered}",), None, {})
         reason = f"it waited, and {rollout.first_step_text(settings)}"
         rollout.begin(
             session,
             context.act(ACTOR, reason),
             workload=workload,
-            version=found.version,
+            version=found[0],
+            rivals=found[1:],
             settings=settings,
         )
-    return ExperimentDecision(Action.START, (f"'{found.version}': {reason}",), None, {})
+    return ExperimentDecision(Action.START, (f"{named}: {reason}",), None, {})
 
 
 def _carry_out(
     context: Context,
     experiment: Experiment,
-    decision: ExperimentDecision,
-    facts: dict[str, object],
+    judged: Mapping[Name, Judged],
     generation: int,
     now: datetime,
 ) -> None:
-    act = deployment.Act(ACTOR, "; ".join(decision.reasons), now, context.keyring, context.new_id)
+    def act_of(decision: ExperimentDecision) -> deployment.Act:
+        reason = "; ".join(decision.reasons)
+        return deployment.Act(ACTOR, reason, now, context.keyring, context.new_id)
+
     with context.database.write() as session:
         state = deployment.lock(session, experiment.workload)
         if (state.experiment_id, state.generation) != (experiment.id, generation):
             raise ConflictError(f"experiment '{experiment.id}' has changed since it was read")
-        experiments.record_decision(
-            session,
-            decision_id=context.new_id(),
-            experiment_id=experiment.id,
-            action=decision.action.value,
-            reasons=list(decision.reasons),
-            facts=stored(decision, facts),
-            now=act.now,
-        )
+        for name, one in judged.items():
+            experiments.record_decision(
+                session,
+                decision_id=context.new_id(),
+                experiment_id=experiment.id,
+                action=one.decision.action.value,
+                reasons=list(one.decision.reasons),
+                facts=stored(one.decision, asdict(one.facts)),
+                now=now,
+                version=name,
+            )
+        decisions = {name: one.decision for name, one in judged.items()}
         if experiment.kind == holdback.KIND:
-            _end_holdback(session, act, state, decision.action)
-        elif decision.action is Action.PROMOTE:
-            experiments.promote(session, act, experiment_id=experiment.id)
-        elif decision.action is Action.ROLL_BACK:
-            experiments.stop(session, act, experiment_id=experiment.id, status=Status.ROLLED_BACK)
-        elif decision.action is Action.RETIRE:
-            experiments.stop(session, act, experiment_id=experiment.id, status=Status.RETIRED)
-        elif decision.action is Action.RAMP and decision.share is not None:
-            experiments.ramp(session, act, experiment_id=experiment.id, share=decision.share)
+            (decision,) = decisions.values()
+            _end_holdback(session, act_of(decision), state, decision.action)
+        else:
+            _change_trial(session, act_of, experiment, decisions)
+
+
+LEAVING = {Action.ROLL_BACK: Status.ROLLED_BACK, Action.RETIRE: Status.RETIRED}
+
+
+def _change_trial(
+    session: Session,
+    act_of: Callable[[ExperimentDecision], deployment.Act],
+    experiment: Experiment,
+    decisions: Mapping[Name, ExperimentDecision],
+) -> None:
+    """One wins; or some leave, the last of them ending the trial; or all get more people."""
+    staying, trial = len(decisions), experiment.id
+    for name, decision in decisions.items():
+        if decision.action is Action.PROMOTE and experiment.kind == experiments.ITSELF:
+            experiments.stop(session, act_of(decision), experiment_id=trial, status=Status.RETIRED)
+            return
+        if decision.action is Action.PROMOTE:
+            experiments.promote(session, act_of(decision), experiment_id=trial, version=name)
+            return
+    for name, decision in decisions.items():
+        if decision.action not in LEAVING:
+            continue
+        status, act, staying = LEAVING[decision.action], act_of(decision), staying - 1
+        if staying == 0 or name is None:
+            experiments.stop(session, act, experiment_id=trial, status=status)
+        else:
+            experiments.drop(session, act, experiment_id=trial, version=name, status=status)
+    for decision in decisions.values():
+        if decision.share is not None and staying == len(decisions):
+            experiments.ramp(session, act_of(decision), experiment_id=trial, share=decision.share)
+            return
 
 
 def _end_holdback(

@@ -47,8 +47,10 @@ class Learner(Protocol):
 
     base_model: str
     recipe: str
-    objective: str
-    """sft, dpo, kto or mixed (`training.objectives`)."""
+
+    @property
+    def objective(self) -> str:
+        """sft, dpo, kto or mixed (`training.objectives`)."""
 
     def train(
         self,

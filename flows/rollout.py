@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import datetime, timedelta
+from itertools import takewhile
 
 from sqlmodel import Session, col, select
 
-from registry import deployment, experiments, holdback, versions
+from registry import deployment, experiments, holdback
 from registry.deployment import Act
 from registry.models import Experiment, ModelVersion
 from registry.settings_decisions import ExperimentSettings
@@ -25,6 +27,7 @@ def obstacle(
         .where(
             Experiment.workload == workload,
             Experiment.status == Status.ROLLED_BACK.value,
+            Experiment.kind != experiments.ITSELF,
             col(Experiment.ended_at).is_not(None),
         )
         .order_by(col(Experiment.ended_at).desc())
@@ -39,14 +42,21 @@ def obstacle(
 
 
 def begin(
-    session: Session, act: Act, *, workload: str, version: str, settings: ExperimentSettings
+    session: Session,
+    act: Act,
+    *,
+    workload: str,
+    version: str,
+    settings: ExperimentSettings,
+    rivals: Sequence[str] = (),
 ) -> Experiment:
-    """Put a version on the first step of the plan."""
+    """Put a version, and `rivals` beside it, on the first step of the plan."""
     return experiments.start(
         session,
         act,
         workload=workload,
         challenger=version,
+        rivals=rivals,
         share=settings.steps[0].share,
         settings=settings.model_dump(mode="json"),
     )
@@ -58,11 +68,29 @@ def first_step_text(settings: ExperimentSettings) -> str:
     return f"is tried on {share:.0%} of the traffic" if share else "answers copies, unseen"
 
 
-def waiting(session: Session, *, workload: str) -> ModelVersion | None:
-    """The newest version that passed the gate against what serves now, and was not yet tried."""
+def waiting(session: Session, *, workload: str, most: int = 1) -> list[str]:
+    """The newest versions that passed the gate against what serves now, and were not yet tried.
+
+    Up to `most`, newest first, and none older than one that is none of these.
+    """
     champion = deployment.desired(session, workload).champion
-    found = versions.with_status(session, workload=workload, status=Status.REGISTERED)
-    if found is None or not found.evaluation.get("gate", {}).get("passed", False):
-        return None
     serves_now = None if champion is None else champion.version
-    return found if found.parent_version == serves_now else None
+    registered = session.exec(
+        select(ModelVersion)
+        .where(
+            ModelVersion.workload == workload,
+            ModelVersion.deployment_status == Status.REGISTERED,
+        )
+        .order_by(col(ModelVersion.created_at).desc())
+        .limit(most)
+    )
+    return [
+        row.version
+        for row in takewhile(
+            lambda row: (
+                row.evaluation.get("gate", {}).get("passed", False)
+                and row.parent_version == serves_now
+            ),
+            registered,
+        )
+    ]

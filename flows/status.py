@@ -38,7 +38,9 @@ class Status:
     last_training: str | None
     champion: str
     challenger: str | None
+    """Several are named one after the other."""
     challenger_share: float
+    """Of all of them together."""
     decisions: tuple[Decision, ...]
 
     def as_dict(self) -> dict[str, Any]:
@@ -68,7 +70,7 @@ def read_status(context: Context, *, workload: str) -> Status:
         training=None if running is None else f"since {running.started_at:%Y-%m-%d %H:%M} UTC",
         last_training=None if last is None else f"{last.status}: {last.reason}",
         champion="base model" if desired.champion is None else desired.champion.version,
-        challenger=None if desired.challenger is None else desired.challenger.version,
+        challenger=", ".join(live.version for live in desired.challengers) or None,
         challenger_share=desired.share,
         decisions=tuple(
             Decision(

@@ -5,7 +5,7 @@ Each function is one step inside the caller's transaction.
 
 from sqlmodel import Session
 
-from registry import deployment, experiments, holdback, versions
+from registry import arms, deployment, experiments, holdback, versions
 from registry.deployment import Act
 from registry.errors import ConflictError, NotFoundError
 from registry.models import Experiment
@@ -16,13 +16,13 @@ def promote(session: Session, act: Act, *, workload: str, version: str | None) -
     """Make a version champion now; None is the challenger on trial.
 
     Raises `NotFoundError`, or `ConflictError` where the version cannot, belongs to another
-    workload, or another one is on trial.
+    workload, another one is on trial, or several are and none is named.
     """
     running = experiments.running(session, workload=workload)
     if running is not None and running.kind == holdback.KIND:
         running = None
-    if running is not None and version in (None, running.challenger):
-        experiments.promote(session, act, experiment_id=running.id)
+    if running is not None and (version is None or version in arms.running(session, running)):
+        experiments.promote(session, act, experiment_id=running.id, version=version)
     elif version is None:
         raise ConflictError(f"workload '{workload}' has no challenger: name a version")
     else:

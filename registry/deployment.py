@@ -4,7 +4,7 @@ Only this module changes `deployment_state`; every change raises its generation,
 period of the production history and opens the next, and is written to the audit log.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any, Literal, cast
@@ -17,6 +17,7 @@ from registry.crypto import Keyring
 from registry.models import (
     DEFAULT_WORKLOAD,
     DeploymentState,
+    ExperimentArm,
     ModelVersion,
     ProductionPeriod,
     ReplicaStatus,
@@ -48,11 +49,18 @@ class DesiredState:
     experiment_id: str | None
     mode: Mode = "trial"
     """What the challenger is there for; see `DeploymentState`."""
+    rivals: tuple[LiveVersion, ...] = ()
+    """Challengers beside `challenger`: each has an equal part of the share."""
+
+    @property
+    def challengers(self) -> tuple[LiveVersion, ...]:
+        """All that are on trial."""
+        return self.rivals if self.challenger is None else (self.challenger, *self.rivals)
 
     @property
     def live(self) -> tuple[LiveVersion, ...]:
         """All versions to keep loaded."""
-        found = (self.champion, self.challenger, self.previous)
+        found = (self.champion, *self.challengers, self.previous)
         return tuple(version for version in found if version is not None)
 
 
@@ -93,14 +101,12 @@ def desired(session: Session, workload: str = DEFAULT_WORKLOAD) -> DesiredState:
     row = session.get(DeploymentState, workload)
     if row is None:
         return unserved(workload)
-    return _state(row, _digests(session, [row]))
+    return _states(session, [row])[workload]
 
 
 def all_desired(session: Session) -> dict[str, DesiredState]:
     """The desired state of every workload, by name."""
-    rows = list(session.exec(select(DeploymentState)).all())
-    digests = _digests(session, rows)
-    return {row.workload: _state(row, digests) for row in rows}
+    return _states(session, list(session.exec(select(DeploymentState)).all()))
 
 
 def lock(session: Session, workload: str) -> DeploymentState:
@@ -131,6 +137,7 @@ def change(
     row.mode = mode
     session.add(row)
     _write_history(session, row, act, action=action, experiment_id=behind)
+    rivals = _rivals(session, row)
     act.remember(session)
     audit.record(
         session,
@@ -147,6 +154,7 @@ def change(
             "experiment": behind,
             "mode": mode,
             "reason": act.reason,
+            **({"rivals": rivals} if rivals else {}),
         },
     )
     session.flush()
@@ -207,13 +215,35 @@ def is_observed(
     )
 
 
-def _digests(session: Session, rows: list[DeploymentState]) -> dict[str, str]:
+def _states(session: Session, rows: list[DeploymentState]) -> dict[str, DesiredState]:
+    rivals = {row.workload: _rivals(session, row) for row in rows}
     names = {
         name
         for row in rows
-        for name in (row.champion, row.challenger, row.previous)
+        for name in (row.champion, row.challenger, row.previous, *rivals[row.workload])
         if name is not None
     }
+    digests = _digests(session, names)
+    return {row.workload: _state(row, rivals[row.workload], digests) for row in rows}
+
+
+def _rivals(session: Session, row: DeploymentState) -> list[str]:
+    """The challengers on trial beside the row's own, in their order."""
+    if row.experiment_id is None:
+        return []
+    found = session.exec(
+        select(ExperimentArm.version)
+        .where(
+            ExperimentArm.experiment_id == row.experiment_id,
+            ExperimentArm.status == "running",
+            col(ExperimentArm.version).is_distinct_from(row.challenger),
+        )
+        .order_by(col(ExperimentArm.place))
+    )
+    return list(found)
+
+
+def _digests(session: Session, names: set[str]) -> dict[str, str]:
     if not names:
         return {}
     found = session.exec(
@@ -224,7 +254,7 @@ def _digests(session: Session, rows: list[DeploymentState]) -> dict[str, str]:
     return dict(list(found))
 
 
-def _state(row: DeploymentState, digests: Mapping[str, str]) -> DesiredState:
+def _state(row: DeploymentState, rivals: Sequence[str], digests: Mapping[str, str]) -> DesiredState:
     def live(version: str | None) -> LiveVersion | None:
         return None if version is None else LiveVersion(version, digests[version])
 
@@ -237,6 +267,7 @@ def _state(row: DeploymentState, digests: Mapping[str, str]) -> DesiredState:
         share=row.share,
         experiment_id=row.experiment_id,
         mode=cast(Mode, row.mode),
+        rivals=tuple(LiveVersion(version, digests[version]) for version in rivals),
     )
 
 
@@ -259,6 +290,7 @@ def _write_history(
             generation=row.generation,
             version=row.champion,
             challenger=row.challenger,
+            rivals=_rivals(session, row) or None,
             share=row.share,
             action=action,
             experiment_id=experiment_id,

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from sqlmodel import Session, col, select
 
-from registry import deployment, erasure, experiments, versions
+from registry import arms, deployment, erasure, experiments, versions
 from registry.deployment import Act
 from registry.models import DeploymentState, ErasureEffect
 from registry.versions import Status
@@ -54,16 +54,21 @@ def _take_out(session: Session, act: Act, version: str, touched: frozenset[str])
     if status in (Status.REGISTERED, Status.SHADOW):
         versions.transition(session, version, Status.RETIRED, reason=act.reason, now=act.now)
         return True
-    is_served = version in (state.champion, state.challenger, state.previous)
+    tried = [] if state.experiment_id is None else _on_trial(session, state.experiment_id)
+    is_served = version in (state.champion, state.challenger, state.previous, *tried)
     if not is_served:
         return False
-    if state.experiment_id is not None and version in (state.champion, state.challenger):
+    if state.experiment_id is not None and version in (state.champion, state.challenger, *tried):
         experiments.stop(session, act, experiment_id=state.experiment_id, status=Status.RETIRED)
     if state.previous in touched:
         _forget_previous(session, act, state)
     if state.champion == version:
         experiments.roll_back_champion(session, act, workload=row.workload)
     return True
+
+
+def _on_trial(session: Session, experiment_id: str) -> list[str]:
+    return arms.running(session, experiments.get(session, experiment_id))
 
 
 def _forget_previous(session: Session, act: Act, state: DeploymentState) -> None:

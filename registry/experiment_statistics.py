@@ -7,7 +7,7 @@ version: such a row belongs to no experiment (see `serving.answering`).
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Literal
 
 from sqlalchemy import ColumnElement, Select, and_, case, func, literal
@@ -26,6 +26,14 @@ class SharePeriod:
     since: datetime
     until: datetime | None
     share: float
+    """Of all challengers together."""
+    num_challengers: int = 1
+
+    @property
+    def challenger_share(self) -> float:
+        """Of one challenger, among its people and the champion's."""
+        own = self.share / self.num_challengers
+        return own / (own + 1 - self.share)
 
 
 @dataclass(frozen=True)
@@ -46,6 +54,17 @@ class UserSums:
     negative: int
     rated_scored: int
     rated_quality: float
+
+
+@dataclass(frozen=True)
+class PriorSums:
+    """What one user's answers came to before the experiment; `unit` as in `UserSums`."""
+
+    unit: str
+    scored: int
+    quality: float
+    rated: int
+    positive: int
 
 
 @dataclass(frozen=True)
@@ -78,12 +97,13 @@ def share_periods(
     ).all()
     found: list[SharePeriod] = []
     for row in rows:
-        if found and found[-1].share == row.share:
+        num = 1 + len(row.rivals or ())
+        if found and (found[-1].share, found[-1].num_challengers) == (row.share, num):
             continue
         since = max(row.from_at, found[-1].since) if found else experiment.started_at
         if found:
             found[-1] = replace(found[-1], until=since)
-        found.append(SharePeriod(since, None, row.share))
+        found.append(SharePeriod(since, None, row.share, num))
     return found or [SharePeriod(experiment.started_at, None, experiment.share)]
 
 
@@ -101,13 +121,15 @@ def user_sums(
     periods: Sequence[SharePeriod],
     until: datetime,
     max_per_user_day: int,
+    version: str | None = None,
 ) -> list[UserSums]:
     """The sums of every user, period and arm, of answers since the first period and up to `until`.
 
+    `version`: the challenger that is compared, where there are several.
     Of a user's answers in one day the first `max_per_user_day` count, and as many of those
     that are rated.
     """
-    rows = _numbered(experiment_id, stage, periods, until).subquery()
+    rows = _numbered(experiment_id, stage, periods, until, version).subquery()
     answered = rows.c.failed == 0
     scored = and_(answered, rows.c.quality.is_not(None), rows.c.nth <= max_per_user_day)
     rated = and_(answered, rows.c.is_rated == 1, rows.c.nth_rated <= max_per_user_day)
@@ -131,14 +153,56 @@ def user_sums(
     return [UserSums(*row) for row in session.connection().execute(query).tuples()]
 
 
+def prior_sums(session: Session, *, experiment: Experiment, days: int) -> list[PriorSums]:
+    """Of everybody in the `days` before the experiment, as it was known when that began.
+
+    What is said later of an answer of before may hang on the experiment, and counts for nothing.
+    """
+    begun = experiment.started_at
+    quality, thumb = col(UserInteraction.quality_score), col(UserInteraction.user_feedback)
+    rated = and_(thumb.is_not(None), col(UserInteraction.feedback_at) < begun)
+    unit = _unit().label("unit")
+    query = (
+        select_columns(
+            unit,
+            _count(quality.is_not(None)),
+            func.sum(quality),
+            _count(rated),
+            _count(and_(rated, thumb == 1)),
+        )
+        .where(
+            col(UserInteraction.workload) == experiment.workload,
+            col(UserInteraction.created_at) >= begun - timedelta(days=days),
+            col(UserInteraction.created_at) < begun,
+            col(UserInteraction.role) != "shadow",
+            col(UserInteraction.error).is_(None),
+        )
+        .group_by(unit)
+        .order_by(unit)
+    )
+    return [
+        PriorSums(who, scored, float(total or 0), rated, liked)
+        for who, scored, total, rated, liked in session.connection().execute(query).tuples()
+    ]
+
+
+def _unit() -> ColumnElement[str]:
+    """Whom an assignment sticks to."""
+    return func.coalesce(
+        col(UserInteraction.user_id), col(UserInteraction.session_id), col(UserInteraction.id)
+    )
+
+
 def _numbered(
-    experiment_id: str, stage: Stage, periods: Sequence[SharePeriod], until: datetime
+    experiment_id: str,
+    stage: Stage,
+    periods: Sequence[SharePeriod],
+    until: datetime,
+    version: str | None,
 ) -> Select[tuple[object, ...]]:
     """Every answer with its place among its user's of that day, and among those rated."""
     quality, thumb = col(UserInteraction.quality_score), col(UserInteraction.user_feedback)
-    unit = func.coalesce(
-        col(UserInteraction.user_id), col(UserInteraction.session_id), col(UserInteraction.id)
-    )
+    unit = _unit()
     failed = case((col(UserInteraction.error).is_not(None), 1), else_=0)
     is_rated = case(
         (and_(thumb.is_not(None), col(UserInteraction.feedback_at) <= until), 1), else_=0
@@ -158,15 +222,24 @@ def _numbered(
         .over(partition_by=(unit, day, failed, is_rated), order_by=order)
         .label("nth_rated"),
     ).where(
-        *_counted(experiment_id, stage, until),
+        *_counted(experiment_id, stage, until, version),
         col(UserInteraction.created_at) >= periods[0].since,
     )
 
 
 def answers(
-    session: Session, *, experiment_id: str, stage: Stage, since: datetime, until: datetime
+    session: Session,
+    *,
+    experiment_id: str,
+    stage: Stage,
+    since: datetime,
+    until: datetime,
+    version: str | None = None,
 ) -> list[AnswerFacts]:
-    """Every answer of the experiment in [since, until], in the order it was given."""
+    """Every answer of the experiment in [since, until], in the order it was given.
+
+    `version`: see `user_sums`.
+    """
     query = (
         select_columns(
             _is_treatment(stage),
@@ -174,7 +247,10 @@ def answers(
             col(UserInteraction.processing_time_ms),
             col(UserInteraction.created_at),
         )
-        .where(*_counted(experiment_id, stage, until), col(UserInteraction.created_at) >= since)
+        .where(
+            *_counted(experiment_id, stage, until, version),
+            col(UserInteraction.created_at) >= since,
+        )
         .order_by(col(UserInteraction.created_at), col(UserInteraction.id))
     )
     return [
@@ -183,13 +259,21 @@ def answers(
     ]
 
 
-def _counted(experiment_id: str, stage: Stage, until: datetime) -> list[ColumnElement[bool]]:
+def _counted(
+    experiment_id: str, stage: Stage, until: datetime, version: str | None
+) -> list[ColumnElement[bool]]:
     conditions = [
         col(UserInteraction.experiment_id) == experiment_id,
         col(UserInteraction.created_at) <= until,
     ]
     if stage != "shadow":
         conditions.append(col(UserInteraction.role) != "shadow")
+    if version is not None:
+        is_another = and_(
+            col(UserInteraction.role).in_(("challenger", "shadow")),
+            col(UserInteraction.model_version).is_distinct_from(version),
+        )
+        conditions.append(~is_another)
     return conditions
 
 

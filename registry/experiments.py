@@ -10,7 +10,7 @@ from typing import Any
 
 from sqlmodel import Session, col, func, select
 
-from registry import acts, deployment, holdback, versions
+from registry import acts, arms, deployment, holdback, versions
 from registry.deployment import Act
 from registry.errors import ConflictError, NotFoundError
 from registry.models import (
@@ -19,6 +19,9 @@ from registry.models import (
     ExperimentDecision,
 )
 from registry.versions import Status
+
+TRIAL, ITSELF = "trial", "itself"
+"""Kinds of experiments: one that decides who serves, and a champion against itself."""
 
 
 def start(
@@ -29,12 +32,18 @@ def start(
     challenger: str,
     share: float,
     settings: dict[str, Any],
+    rivals: Sequence[str] = (),
+    kind: str = TRIAL,
 ) -> Experiment:
-    """Put `challenger` on trial at `share` of the traffic against whoever serves now.
+    """Put `challenger`, and `rivals` beside it, on trial against whoever serves now.
 
-    Without a share it starts in the shadow, answering copies. Raises `ConflictError` where a
-    trial is running already; a hold-back ends, its promotion confirmed.
+    They divide `share` of the traffic equally; without a share they start in the shadow,
+    answering copies. Raises `ConflictError` where a trial is running already, or a version is
+    named twice; a hold-back ends, its promotion confirmed.
     """
+    challengers = [challenger, *rivals]
+    if len(set(challengers)) < len(challengers):
+        raise ConflictError(f"a version is named twice: {', '.join(challengers)}")
     state = deployment.lock(session, workload)
     holdback.end_if_running(session, act, state)
     if state.experiment_id is not None:
@@ -43,18 +52,21 @@ def start(
             "wait for its decision, or retire it"
         )
     status = Status.CHALLENGER if share > 0 else Status.SHADOW
-    versions.transition(session, challenger, status, reason=act.reason, now=act.now)
+    for version in challengers:
+        versions.transition(session, version, status, reason=act.reason, now=act.now)
     experiment = Experiment(
         id=act.new_id(),
         workload=workload,
         champion=state.champion,
         challenger=challenger,
         share=share,
+        kind=kind,
         settings=settings,
         started_at=act.now,
     )
     session.add(experiment)
     session.flush()
+    arms.begin(session, experiment, challengers)
     deployment.change(
         session,
         state,
@@ -79,10 +91,9 @@ def ramp(session: Session, act: Act, *, experiment_id: str, share: float) -> Non
     experiment, state = _running_trial(session, experiment_id)
     if share <= 0:
         raise ConflictError("a share of 0 is no trial: pause it instead")
-    if state.mode == "shadow" and state.challenger is not None:
-        versions.transition(
-            session, state.challenger, Status.CHALLENGER, reason=act.reason, now=act.now
-        )
+    if state.mode == "shadow":
+        for version in arms.running(session, experiment):
+            versions.transition(session, version, Status.CHALLENGER, reason=act.reason, now=act.now)
     experiment.share = share
     session.add(experiment)
     _give(session, act, state, action="set_share", share=share)
@@ -116,14 +127,23 @@ def freeze(session: Session, act: Act, *, experiment_id: str, frozen: bool) -> N
     acts.record(session, act, action=action, subject=f"experiment:{experiment_id}")
 
 
-def promote(session: Session, act: Act, *, experiment_id: str) -> None:
+def promote(session: Session, act: Act, *, experiment_id: str, version: str | None = None) -> None:
     """The challenger becomes champion; the old champion retires but stays loaded.
 
-    With a `holdback_share` in the experiment's settings, so many people keep the old one for
-    a while, and a hold-back experiment runs.
+    Of several it is `version`, and the others retire. With a `holdback_share` in the
+    experiment's settings, so many people keep the old one for a while, and a hold-back
+    experiment runs. Raises `ConflictError` where none of several is named.
     """
     experiment, state = _running_trial(session, experiment_id)
+    if experiment.kind == ITSELF:
+        raise ConflictError(f"'{state.champion}' is on trial against itself: nobody can win")
+    tried = arms.running(session, experiment)
+    if version is not None:
+        arms.lead(session, state, experiment, version)
+    elif len(tried) > 1:
+        raise ConflictError(f"several are on trial, name one: {', '.join(tried)}")
     challenger = state.challenger
+    arms.close_others(session, act, experiment, Status.RETIRED, winner=challenger)
     holdback.end(session, experiment, "promoted", act)
     if state.champion is not None:
         versions.transition(session, state.champion, Status.RETIRED, reason=act.reason, now=act.now)
@@ -151,6 +171,7 @@ def promote(session: Session, act: Act, *, experiment_id: str) -> None:
 def stop(session: Session, act: Act, *, experiment_id: str, status: Status) -> None:
     """End the trial without a promotion: `status` is ROLLED_BACK or RETIRED."""
     experiment, state = _running_trial(session, experiment_id)
+    arms.close_others(session, act, experiment, status)
     holdback.end(session, experiment, status.value, act)
     if state.challenger is not None:
         versions.transition(session, state.challenger, status, reason=act.reason, now=act.now)
@@ -165,6 +186,12 @@ def stop(session: Session, act: Act, *, experiment_id: str, status: Status) -> N
         share=0.0,
         experiment_id=None,
     )
+
+
+def drop(session: Session, act: Act, *, experiment_id: str, version: str, status: Status) -> None:
+    """One of several challengers leaves; the trial of the others goes on."""
+    experiment, state = _running_trial(session, experiment_id)
+    arms.drop(session, act, state, experiment, version=version, status=status)
 
 
 def deploy(session: Session, act: Act, *, workload: str, version: str) -> None:
@@ -233,12 +260,14 @@ def record_decision(
     reasons: list[str],
     facts: dict[str, Any],
     now: datetime,
+    version: str | None = None,
 ) -> None:
-    """Keep one look at an experiment, whatever it decided."""
+    """Keep one look at an experiment, whatever it decided; of several at `version`."""
     session.add(
         ExperimentDecision(
             id=decision_id,
             experiment_id=experiment_id,
+            version=version,
             action=action,
             reasons={"reasons": reasons},
             facts=facts,

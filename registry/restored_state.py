@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from sqlmodel import Session, col, select
 
-from registry import acts, deployment, experiments, runs
+from registry import acts, arms, deployment, experiments, runs
 from registry.artifacts import ArtifactStore
 from registry.audit_check import Fault, check
 from registry.backup_manifest import Manifest
@@ -79,16 +79,17 @@ def _settle_workload(
     if row.generation == 0 and generation == 0:
         return []  # nothing was ever decided
     row.generation = max(row.generation, generation)
+    tried = _on_trial(session, row)
     lost = [
         version
-        for version in (row.champion, row.challenger, row.previous)
+        for version in dict.fromkeys((row.champion, row.challenger, row.previous, *tried))
         if version is not None and not _is_there(session, version, store)
     ]
     if row.previous in lost:
         row.previous = None
     session.add(row)
     session.flush()
-    if row.experiment_id is not None and {row.champion, row.challenger} & set(lost):
+    if row.experiment_id is not None and {row.champion, *tried} & set(lost):
         experiments.stop(session, act, experiment_id=row.experiment_id, status=Status.ROLLED_BACK)
     if row.champion in lost:
         experiments.roll_back_champion(session, act, workload=row.workload)
@@ -105,6 +106,15 @@ def _settle_workload(
         experiment_id=row.experiment_id,
     )
     return lost
+
+
+def _on_trial(session: Session, row: DeploymentState) -> list[str | None]:
+    if row.experiment_id is None:
+        return [row.challenger]
+    return [
+        row.challenger,
+        *arms.running(session, experiments.get(session, row.experiment_id)),
+    ]
 
 
 def _is_there(session: Session, version: str, store: ArtifactStore) -> bool:

@@ -58,6 +58,8 @@ class ExperimentSettings(Part):
     """Off: a version that passes the gate becomes champion at once."""
     shares: tuple[Annotated[float, Field(gt=0, le=1)], ...] = (0.1, 0.25, 0.5)
     """The challenger's share of traffic, step by step."""
+    max_challengers: Annotated[int, Field(ge=1, le=5)] = 1
+    """Versions that are put on trial at once, where several wait."""
     ramp_min_rated: Count = 30
     """Rated answers of the challenger in each step before its share may grow."""
     plan: tuple[Step, ...] = ()
@@ -75,6 +77,9 @@ class ExperimentSettings(Part):
     max_per_user_day: Count = 5
     """Answers, and ratings, of one person in a day that are compared: the rest tells little
     more, and would let a few decide for all. Guardrails count every answer."""
+    prior_days: Annotated[int, Field(ge=0)] = 28
+    """Days before the trial whose ratings tell who is easily pleased, so that the luck of who got
+    into which arm is taken out of the comparison; 0: none."""
     min_improvement: Annotated[float, Field(ge=0)] = 0.05
     """Least relative improvement of the overall score."""
     alpha: Level = 0.02
@@ -84,8 +89,7 @@ class ExperimentSettings(Part):
     latency_tolerance: Annotated[float, Field(ge=1)] = 1.25
     """The challenger is slow beyond the champion's latency times this."""
     guardrail_min_reference: Count = 19
-    """Answers of the champion that each answer of the challenger is held against, to see
-    whether its slowest became slower: one in 20 equal ones is slower than 19 others."""
+    """Answers among which each one's latency is ranked, all of the same time."""
     guardrail_min_rated: Count = 30
     """Rated answers that each arm needs before negative feedback is judged."""
     negative_tolerance: Share = 0.02

@@ -125,15 +125,6 @@ def list_versions(
     return session.exec(query.order_by(created_at.desc(), version.desc()).limit(limit)).all()
 
 
-def with_status(session: Session, *, workload: str, status: Status) -> ModelVersion | None:
-    """The newest version of a workload in `status`, if any."""
-    return session.exec(
-        select(ModelVersion)
-        .where(ModelVersion.workload == workload, ModelVersion.deployment_status == status)
-        .order_by(col(ModelVersion.created_at).desc())
-    ).first()
-
-
 def transition(
     session: Session, version: str, wanted: Status, *, reason: str, now: datetime
 ) -> ModelVersion:

@@ -146,6 +146,9 @@ class LoopStatus(BaseModel):
     champion_model: str
     challenger_model: str | None
     challenger_share: float
+    """Of all challengers together."""
+    rival_models: list[str]
+    """Challengers beside that one, each with an equal part of the share."""
     experiment_id: str | None
     paused: bool
     generation: int

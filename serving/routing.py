@@ -65,9 +65,23 @@ def assign(state: DesiredState, *, unit: str) -> Route:
         # Without a share the trial is paused: nobody's answer counts.
         return champion(state)
     if position(experiment, unit) < state.share:
-        role: Role = "default" if state.challenger is None else "challenger"
-        return Route(role, state.challenger, experiment)
+        tried = pick(state, unit=unit)
+        return Route("default" if tried is None else "challenger", tried, experiment)
     return champion(state, experiment_id=experiment)
+
+
+def pick(state: DesiredState, *, unit: str) -> LiveVersion | None:
+    """The challenger for those who get one: of several the one that ranks first for the unit.
+
+    Each has an equal part, and where one leaves only its people change (rendezvous hashing,
+    Thaler & Ravishankar 1998). None: the base model, in a hold-back.
+    """
+    if len(state.challengers) < 2:
+        return state.challenger
+    return max(
+        state.challengers,
+        key=lambda live: position(f"{state.experiment_id}\0{live.version}", unit),
+    )
 
 
 def _has_other_arm(state: DesiredState) -> bool:
@@ -95,7 +109,7 @@ def pin(state: DesiredState, version: str, *, base_model: str) -> Route | None:
         return None if found is None else Route("challenger", found, pinned=True)
     for live in state.live:
         if live.version == version:
-            role: Role = "challenger" if live == state.challenger else "champion"
+            role: Role = "challenger" if live in state.challengers else "champion"
             return Route(role, live, pinned=True)
     return None
 
@@ -109,21 +123,23 @@ def settle(
     that one of them refuses gets no traffic. A refused champion is stood in for by the
     previous one, else by the base model. None: nothing can be served yet.
     """
-    wanted = [version for version in (desired.champion, desired.challenger) if version]
+    wanted = [version for version in (desired.champion, *desired.challengers) if version]
     if not reports or any(_is_pending(version, reports) for version in wanted):
         return current
     previous = _if_loaded(desired.previous, reports)
     serving = _if_loaded(desired.champion, reports)
-    challenger = _if_loaded(desired.challenger, reports)
+    loaded = [version for version in desired.challengers if _is_loaded(version, reports)]
+    challenger = loaded[0] if loaded else None
     stood_in = desired.champion is not None and serving is None
     if stood_in or (challenger is None and not _keeps_the_base(desired)):
         # Without both arms there is nothing to compare.
-        challenger = None
+        challenger, loaded = None, []
         desired = replace(desired, share=0.0, experiment_id=None)
     return replace(
         desired,
         champion=previous if stood_in else serving,
         challenger=challenger,
+        rivals=tuple(loaded[1:]),
         previous=previous,
     )
 

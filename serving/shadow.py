@@ -18,7 +18,7 @@ from serving.jobs import Job, Models, Reply
 from serving.metrics import Metrics
 from serving.recording import rows
 from serving.recording.recorder import Recorder
-from serving.routing import Route, position, unit_of
+from serving.routing import Route, pick, position, unit_of
 from serving.state import RouterState
 
 MAX_RUNNING = 4
@@ -60,13 +60,15 @@ class Shadows:
         if state is None or state.challenger is None or route.pinned or route.role == "challenger":
             return
         unit = unit_of(user_id=row.external_user_id, session_id=row.session_id, request_id=row.id)
+        copied_to = pick(state, unit=unit)
+        assert copied_to is not None
         if position(f"shadow:{state.challenger.version}", unit) >= self._share_of(state):
             return
         if self._is_busy(row):
             self._metrics.shadow("dropped")
             return
-        route = Route("challenger", state.challenger, state.experiment_id)
-        job = ask.job(state.challenger.adapter_digest)
+        route = Route("challenger", copied_to, state.experiment_id)
+        job = ask.job(copied_to.adapter_digest)
         # Where the request came from is kept with the answer that was given.
         unnamed = replace(ask, client=Client())
         task = asyncio.get_running_loop().create_task(self._run(job, unnamed, route))

@@ -17,12 +17,15 @@ import numpy as np
 
 from flows.decisions.sequential import Array
 
-SCORED, QUALITY, RATED, POSITIVE, NEGATIVE, RATED_SCORED, RATED_QUALITY = range(7)
+SCORED, QUALITY, RATED, POSITIVE, NEGATIVE, RATED_SCORED, RATED_QUALITY, RATED_PRIOR = range(8)
 """What is summed of a user's answers: how many have a quality score, the sum of the scores, how
-many are rated, liked, disliked; and of those rated, how many have a score, and its sum."""
-NUM_SUMS = 7
+many are rated, liked, disliked; of those rated, how many have a score, and its sum; and how many
+are rated times what the user's answers came to before the experiment (`prior`)."""
+NUM_SUMS = 8
 CONTROL, TREATMENT = 0, 1
 QUALITY_WEIGHT, POSITIVE_WEIGHT, LATENCY_WEIGHT = 0.5, 0.3, 0.2
+PRIOR_STRENGTH = 5.0
+"""Answers, or ratings, of before that are believed as much as the average user's."""
 TYPICAL_VARIANCE = 0.03
 """Of one rated answer's composite. It only chooses where the bounds are tightest."""
 
@@ -75,13 +78,39 @@ class Comparison:
     """(..., 2): see `Moments.num_users`."""
 
 
-def compare(moments: Moments, *, counted: int = RATED, use_unrated: bool = True) -> Comparison:
+def prior(quality: Array, num: Array, positive: Array, rated: Array) -> Array:
+    """What each user's answers of before came to, beside the average user's.
+
+    `quality`: sums of `num` scores; `positive` of `rated` ratings. A user with few of them is
+    taken for an average one as far (James & Stein 1961), and so is one of whom nothing is known.
+    """
+    found: Array = QUALITY_WEIGHT * _shrunk(quality, num) + POSITIVE_WEIGHT * _shrunk(
+        positive, rated
+    )
+    return found
+
+
+def _shrunk(sums: Array, counts: Array) -> Array:
+    total = counts.sum(axis=-1, keepdims=True)
+    mean = sums.sum(axis=-1, keepdims=True) / np.maximum(total, 1)
+    found: Array = (sums - mean * counts) / (counts + PRIOR_STRENGTH)
+    return found
+
+
+def compare(
+    moments: Moments,
+    *,
+    counted: int = RATED,
+    use_unrated: bool = True,
+    use_prior: bool = True,
+) -> Comparison:
     """The difference between the arms. `counted`: which answers tell how many people there are.
 
-    `use_unrated`: quality scores of answers that nobody rated count too, and correct the
-    ratings for the luck of which answers were rated: prediction-powered inference
-    (Angelopoulos, Duchi & Zrnic 2023, PPI++), its λ the one of least clustered variance.
-    Both arms are treated alike, so without a difference its mean stays zero.
+    Two things without a true difference are taken out as far as they go with the ratings, each
+    with the coefficient of least clustered variance. `use_unrated`: the luck of which answers
+    were rated, known from the quality scores of all (prediction-powered inference, Angelopoulos,
+    Duchi & Zrnic, PPI++ 2023). `use_prior`: the luck of who got into which arm, known from what
+    people said before (CUPED: Deng, Xu, Kohavi & Walker 2013).
     """
     totals = moments.totals
     quality, quality_mean = _contrast(totals, QUALITY, SCORED)
@@ -90,19 +119,17 @@ def compare(moments: Moments, *, counted: int = RATED, use_unrated: bool = True)
     rated_quality, _ = _contrast(totals, RATED_QUALITY, RATED_SCORED)
     composite = QUALITY_WEIGHT * (quality if use_unrated else rated_quality)
     composite = composite + POSITIVE_WEIGHT * positive
+    lucks: list[Array] = []
     if use_unrated:
-        luck = rated_quality - quality
-        spread = _covariance(luck, luck, moments)
-        shared = _covariance(composite, luck, moments)
-        # Where all is rated, luck is rounding error and must not be divided by.
-        real = spread > 1e-9 * _covariance(quality, quality, moments)
-        real &= totals[..., RATED_SCORED].prod(axis=-1).sum(axis=-1) > 0
-        share = np.where(real, shared / np.where(real, spread, 1), 0)
-        composite = composite - share[..., None, None, None] * luck
+        both_known = totals[..., RATED_SCORED].prod(axis=-1).sum(axis=-1) > 0
+        lucks.append((rated_quality - quality) * both_known[..., None, None, None])
+    if use_prior:
+        lucks.append(_contrast(totals, RATED_PRIOR, RATED)[0])
+    composite = _without(lucks, composite, quality, moments)
     num_users = moments.num_users(counted)
     return Comparison(
         estimate=_value(composite, totals),
-        variance=_variance(composite, moments, num_users),
+        variance=_variance(composite, moments, num_users, fitted=len(lucks)),
         negative=_value(negative, totals),
         negative_variance=np.maximum(
             _variance(negative, moments, num_users), _least_variance(totals, NEGATIVE, RATED)
@@ -163,7 +190,36 @@ def _contrast(totals: Array, sums: int, counts: int) -> tuple[Array, Array]:
     return coefficients, np.where(known[..., None], means, np.nan)
 
 
-MEANS_OF = ((QUALITY, SCORED), (POSITIVE, RATED), (NEGATIVE, RATED), (RATED_QUALITY, RATED_SCORED))
+def _without(lucks: list[Array], composite: Array, scale: Array, moments: Moments) -> Array:
+    """`composite` with as little variance as taking out multiples of `lucks` leaves (Gram-Schmidt).
+
+    What varies next to nothing beside `scale` is rounding error, and must not be divided by.
+    """
+    least = 1e-9 * _covariance(scale, scale, moments)
+    taken: list[Array] = []
+    for luck in lucks:
+        for other in taken:
+            luck = luck - _share_of(other, luck, least, moments) * other
+        composite = composite - _share_of(luck, composite, least, moments) * luck
+        taken.append(luck)
+    return composite
+
+
+def _share_of(luck: Array, form: Array, least: Array, moments: Moments) -> Array:
+    spread = _covariance(luck, luck, moments)
+    real = spread > least
+    share = np.where(real, _covariance(form, luck, moments) / np.where(real, spread, 1), 0)
+    found: Array = share[..., None, None, None]
+    return found
+
+
+MEANS_OF = (
+    (QUALITY, SCORED),
+    (POSITIVE, RATED),
+    (NEGATIVE, RATED),
+    (RATED_QUALITY, RATED_SCORED),
+    (RATED_PRIOR, RATED),
+)
 
 
 def _value(coefficients: Array, totals: Array) -> Array:
@@ -179,13 +235,17 @@ STUDENT = 6.0
 users is to be raised, times 1/g, for the quantiles of Student's t (Cornish & Fisher 1937)."""
 
 
-def _variance(coefficients: Array, moments: Moments, num_users: Array) -> Array:
-    """Over users, corrected for their number in the smaller arm; infinite for less than two."""
-    fewest = num_users.min(axis=-1)
+def _variance(coefficients: Array, moments: Moments, num_users: Array, *, fitted: int = 0) -> Array:
+    """Over users, corrected for their number in the smaller arm and `fitted` coefficients.
+
+    Infinite for less than two users beside those coefficients.
+    """
+    fewest = num_users.min(axis=-1) - fitted
     raw = _covariance(coefficients, coefficients, moments)
     enough = fewest >= 2
     safe = np.where(enough, fewest, 2)
-    corrected: Array = np.where(enough, raw * safe / (safe - 1) * (1 + STUDENT / safe), np.inf)
+    grown = (safe + fitted) / (safe - 1) * (1 + STUDENT / safe)
+    corrected: Array = np.where(enough, raw * grown, np.inf)
     return corrected
 
 

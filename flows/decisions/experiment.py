@@ -67,6 +67,8 @@ class ExperimentFacts:
     """A person has said that nothing is to change, but for a guardrail."""
     refusal: str | None = None
     """Why the version on trial can answer nobody."""
+    outdone_by: str | None = None
+    """Of several challengers, the one that has won at this look."""
 
 
 @dataclass(frozen=True)
@@ -108,6 +110,8 @@ def next_step(facts: ExperimentFacts, settings: ExperimentSettings) -> Step | No
 
 
 def _on_trial(facts: ExperimentFacts, settings: ExperimentSettings) -> ExperimentDecision:
+    if facts.outdone_by is not None:
+        return _decision(Action.RETIRE, facts, f"'{facts.outdone_by}' has won")
     unmet = _unmet_floors(facts, settings)
     interval = facts.interval
     if interval is not None and not unmet and interval.lower > 0 and _improved(facts, settings):
@@ -131,7 +135,10 @@ def _on_trial(facts: ExperimentFacts, settings: ExperimentSettings) -> Experimen
         )
     step = next_step(facts, settings)
     if step is not None and interval is not None and interval.estimate >= 0:
-        return _ramp(facts, step, f"{facts.step_rated} rated answers and not behind")
+        leaning = [guardrail.text for guardrail in facts.guardrails if guardrail.leans]
+        if not leaning:
+            return _ramp(facts, step, f"{facts.step_rated} rated answers and not behind")
+        unmet.append(f"no more traffic while this may be an alarm soon: {'; '.join(leaning)}")
     return _decision(Action.WAIT, facts, *(unmet or _undecided(facts, settings)))
 
 

@@ -25,10 +25,12 @@ from flows.decisions.sequential import (
 )
 from registry.experiment_statistics import (
     AnswerFacts,
+    PriorSums,
     SharePeriod,
     Stage,
     UserSums,
     answers,
+    prior_sums,
     settled,
     share_periods,
     user_sums,
@@ -47,6 +49,8 @@ class Seen:
     all_periods: Sequence[SharePeriod]
     users: Sequence[UserSums]
     answers: Sequence[AnswerFacts]
+    priors: Sequence[PriorSums] = ()
+    """What people's answers of before came to."""
 
 
 def stage_of(experiment: Experiment) -> Stage:
@@ -63,8 +67,9 @@ def read(
     stage: Stage,
     settings: ExperimentSettings,
     now: datetime,
+    version: str | None = None,
 ) -> Seen:
-    """The experiment as of `now`."""
+    """The experiment as of `now`. `version`: the challenger meant, where there are several."""
     everything = share_periods(session, experiment, until=now)
     if stage == "trial":
         # What counts begins with the first answer that somebody saw.
@@ -85,8 +90,19 @@ def read(
             periods=periods,
             until=now,
             max_per_user_day=settings.max_per_user_day,
+            version=version,
         ),
-        answers=answers(session, experiment_id=experiment.id, stage=stage, since=first, until=now),
+        answers=answers(
+            session,
+            experiment_id=experiment.id,
+            stage=stage,
+            since=first,
+            until=now,
+            version=version,
+        ),
+        priors=prior_sums(session, experiment=experiment, days=settings.prior_days)
+        if settings.prior_days
+        else (),
     )
 
 
@@ -124,6 +140,7 @@ def hours_between(earlier: datetime, later: datetime) -> float:
 def moments_of(seen: Seen) -> Moments:
     """Every user's sums as arrays."""
     names = {unit: number for number, unit in enumerate(dict.fromkeys(u.unit for u in seen.users))}
+    priors = priors_of(seen.priors)
     sums = np.zeros((len(names), len(seen.periods), 2, arms.NUM_SUMS))
     for user in seen.users:
         sums[names[user.unit], user.period, user.arm] = (
@@ -134,8 +151,18 @@ def moments_of(seen: Seen) -> Moments:
             user.negative,
             user.rated_scored,
             user.rated_quality,
+            user.rated * priors.get(user.unit, 0.0),
         )
     return Moments.of(sums)
+
+
+def priors_of(known: Sequence[PriorSums]) -> dict[str, float]:
+    """By unit, what `comparison.prior` makes of the answers of before."""
+    each = np.array(
+        [(before.quality, before.scored, before.positive, before.rated) for before in known]
+    ).reshape(-1, 4)
+    found = arms.prior(*each.T)
+    return {before.unit: float(value) for before, value in zip(known, found, strict=True)}
 
 
 def p95_ratio(seen: Seen) -> float | None:
@@ -245,12 +272,14 @@ def _negative(
     if fewest < settings.guardrail_min_rated or not np.isfinite(variance) or variance <= 0:
         return None
     z = (comparison.negative - settings.negative_tolerance) / np.sqrt(variance)
+    log_e = float(log_e_worse(z, _progress(variance, settings)))
     return Evidence(
         "negative_feedback",
-        float(log_e_worse(z, _progress(variance, settings))),
+        log_e,
         -math.log(settings.guardrail_alpha),
         f"negative feedback: {float(comparison.negative):+.1%} of ratings against the champion "
         f"(up to {settings.negative_tolerance:.0%} more is tolerated)",
+        now=log_e,
     )
 
 
@@ -264,7 +293,7 @@ def _split(seen: Seen, settings: ExperimentSettings) -> Evidence | None:
         first[user.unit] = min(where, first.get(user.unit, where))
     log_e, texts = 0.0, []
     for number, period in enumerate(seen.periods):
-        share = 1 - period.share if seen.stage == "holdback" else period.share
+        share = 1 - period.share if seen.stage == "holdback" else period.challenger_share
         places = [arm for at, arm in first.values() if at == number]
         if not places or not 0 < share < 1:
             continue

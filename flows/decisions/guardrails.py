@@ -9,12 +9,19 @@ import math
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 
-from flows.decisions.sequential import ODDS_RATIOS, Array, bet_log_e, mixed, two_rates_log_e
+from flows.decisions.ranks import rank_log_es
+from flows.decisions.sequential import (
+    ODDS_RATIOS,
+    Array,
+    Flags,
+    mixed,
+    restarted,
+    two_rates_log_e,
+)
 
-Flags = npt.NDArray[np.bool_]
-RANK_STAKES, TAIL_STAKES = (0.4, 0.8, 1.3), (3.0, 8.0)
+LEANING = 0.0
+"""Evidence that is no alarm yet, but enough not to give the challenger more people."""
 RATE_MEMORY = 500.0
 """Answers of the champion after which what was seen of its error rate counts a third."""
 
@@ -28,6 +35,13 @@ class Evidence:
     line: float
     """ln(1/α): where the alarm is."""
     text: str
+    now: float | None = None
+    """ln of the e-value as it stands; None in what was kept before this was."""
+
+    @property
+    def leans(self) -> bool:
+        """Whether the evidence now speaks against the challenger."""
+        return self.now is not None and self.now > LEANING
 
     @property
     def alarm(self) -> bool:
@@ -43,18 +57,17 @@ def errors(challenger: Flags, failed: Flags, *, alpha: float) -> Evidence:
     hits, num = _blocks(challenger, failed)
     rate = past_rate(hits[:, 0], num[:, 0])
     paths = [
-        np.cumsum(
+        restarted(
             two_rates_log_e(hits[:, 1], num[:, 1], hits[:, 0], num[:, 0], rate=rate, odds=odds)
         )
         for odds in ODDS_RATIOS
     ]
-    highest = float(mixed(paths).max(initial=0.0)) if len(num) else 0.0
     mine, others = failed[challenger], failed[~challenger]
     text = (
         f"errors: {int(mine.sum())} of {len(mine)} answers, "
         f"the champion {int(others.sum())} of {len(others)} in the same time"
     )
-    return Evidence("error", highest, -math.log(alpha), text)
+    return _evidence("error", mixed(paths) if len(num) else np.zeros(0), alpha, text)
 
 
 def past_rate(hits: Array, num: Array) -> Array:
@@ -73,57 +86,36 @@ def latency(
 ) -> Evidence:
     """Against "the challenger takes at most `tolerance` times what the champion takes".
 
-    Two bets on answers of the same time, each answer used once, so that the blocks are
-    independent however the load moves. On the mean rank: in a block that ends as soon as both
-    arms have answered, the share of pairs in which the challenger took longer has mean ½. On
-    the tail: of equal answers, one in `num_reference` + 1 takes longer than all of
-    `num_reference` others.
+    Bets on the ranks within blocks of `num_reference` + 1 consecutive answers, so that only
+    answers of the same time are compared (`flows.decisions.ranks`).
     """
-    longer = tolerance * latencies
-    ranks = [
-        float((latencies[mine][:, None] > longer[others]).mean())
-        for mine, others in _runs(challenger, 1)
-    ]
-    tails = [
-        float((latencies[mine] > longer[others[:num_reference]].max()).mean())
-        for mine, others in _runs(challenger, num_reference)
-    ]
-    bets = [
-        *(bet_log_e(np.array(ranks), mean=0.5, stake=stake) for stake in RANK_STAKES),
-        *(
-            bet_log_e(np.array(tails), mean=1 / (num_reference + 1), stake=stake)
-            for stake in TAIL_STAKES
-        ),
-    ]
+    size = num_reference + 1
+    num = len(latencies) // size
+    treated = challenger[: num * size].reshape(num, size)
+    allowed = np.where(treated, 1 / tolerance, 1) * latencies[: num * size].reshape(num, size)
+    path = mixed(list(restarted(rank_log_es(treated, allowed)))) if num else np.zeros(0)
     text = (
-        f"latency: in {np.mean(ranks) if ranks else 0:.0%} of comparisons the challenger took over "
-        f"{tolerance:g} times what the champion took at the same time (50% is the line); it was "
-        f"slower than {num_reference} of {num_reference} in {np.mean(tails) if tails else 0:.0%} "
-        f"({1 / (num_reference + 1):.0%} is the line)"
+        f"latency: in {_slower(treated, allowed):.0%} of comparisons the challenger took over "
+        f"{tolerance:g} times what the champion took at the same time (50% is the line)"
     )
-    return Evidence("latency", _highest(bets), -math.log(alpha), text)
+    return _evidence("latency", path, alpha, text)
 
 
-def _highest(bets: list[Array]) -> float:
-    """ln of the largest wealth that any bet has ever had, over the number of bets.
-
-    Each passes n/α with probability ≤ α/n, so that any of n does with probability ≤ α.
-    """
-    largest = max(float(np.cumsum(bet).max(initial=0.0)) for bet in bets)
-    return largest - math.log(len(bets))
+def _slower(treated: Flags, allowed: Array) -> float:
+    """The share of pairs within a block in which the challenger took longer."""
+    pairs = treated[:, :, None] & ~treated[:, None, :]
+    longer = pairs & (allowed[:, :, None] > allowed[:, None, :])
+    return float(longer.sum() / max(1, pairs.sum()))
 
 
-def _runs(challenger: Flags, num_control: int) -> list[tuple[npt.NDArray[np.int64], ...]]:
-    """Places of (challenger, champion) in runs with at least one and `num_control` of them."""
-    found: list[tuple[npt.NDArray[np.int64], ...]] = []
-    mine: list[int] = []
-    others: list[int] = []
-    for place, treated in enumerate(challenger.tolist()):
-        (mine if treated else others).append(place)
-        if mine and len(others) >= num_control:
-            found.append((np.array(mine), np.array(others)))
-            mine, others = [], []
-    return found
+def _evidence(name: str, path: Array, alpha: float, text: str) -> Evidence:
+    return Evidence(
+        name,
+        float(path.max(initial=0.0)),
+        -math.log(alpha),
+        text,
+        now=float(path[-1]) if len(path) else 0.0,
+    )
 
 
 def _blocks(challenger: Flags, failed: Flags) -> tuple[Array, Array]:

@@ -10,7 +10,8 @@ A fixed-sample test looked at every 15 minutes promotes by chance; these do not:
 * `two_rates_log_e`: the block e-variables of Turner, Ly & Grünwald, "Generic E-variables for
   exact sequential k-sample tests that allow for optional stopping", JSPI 2024 (arXiv
   2106.02693), theorem 1: exact, whatever the common rate of each block;
-* `bet_log_e`: betting on a bounded mean, Waudby-Smith & Ramdas, JRSS B 2024 (arXiv 2010.09686);
+* `restarted`: e-processes begun again and again, as the e-detectors of Shin, Ramdas & Rinaldo
+  (NEJSDS 2024, arXiv 2203.03532), but with stakes that add up to one;
 * `split_log_e`: the beta-binomial test of a traffic split, Lindon & Malek, "Anytime-valid
   inference for multinomial count data", NeurIPS 2022 (arXiv 2011.03567).
 
@@ -26,6 +27,7 @@ import numpy.typing as npt
 from scipy.special import betaln, lambertw, log_ndtr, logsumexp
 
 Array = npt.NDArray[np.float64]
+Flags = npt.NDArray[np.bool_]
 
 
 @dataclass(frozen=True)
@@ -100,15 +102,44 @@ def two_rates_log_e(
     return log_e
 
 
-def bet_log_e(values: Array, *, mean: float, stake: float) -> Array:
-    """ln(1 + stake · (x - mean)) of each value in [0, 1], against "their mean is at most `mean`".
+LOST = -2.0
+"""ln of what is left of a stake when the next one is set."""
 
-    Raises `ValueError` where the stake could lose everything.
+
+class Restarted:
+    """ln of the wealth of e-processes that are begun anew when they have lost, step by step.
+
+    The k-th start (k = 1, 2, …) stakes 1/(k (k + 1)) of the wealth, which adds up to one however
+    often there is a start: the sum is an e-process. What breaks after a good day is found soon,
+    since its evidence need not first make up for all that was lost while all was well.
     """
-    if not 0 <= stake * mean < 1:
-        raise ValueError(f"stake {stake} times the mean {mean} must lie in [0, 1)")
-    log_e: Array = np.log1p(stake * (values - mean))
-    return log_e
+
+    def __init__(self, shape: tuple[int, ...]) -> None:
+        """Of so many, side by side; they begin with a stake of a half."""
+        self.wealth: Array = np.full(shape, -math.log(2))
+        self._latest: Array = np.zeros(shape)
+        self._starts: Array = np.ones(shape)
+
+    def step(self, log_es: Array) -> None:
+        """One more e-value each; 0 where there was none."""
+        self.wealth = self.wealth + log_es
+        self._latest = self._latest + log_es
+        lost = self._latest < LOST
+        if not lost.any():
+            return
+        self._starts = self._starts + lost
+        self._latest = np.where(lost, 0, self._latest)
+        stake = -np.log(self._starts * (self._starts + 1))
+        self.wealth = np.where(lost, np.logaddexp(self.wealth, stake), self.wealth)
+
+
+def restarted(log_es: Array) -> Array:
+    """The course of the wealth of a `Restarted`, along the last axis."""
+    state, course = Restarted(log_es.shape[:-1]), np.empty_like(log_es)
+    for number in range(log_es.shape[-1]):
+        state.step(log_es[..., number])
+        course[..., number] = state.wealth
+    return course
 
 
 def split_log_e(

@@ -15,6 +15,7 @@ from registry.models.learning import (
 from registry.models.operation import (
     DeploymentState,
     Experiment,
+    ExperimentArm,
     ExperimentDecision,
     ProductionPeriod,
     ReplicaStatus,
@@ -49,6 +50,7 @@ __all__ = [
     "Erasure",
     "ErasureEffect",
     "Experiment",
+    "ExperimentArm",
     "ExperimentDecision",
     "FeedbackEvent",
     "IdempotencyKey",

@@ -100,13 +100,6 @@ class ModelVersion(SQLModel, table=True):
             sqlite_where=text("deployment_status = 'champion'"),
             postgresql_where=text("deployment_status = 'champion'"),
         ),
-        Index(
-            "uq_one_challenger",
-            "workload",
-            unique=True,
-            sqlite_where=text("deployment_status = 'challenger'"),
-            postgresql_where=text("deployment_status = 'challenger'"),
-        ),
         Index("ix_versions_workload_created", "workload", "created_at"),
     )
 

@@ -20,6 +20,7 @@ class Experiment(SQLModel, table=True):
 
     `kind` "holdback": what follows a promotion. `champion` is then the version that was
     promoted, and `challenger` the one before it, which some people keep (null: the base model).
+    "itself": `challenger` is a copy of the champion, to see that nothing is found.
     `frozen`: nothing is decided but by a guardrail.
     """
 
@@ -53,14 +54,40 @@ class Experiment(SQLModel, table=True):
     ended_at: datetime | None = moment(nullable=True)
 
 
+class ExperimentArm(SQLModel, table=True):
+    """One challenger of several that are on trial at once, each with an equal part of the share.
+
+    A trial of one has no such rows. `experiments.challenger` is the first that is still running.
+    """
+
+    __tablename__ = "experiment_arms"
+    __table_args__ = (
+        CheckConstraint(
+            "status IN ('running', 'promoted', 'rolled_back', 'retired')",
+            name="status_known",
+        ),
+    )
+
+    experiment_id: str = reference("experiments.id", ondelete="CASCADE", primary_key=True)
+    version: str = reference("model_versions.version", ondelete="RESTRICT", primary_key=True)
+    place: int = Field()
+    status: str = Field(default="running", sa_column_kwargs={"server_default": "running"})
+    reason: str | None = text_column(nullable=True)
+    ended_at: datetime | None = moment(nullable=True)
+
+
 class ExperimentDecision(SQLModel, table=True):
-    """One look at an experiment: what was decided, why, and on which numbers."""
+    """One look at an experiment: what was decided, why, and on which numbers.
+
+    `version`: of several challengers, the one that it is about.
+    """
 
     __tablename__ = "experiment_decisions"
     __table_args__ = (Index("ix_decisions_experiment", "experiment_id", "decided_at"),)
 
     id: str = Field(primary_key=True)
     experiment_id: str = reference("experiments.id", ondelete="CASCADE")
+    version: str | None = Field(default=None)
     action: str = Field()
     reasons: Any = json_column()
     facts: Any = json_column()
@@ -108,6 +135,7 @@ class ProductionPeriod(SQLModel, table=True):
 
     Names are kept without foreign keys: what served stays told when it is deleted. `action` is
     the change that opened the period; null where it was opened before changes were told.
+    `rivals` are the challengers beside `challenger`.
     """
 
     __tablename__ = "production_history"
@@ -118,6 +146,7 @@ class ProductionPeriod(SQLModel, table=True):
     generation: int = Field()
     version: str | None = Field(default=None)
     challenger: str | None = Field(default=None)
+    rivals: Any = json_column(nullable=True)
     share: float = Field()
     action: str | None = Field(default=None)
     experiment_id: str | None = Field(default=None)

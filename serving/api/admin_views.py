@@ -140,6 +140,7 @@ def _status(service: Service, workload: str) -> StatusResponse:
             champion_model=base_model if state.champion is None else state.champion.version,
             challenger_model=None if state.challenger is None else state.challenger.version,
             challenger_share=state.share,
+            rival_models=[live.version for live in state.rivals],
             experiment_id=state.experiment_id,
             paused=state.experiment_id is not None and state.share == 0 and state.mode == "trial",
             generation=state.generation,

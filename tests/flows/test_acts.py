@@ -97,6 +97,22 @@ class World:
         found = run_retrain(self.context, FakeLearner([accuracy]), workload="default", **options)
         return found.version or ""
 
+    def registered(self, num: int) -> list[str]:
+        """Versions v1, v2, … that wait."""
+        names = [f"v{number + 1}" for number in range(num)]
+        with self.context.database.write() as session:
+            for name in names:
+                versions.register(
+                    session,
+                    version=name,
+                    workload="default",
+                    base_model="base",
+                    adapter_digest=name[-1] * 64,
+                    recipe="r",
+                    now=self.clock(),
+                )
+        return names
+
     def try_out(self) -> str:
         """Have a version on trial; the trial's id."""
         log_liked(self.context, 30, at=self.clock())
@@ -311,6 +327,24 @@ CASES: dict[str, Case] = {
         lambda world: check(world.context, workload="default", steps=PlainSteps()),
         ["end_training"],
         before=die,
+    ),
+    "put several on trial": Case(
+        cli("experiment", "start", "v1", "v2"),
+        ["start_experiment"],
+        before=lambda world: world.registered(2),
+        commands=("experiment start",),
+    ),
+    "drop one of several": Case(
+        cli("experiment", "drop", "v2"),
+        ["drop_challenger"],
+        before=lambda world: world.cli("experiment", "start", *world.registered(3)),
+        commands=("experiment drop",),
+    ),
+    "try the champion against itself": Case(
+        cli("experiment", "aa"),
+        ["start_experiment"],
+        before=lambda world: (world.registered(1), world.cli("promote", "v1")),
+        commands=("experiment aa",),
     ),
     "decide to promote": Case(
         lambda world: look(world.context, "default"),

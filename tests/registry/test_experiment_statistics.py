@@ -13,6 +13,7 @@ from registry.deployment import Act
 from registry.experiment_statistics import (
     SharePeriod,
     answers,
+    prior_sums,
     settled,
     share_periods,
     user_sums,
@@ -176,3 +177,19 @@ def test_periods_follow_the_share_through_ramps_and_pauses(database: Database, a
     left = settled(found, NOW + timedelta(hours=12))
     assert [period.share for period in left] == [0.5, 0.0, 0.5]
     assert left[0].since == NOW + timedelta(hours=12)
+
+
+def test_of_the_time_before_only_what_was_known_when_it_began_counts(
+    database: Database, act: Acts
+) -> None:
+    experiment = start(database, act("try it"))
+    log(database, experiment, "liked", hours=-10, user="ann", thumb=1)
+    log(database, experiment, "failed", hours=-9, user="ann", error="no")
+    log(database, experiment, "rated-late", hours=-8, user="ben", thumb=-1, rated_after=20)
+    log(database, experiment, "shadow", hours=-7, user="ben", role="shadow", thumb=1)
+    log(database, experiment, "long-ago", hours=-24 * 9, user="cat", thumb=1)
+    log(database, experiment, "during", hours=1, user="dan", thumb=1)
+    with database.read() as session:
+        found = prior_sums(session, experiment=experiment, days=7)
+    sums = sorted((each.scored, each.quality, each.rated, each.positive) for each in found)
+    assert sums == [(1, 0.5, 0, 0), (1, 0.5, 1, 1)]

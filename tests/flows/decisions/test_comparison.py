@@ -4,18 +4,28 @@ import numpy as np
 import pytest
 
 from flows.decisions import comparison as arms
-from flows.decisions.comparison import Moments, compare, relative_improvement
+from flows.decisions.comparison import Moments, compare, prior, relative_improvement
 
 
 def ratings(
-    rng: np.random.Generator, num: int, *, share: float, positive: float, lift: float = 0.0
+    rng: np.random.Generator,
+    num: int,
+    *,
+    share: float,
+    positive: float,
+    lift: float = 0.0,
+    known: float = 0.0,
+    spread: float = 0.15,
 ) -> np.ndarray:
-    """One period of `num` users with 1 to 5 rated answers each: (users, 2, NUM_SUMS)."""
+    """One period of `num` users with 1 to 5 rated answers each: (users, 2, NUM_SUMS).
+
+    `known`: how much of a user's taste was seen before; `spread`: how much people differ.
+    """
     sums = np.zeros((num, 2, arms.NUM_SUMS))
     for user in range(num):
         arm = int(rng.random() < share)
         answers = int(rng.integers(1, 6))
-        taste = rng.normal(0, 0.15)
+        taste = rng.normal(0, spread)
         liked = rng.random(answers) < positive + taste + lift * arm
         quality = rng.normal(0.7, 0.1, answers).sum()
         sums[user, arm] = (
@@ -26,6 +36,7 @@ def ratings(
             (~liked).sum(),
             answers,
             quality,
+            answers * known * taste,
         )
     return sums
 
@@ -84,11 +95,37 @@ def test_scores_of_unrated_answers_make_the_comparison_surer() -> None:
         arm = int(sums[user, 1, arms.SCORED] > 0)
         quality = rng.normal(0.7, 0.15, 10)
         liked = quality[0] + rng.normal(0, 0.05) > 0.65
-        sums[user, arm] = (10, quality.sum(), 1, liked, not liked, 1, quality[0])
+        sums[user, arm] = (10, quality.sum(), 1, liked, not liked, 1, quality[0], 0)
     moments = Moments.of(sums[:, None])
     with_them, without = compare(moments), compare(moments, use_unrated=False)
     assert with_them.variance < 0.6 * without.variance
     assert abs(float(with_them.estimate)) < 4 * float(np.sqrt(with_them.variance))
+
+
+def test_what_people_said_before_makes_the_comparison_surer_and_moves_it_nowhere() -> None:
+    rng = np.random.default_rng(5)
+    found = []
+    for _ in range(200):
+        sums = ratings(rng, 200, share=0.5, positive=0.5, known=1, spread=0.3)
+        found.append(compare(Moments.of(sums[:, None])))
+        without = compare(Moments.of(sums[:, None]), use_prior=False)
+        assert found[-1].variance < 0.8 * without.variance
+    estimates = np.array([float(each.estimate) for each in found])
+    assert abs(estimates.mean()) < 4 * estimates.std() / np.sqrt(len(found))
+    claimed = np.sqrt(np.mean([float(each.variance) for each in found]))
+    assert claimed == pytest.approx(estimates.std(), rel=0.15)
+
+
+def test_a_user_of_whom_little_is_known_is_taken_for_an_average_one() -> None:
+    nothing, little, much = prior(
+        quality=np.zeros(3),
+        num=np.zeros(3),
+        positive=np.array([0.0, 1.0, 40.0]),
+        rated=np.array([0.0, 1.0, 50.0]),
+    )
+    assert nothing == 0
+    assert 0 < abs(little) < 0.02
+    assert much == pytest.approx(0, abs=0.01)  # most of the average is this user's
 
 
 def test_many_experiments_at_once_are_each_as_alone() -> None:

@@ -134,6 +134,13 @@ def test_a_challenger_that_is_behind_gets_no_more_traffic() -> None:
     assert look(CHAMPION, people(1, 40, good=0.3, seed=1), hours=5).action is Action.WAIT
 
 
+def test_a_challenger_that_a_guardrail_leans_against_gets_no_more_traffic() -> None:
+    slower = people(1, 60, good=0.95, seed=1, latency_ms=131)
+    decision = look(people(0, 600, good=0.5, seed=1), slower, hours=10, share=0.1)
+    assert decision.action is Action.WAIT
+    assert "no more traffic while this may be an alarm soon" in "; ".join(decision.reasons)
+
+
 def test_people_who_are_split_otherwise_than_they_should_be_decide_nothing() -> None:
     decision = look(CHAMPION, people(1, 400, good=0.8))
     assert decision.action is Action.WAIT

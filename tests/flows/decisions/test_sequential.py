@@ -1,5 +1,6 @@
 """The formulas, and by simulation that they keep their promise at every look."""
 
+import itertools
 import math
 
 import numpy as np
@@ -8,9 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from flows.decisions.sequential import (
-    bet_log_e,
     log_e_worse,
     margin,
+    restarted,
     split_log_e,
     tightest_at,
     two_rates_log_e,
@@ -75,15 +76,27 @@ def test_a_block_of_equal_rates_has_a_mean_of_at_most_one(
     assert mean <= 1 + 1e-9
 
 
-@given(stake=st.floats(0, 1.9))
-def test_a_bet_at_the_mean_is_fair(stake: float) -> None:
-    both = np.exp(bet_log_e(np.array([0.0, 1.0]), mean=0.5, stake=stake))
-    assert both.mean() == pytest.approx(1)
+@given(
+    up=st.floats(0.1, 5),
+    chance=st.floats(0.05, 0.95),
+    num=st.integers(1, 12),
+)
+def test_what_is_begun_anew_again_and_again_stays_an_e_process(
+    up: float, chance: float, num: int
+) -> None:
+    down = math.log((1 - chance * math.exp(min(up, -math.log(chance) - 1e-9))) / (1 - chance))
+    up = min(up, -math.log(chance) - 1e-9)
+    paths = np.array(list(itertools.product((0, 1), repeat=num)))
+    likely = np.prod(np.where(paths == 1, chance, 1 - chance), axis=1)
+    course = restarted(np.where(paths == 1, up, down))
+    assert (likely * np.exp(course[:, -1])).sum() <= 1 + 1e-9
 
 
-def test_a_stake_that_could_lose_everything_is_refused() -> None:
-    with pytest.raises(ValueError, match="stake"):
-        bet_log_e(np.array([0.0]), mean=0.5, stake=2)
+def test_what_turns_bad_late_is_found_nearly_as_soon_as_what_was_bad_at_once() -> None:
+    good, bad = np.full(400, -0.1), np.full(40, 0.5)
+    late = restarted(np.concatenate([good, bad]))[400:]
+    assert np.argmax(late > math.log(100)) < 40
+    assert np.cumsum(np.concatenate([good, bad]))[-1] < 0  # alone, it would never get there
 
 
 @given(num=st.integers(0, 12), share=st.floats(0.05, 0.95))
