@@ -23,7 +23,7 @@ from flows.runtime import ray_session
 from registry.errors import KalimtakError
 from registry.settings import Settings
 from training.config import Recipe, load_recipe
-from training.encoding import read_examples
+from training.encoding import Example, read_examples
 from training.federated.averaging import Averaging
 from training.federated.rounds import Judged, Returned, RoundReport, federate
 from training.transport import ADAPTER_NAME, Packed, pack, place, unpack
@@ -34,19 +34,24 @@ REPORT_NAME = "federation.json"
 class Site:
     """One installation, as the coordinator reaches it. Runs as a Ray actor."""
 
-    def __init__(self, name: str, settings: Settings, workload: str) -> None:
-        """Builds the site's own dataset; raises `RefusedError` where it has none to learn from."""
+    def __init__(self, settings: Settings) -> None:
+        """`settings` are the installation's."""
         self._settings = settings
         self._recipe = load_recipe(settings.training.recipe)
-        self._folder = tempfile.TemporaryDirectory(prefix="kalimtak-site-")
-        dataset = _dataset(open_context(settings), Path(self._folder.name), workload)
-        if not dataset.num_train or not dataset.num_validation:
-            raise RefusedError(
-                f"site {name} has {dataset.num_train} samples to train on and "
-                f"{dataset.num_validation} to validate with: both are needed (kalimtak curate)"
-            )
-        self._train = read_examples(dataset.train_file)
-        self._held_out = read_examples(dataset.validation_file)
+        self._train: list[Example] = []
+        self._held_out: list[Example] = []
+
+    def prepare(self, workload: str) -> None:
+        """Build the site's own dataset; `RefusedError` where it has none to learn from."""
+        with tempfile.TemporaryDirectory(prefix="kalimtak-site-") as folder:
+            dataset = _dataset(open_context(self._settings), Path(folder), workload)
+            if not dataset.num_train or not dataset.num_validation:
+                raise RefusedError(
+                    f"site {self._settings.home} has {dataset.num_train} samples to train on and "
+                    f"{dataset.num_validation} to validate with: both are needed (kalimtak curate)"
+                )
+            self._train = read_examples(dataset.train_file)
+            self._held_out = read_examples(dataset.validation_file)
 
     def learn(self, turn: int, start: Packed | None) -> Returned:
         """The adapter that the site makes of `start`."""
@@ -80,15 +85,14 @@ class Site:
 class RaySites:
     """All sites, each an actor that works at the same time as the others."""
 
-    def __init__(self, homes: Sequence[Path], settings: Settings, recipe: Recipe, workload: str):
-        """Ray is initialised."""
+    def __init__(self, sites: Sequence[Settings], recipe: Recipe, workload: str) -> None:
+        """Ray is initialised. `RefusedError` where a site has nothing to learn from."""
         workers = recipe.workers
         actor: Any = ray.remote(Site).options(
             num_cpus=workers.cpus_per_worker, num_gpus=workers.gpus_per_worker
         )
-        self._actors = [
-            actor.remote(str(home), settings_of(home, settings), workload) for home in homes
-        ]
+        self._actors = [actor.remote(settings) for settings in sites]
+        _all([each.prepare.remote(workload) for each in self._actors])
 
     def learn(self, turn: int, start: Packed | None) -> list[Returned]:
         """See `training.federated.rounds.Sites`."""
@@ -130,11 +134,11 @@ def run_federation(
     if len(homes) < 2 or len({home.resolve() for home in homes}) < len(homes):
         raise RefusedError("give at least two sites, each of them once")
     recipe = load_recipe(settings.training.recipe)
-    found = [settings_of(home, settings).home for home in homes]
+    found = [settings_of(home, settings) for home in homes]
     with ray_session(settings), tempfile.TemporaryDirectory() as scratch:
         target = Path(scratch) / "federation"
         reports = federate(
-            RaySites(found, settings, recipe, workload),
+            RaySites(found, recipe, workload),
             num_rounds=num_rounds,
             averaging=averaging,
             seed=recipe.seed,
@@ -162,10 +166,9 @@ def _all(tasks: Sequence[Any]) -> Any:
     """What all of them return; what the product refuses at a site is raised as it is."""
     try:
         return ray.get(list(tasks))
-    except (ray.exceptions.RayTaskError, ray.exceptions.ActorDiedError) as error:
-        cause = getattr(error, "cause", None)
-        if isinstance(cause, KalimtakError):
-            raise cause from error
+    except ray.exceptions.RayTaskError as error:
+        if isinstance(error.cause, KalimtakError):
+            raise error.cause from error
         raise
 
 

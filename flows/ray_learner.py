@@ -61,7 +61,10 @@ class RayLearner:
             note = step.step * NUM_NOTES // step.num_steps
             if note > told:
                 told = note
-                text = f"step {step.step}/{step.num_steps}, loss {step.loss:.3f}"
+                text = (
+                    f"step {step.step}/{step.num_steps}, loss {step.loss:.3f}, "
+                    f"{step.tokens_per_s:.0f} tokens/s"
+                )
                 here.run(progress, 100 * step.step / step.num_steps, text)
 
         with ray_session(self._settings):

@@ -13,7 +13,7 @@ from training.base import load_tokenizer
 from training.config import Recipe
 from training.encoding import Encoded, Example, encode_all
 from training.loop import TrainingLoop, validate
-from training.objectives import Objective
+from training.objectives import Objective, learnable
 from training.parallel import Alone
 from training.setup import adapted_base, objective_of
 from training.validation import Validation
@@ -37,12 +37,12 @@ def learn(
     loop = TrainingLoop(
         model=model,
         dataset=data,
-        settings=recipe.loop_settings(len(data)),
+        settings=recipe.loop_settings(len(learnable(data, recipe.objective.name))),
         collective=Alone(),
         objective=objective,
     )
     loop.run(lambda _: None)
-    return Learned(model=model, num_examples=len(data))
+    return Learned(model=model, num_examples=len(learnable(data, recipe.objective.name)))
 
 
 def judge(

@@ -75,7 +75,7 @@ class Objective:
         `model` still has the adapter that the run starts from. DataError where nothing is
         left to learn.
         """
-        chosen = _learnable(dataset, self.settings.name)
+        chosen = learnable(dataset, self.settings.name)
         if self.settings.name == "sft":
             return chosen
         self._initial = [p.detach().clone() for p in _trained(model)]
@@ -201,7 +201,7 @@ def kto_losses(ratios: Tensor, divergence: float, *, signs: Tensor, beta: float)
     return 1 - torch.sigmoid(signs * beta * (ratios - divergence))
 
 
-def _learnable(dataset: Sequence[Encoded], name: ObjectiveName) -> list[Encoded]:
+def learnable(dataset: Sequence[Encoded], name: ObjectiveName) -> list[Encoded]:
     """The examples that objective `name` has a use for, in its form; DataError for none."""
     if name == "kto":
         chosen = [part for example in dataset for part in _apart(example)]

@@ -22,7 +22,7 @@ from training.errors import DivergedError, TrainingError
 from training.job import Job, WorkerOutcome
 from training.loop import StepReport, TrainingLoop, validate
 from training.meeting import meet
-from training.objectives import Objective
+from training.objectives import Objective, learnable
 from training.parallel import Alone, Collective, ProcessGroup
 from training.progress import Progress
 from training.setup import adapted_base, objective_of
@@ -113,7 +113,8 @@ def _prepare(job: Job, collective: Collective) -> _Prepared:
     loop = TrainingLoop(
         model=model,
         dataset=data.examples,
-        settings=recipe.loop_settings(len(data.examples)),
+        # Steps are counted by what the objective has a use for.
+        settings=recipe.loop_settings(len(learnable(data.examples, recipe.objective.name))),
         collective=collective,
         objective=objective,
     )

@@ -17,7 +17,7 @@ import ray
 from flows.context import Context
 from registry import runs, versions
 from registry.models import RetrainRun
-from tests.flows.test_deployments import _until, prefect, read
+from tests.flows.test_deployments import TIMEOUT_S, _until, prefect, read
 from tests.flows.test_deployments import server as server
 from tests.flows.test_retrain_on_ray import RECIPE
 from tests.support.ray_cluster import RAY_WARNINGS, train_workers
@@ -37,21 +37,27 @@ def cluster() -> Iterator[str]:
 
 
 @pytest.fixture
-def environment(
-    server: dict[str, str], cluster: str, context: Context, tmp_path: Path
-) -> dict[str, str]:
-    """A training that would take hours, deployed on a real server."""
+def installation(cluster: str, context: Context, tmp_path: Path) -> dict[str, str]:
+    """The environment of an installation whose training would take hours."""
     recipe = tmp_path / "endless.toml"
     text = RECIPE.replace("num_steps = 4", "num_steps = 1000000")
     recipe.write_text(text.replace("checkpoint_every = 4", "checkpoint_every = 20"))
     log_liked(context, 60, at=context.clock())
-    found = {
-        **server,
+    return {
         "RAY_ADDRESS": cluster,
         "KALIMTAK_HOME": str(context.settings.home),
         "KALIMTAK_TRAINING__MIN_SAMPLES": "20",
         "KALIMTAK_TRAINING__BASE_MODEL": str(make_tiny_model(tmp_path / "base")),
         "KALIMTAK_TRAINING__RECIPE": str(recipe),
+    }
+
+
+@pytest.fixture
+def environment(server: dict[str, str], installation: dict[str, str]) -> dict[str, str]:
+    """That training, deployed on a real server."""
+    found = {
+        **server,
+        **installation,
         "PREFECT_WORKER_QUERY_SECONDS": "1",
         "PREFECT_WORKER_PREFETCH_SECONDS": "1",
     }
@@ -76,8 +82,21 @@ def worker(environment: dict[str, str], tmp_path: Path) -> Iterator[None]:
     process.wait(timeout=60)
 
 
+def test_a_process_that_is_told_to_end_stops_its_ray_job_and_registers_nothing(
+    installation: dict[str, str], context: Context
+) -> None:
+    process = subprocess.Popen(
+        [sys.executable, "-m", "flows.cli", "retrain"], env={**os.environ, **installation}
+    )
+    _until(lambda: _checkpoints(context, runs=1))
+    assert train_workers()
+    process.terminate()
+    process.wait(timeout=TIMEOUT_S)
+    _assert_gone(context, number=1, by="SystemExit")
+
+
 @pytest.mark.usefixtures("worker")
-def test_its_ray_job_stops_nothing_is_registered_and_the_run_says_so(
+def test_a_run_that_prefect_cancels_stops_its_ray_job_and_registers_nothing(
     environment: dict[str, str], context: Context
 ) -> None:
     cancelled = _start(environment)
@@ -97,7 +116,7 @@ def test_its_ray_job_stops_nothing_is_registered_and_the_run_says_so(
     _assert_gone(context, number=2)
 
 
-def _assert_gone(context: Context, *, number: int) -> None:
+def _assert_gone(context: Context, *, number: int, by: str = "TerminationSignal") -> None:
     """No worker of the run is left on Ray, which goes on; the registry tells what happened."""
     _until(lambda: not train_workers())
     _until(lambda: ray.available_resources().get("CPU") == 2)
@@ -108,7 +127,7 @@ def _assert_gone(context: Context, *, number: int) -> None:
     assert last is not None
     assert last.status == "failed"
     assert last.reason == (
-        "stopped from outside (TerminationSignal), as by a cancellation: its work on Ray was "
+        f"stopped from outside ({by}), as by a cancellation: its work on Ray was "
         "stopped with it, and nothing was registered"
     )
 

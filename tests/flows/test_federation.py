@@ -61,15 +61,11 @@ def test_sites_learn_together_and_only_adapters_and_counts_leave_them(
     averaging = Averaging(max_rank=4, clip_norm=1.0, noise_multiplier=1.0)
     ray.init(address="local", num_cpus=2, include_dashboard=False, log_to_driver=False)
     try:
-        reports = run_federation(
-            settings,
-            [tmp_path / "one", tmp_path / "two"],
-            num_rounds=2,
-            averaging=averaging,
-            out=tmp_path / "out",
-            workload="default",
-            on_round=told.append,
-        )
+        open_context(settings.model_copy(update={"home": tmp_path / "new"})).database.close()
+        with pytest.raises(RefusedError, match=r"site .*new has 0 samples to train on"):
+            _together(settings, [tmp_path / "one", tmp_path / "new"], averaging, told)
+        assert not (tmp_path / "out").exists()
+        reports = _together(settings, [tmp_path / "one", tmp_path / "two"], averaging, told)
     finally:
         ray.shutdown()
     assert told == reports
@@ -98,20 +94,23 @@ def test_what_is_no_installation_or_named_twice_is_refused(
         settings_of(tmp_path / "nowhere", settings)
     assert not (tmp_path / "nowhere").exists()
 
-    def together(*homes: Path) -> None:
-        run_federation(
-            settings,
-            homes,
-            num_rounds=1,
-            averaging=Averaging(),
-            out=tmp_path / "out",
-            workload="default",
-            on_round=lambda _: None,
-        )
-
     for homes in ([tmp_path], [tmp_path, tmp_path / "."]):
         with pytest.raises(RefusedError, match="at least two sites, each of them once"):
-            together(*homes)
+            _together(settings, homes, Averaging(), [])
+
+
+def _together(
+    settings: Settings, homes: list[Path], averaging: Averaging, told: list[RoundReport]
+) -> list[RoundReport]:
+    return run_federation(
+        settings,
+        homes,
+        num_rounds=2,
+        averaging=averaging,
+        out=settings.home.parent / "out",
+        workload="default",
+        on_round=told.append,
+    )
 
 
 def test_impossible_settings_are_refused_before_ray_starts(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 from pathlib import Path
 
@@ -46,7 +47,7 @@ class Recorder(PlainSteps):
         self.percents: list[float] = []
 
     def progress(self, percent: float, note: str) -> None:
-        assert "loss" in note
+        assert re.search(r"step \d+/4, loss \d+\.\d+, \d+ tokens/s", note)
         self.percents.append(percent)
 
 
