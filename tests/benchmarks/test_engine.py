@@ -1,4 +1,4 @@
-"""The engine's benchmark runs where only the numeric libraries are installed, as on GPU machines."""
+"""The engine's benchmark runs where only the numeric libraries are, as on GPU machines."""
 
 from __future__ import annotations
 
