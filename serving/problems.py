@@ -9,6 +9,7 @@ from typing import Any
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from pydantic import ValidationError
+from pydantic_core import ErrorDetails
 from sqlalchemy.exc import SQLAlchemyError
 from starlette.exceptions import HTTPException
 from starlette.responses import Response
@@ -114,8 +115,8 @@ def overloaded(detail: str) -> ProblemError:
 def from_validation(error: ValidationError) -> ProblemError:
     """A 422 that names the first wrong field, and lists the others."""
     faults = [
-        {"field": _field(fault["loc"]), "detail": _shown(fault["msg"])}
-        for fault in error.errors(include_url=False, include_input=False, include_context=False)
+        {"field": _field(fault["loc"]), "detail": _shown(fault)}
+        for fault in error.errors(include_url=False, include_input=False)
     ]
     first = faults[0]
     return ProblemError(
@@ -179,5 +180,10 @@ def _field(location: Sequence[int | str]) -> str:
     return ".".join(str(part) for part in location)[:MAX_SHOWN_NAME_CHARS]
 
 
-def _shown(message: str) -> str:
-    return message.removeprefix("Value error, ")
+def _shown(fault: ErrorDetails) -> str:
+    about = fault.get("ctx", {})
+    if about.get("field_type") == "Value":  # a text that was checked before it was measured
+        if "max_length" not in about:
+            return "must not be empty"
+        return f"has {about['actual_length']} characters, at most {about['max_length']} are taken"
+    return fault["msg"].removeprefix("Value error, ")

@@ -4,9 +4,10 @@ HAProxy, in front, refuses with a 400 of its own what does not fit into its 16 K
 below that, hold for whoever is served without it, and answer with a problem body.
 """
 
+from starlette.requests import Request
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from serving.problems import ProblemError
+from serving.problems import ProblemError, answer_with
 
 MAX_TARGET_BYTES = 4 * 1024
 """Path and query; a user id of the longest length, escaped, has 3 KiB."""
@@ -26,7 +27,7 @@ class RequestCaps:
         if too_long is None:
             await self._app(scope, receive, send)
         else:
-            await too_long.response()(scope, receive, send)
+            await answer_with(Request(scope), too_long)(scope, receive, send)
 
 
 def refusal(scope: Scope) -> ProblemError | None:

@@ -46,7 +46,7 @@ class FastLane:
     async def _response(self, request: Request, endpoint: Endpoint) -> Response:
         too_long = refusal(request.scope)
         if too_long is not None:
-            return too_long.response()
+            return answer_with(request, too_long)
         try:
             caller = await principal(request)
             await limited(request, caller)

@@ -15,6 +15,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from serving.engine.attention import ATTENTION, Attending, Feed, ShapeProbe, Step
 from serving.engine.cache import KvCache, LayerShape
+from serving.engine.packed_head import pack
 from serving.errors import EngineError
 
 _PROBE_TOKENS = 9
@@ -43,6 +44,7 @@ class ChatModel:
         self.ends = _end_tokens(self.module, self._tokenizer)
         self._special = tuple(self._tokenizer.all_special_tokens)
         self.shapes = self._check()
+        pack(self.module.get_output_embeddings())
 
     def encode(self, messages: Sequence[Mapping[str, Any]]) -> list[int]:
         """The chat's token ids. Text that spells a control token is not taken for one."""

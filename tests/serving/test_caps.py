@@ -56,6 +56,18 @@ async def test_headers_beyond_the_cap_are_refused(router: Router) -> None:
     assert_problem(await router.client.get("/healthz", headers=many), 431)
 
 
+async def test_openais_clients_are_told_in_their_own_shape(router: Router) -> None:
+    url, long = "/v1/chat/completions", {"x": "y" * MAX_HEADER_BYTES}
+    for answer, status in [
+        (await router.client.post(url, json={}, headers=long), 431),
+        (await router.client.get("/v1/models", headers=long), 431),
+        (await router.client.post(f"{url}?{'x' * MAX_TARGET_BYTES}", json={}), 414),
+    ]:
+        assert answer.status_code == status
+        assert answer.headers["content-type"] == "application/json"
+        assert answer.json()["error"]["type"] == "invalid_request_error"
+
+
 def test_what_the_router_takes_fits_into_haproxys_buffer() -> None:
     # HAProxy writes separators too, and keeps 1 KiB for what it adds.
     assert MAX_TARGET_BYTES + MAX_HEADER_BYTES <= (HAPROXY_BUFFER_BYTES - 1024) * 0.8

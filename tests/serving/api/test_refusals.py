@@ -126,3 +126,12 @@ async def test_bad_feedback_is_told_what_is_wrong(router: Router) -> None:
 async def test_unknown_paths_and_methods_are_problems_too(router: Router) -> None:
     assert_problem(await router.client.get("/nowhere"), 404)
     assert_problem(await router.client.get("/api/generate"), 405)
+
+
+async def test_the_length_of_a_text_is_told_in_characters(router: Router) -> None:
+    for body, said in [
+        ({"text": "x", "user_id": "u" * 257}, "user_id: has 257 characters, at most 256 are taken"),
+        ({"text": "x", "user_id": ""}, "user_id: must not be empty"),
+    ]:
+        response = await router.client.post("/api/generate", json=body)
+        assert assert_problem(response, 422, "user_id")["detail"] == said
