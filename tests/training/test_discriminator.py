@@ -107,4 +107,5 @@ def test_the_curve_of_any_ratings_rises_within_bounds(number: int, seed: int) ->
     sigmoid, weights = rng.uniform(size=number), rng.uniform(0.1, 3, size=number)
     knots = curve(sigmoid, rng.uniform(size=number) < sigmoid, weights)
     assert (np.diff(knots, axis=1) >= 0).all()
-    assert knots.min() >= 0 and knots.max() <= 1
+    assert knots.min() >= 0
+    assert knots.max() <= 1
