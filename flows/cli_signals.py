@@ -65,9 +65,13 @@ def explain(
     row = _interaction(context, interaction)
     found = load_active(context, workload=row.workload)
     active = None if found is None else found[0]
-    sample = Sample(row.input_text, row.model_output, row.target_tool, row.language)
+    is_chat = row.messages is not None
+    sample = Sample(row.input_text, row.model_output, row.target_tool, row.language, is_chat)
     score = quality.judge(sample, active)
     stored = "none" if row.quality_score is None else f"{row.quality_score:.3f}"
+    if score is None:
+        _tell(f"no score: no active scorer was tried on conversations (stored: {stored})")
+        return
     _tell(f"score {score.value:.3f} by {score.scorer_version} (stored: {stored})")
     table = Table("effect", "feature", "value", box=None)
     for reason in quality.explain(sample, active, top=top):

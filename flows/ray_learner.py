@@ -39,7 +39,7 @@ class RayLearner:
         self._recipe = load_recipe(settings.training.recipe)
         self.base_model = settings.training.base_model
         self.recipe = self._recipe.name
-        self.objective = self._recipe.objective.name
+        self.objective: str = self._recipe.objective.name
 
     def train(
         self,

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from datetime import timedelta
 from typing import Any
+
+import numpy as np
 
 from flows.context import Context
 from flows.curation import trust
@@ -56,6 +58,13 @@ def fit_scorer(context: Context, *, workload: str) -> ScoringReport:
     except DataError as error:
         return ScoringReport(num_ratings=len(ratings), reason=str(error))
     passes, reason = may_serve(fitted, settings)
+    chats = may_score_conversations(fitted, settings)
+    if chats:
+        reason = f"{reason}; conversations too" if passes else f"conversations alone: {reason}"
+    # One that passes nothing may still be activated by hand, for prompts.
+    kinds = np.array([float(passes or not chats), float(chats)])
+    fitted = replace(fitted, scorer=replace(fitted.scorer, kinds=kinds))
+    passes = passes or chats
     digest = _publish(context, fitted, workload=workload)
     return _keep(context, fitted, digest, workload=workload, passes=passes, reason=reason)
 
@@ -78,6 +87,16 @@ def may_serve(fitted: Fitted, settings: ScorerSettings) -> tuple[bool, str]:
     if found.auc <= rule.auc:
         return False, f"{shown}, no better than the rule's {rule.auc:.3f}"
     return True, f"{shown}, the rule's {rule.auc:.3f}"
+
+
+def may_score_conversations(fitted: Fitted, settings: ScorerSettings) -> bool:
+    """Whether a scorer may score turns of conversations, for which there is no rule."""
+    found = fitted.conversations_held_out
+    return (
+        found is not None
+        and min(found.num_liked, found.num_other) >= settings.min_held_out
+        and found.auc - found.auc_error >= settings.min_auc
+    )
 
 
 def read_ratings(context: Context, *, workload: str) -> list[Rating]:
@@ -146,7 +165,7 @@ def input_drift(context: Context, *, workload: str) -> Mapping[str, float] | Non
         answers = answered_since(
             session, context.keyring, workload=workload, since=since, limit=DRIFT_ROWS
         )
-    samples = [answer.sample for answer in answers]
+    samples = [answer.sample for answer in answers if active.scorer.may_score(answer.sample)]
     return drift.stability(active.scorer, manifest.get("reference", {}), samples)
 
 
@@ -168,6 +187,8 @@ def _opinion(event: Event) -> int | None:
 
 
 def _rule(rating: Rating) -> float:
+    if rating.sample.is_conversation:
+        return 0.5
     return quality.score(rating.sample.output, target_tool=rating.sample.target_tool)
 
 
@@ -194,6 +215,9 @@ def _metrics(fitted: Fitted) -> dict[str, Any]:
         "num_ratings": fitted.num_ratings,
         "held_out": None if fitted.held_out is None else asdict(fitted.held_out),
         "rule_held_out": None if fitted.rule_held_out is None else asdict(fitted.rule_held_out),
+        "conversations_held_out": None
+        if fitted.conversations_held_out is None
+        else asdict(fitted.conversations_held_out),
         "cross_fitted": asdict(fitted.cross_fitted),
     }
 

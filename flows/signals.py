@@ -76,7 +76,8 @@ def pick_for_review(context: Context, *, workload: str) -> int:
         return 0
     scorer = found[0].scorer
     with context.database.read() as session:
-        answers = unrated(session, context.keyring, workload=workload, limit=settings.pool)
+        pool = unrated(session, context.keyring, workload=workload, limit=settings.pool)
+    answers = [answer for answer in pool if scorer.may_score(answer.sample)]
     features = [extract(answer.sample) for answer in answers]
     chances = np.array([scorer.score_features(each) for each in features])
     reasons = {

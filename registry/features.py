@@ -6,6 +6,7 @@ answer time (numpy alone, well under 1 ms) and for fitting.
 """
 
 import math
+import re
 import zlib
 from collections import Counter
 from collections.abc import Iterator
@@ -17,10 +18,10 @@ import numpy.typing as npt
 
 from registry import prompts
 
-FEATURES = "features-1"
+FEATURES = "features-2"
 """Changes whenever what is below changes: a scorer fits the features it was fitted on."""
 NUM_HASHED = 2**15
-MAX_CHARS = 2_000
+MAX_CHARS = 1_200
 """Of a longer request or answer, only so much is looked at."""
 COPIED = "◦"
 """Stands for a word that the person typed."""
@@ -29,6 +30,7 @@ MIN_COPIED_CHARS = 4
 REPETITION_N = 4
 MAX_SECTION_WORDS = 6
 """A section up to this long is also one feature as a whole."""
+_DIGIT = re.compile(r"\d")
 _CODES = (
     "missing",
     "empty",
@@ -52,6 +54,7 @@ NUMBERS = (
     "fresh 4-grams",
     "letters beyond ASCII",
     "digits",
+    "conversation",
 )
 """Names of `Features.numbers`, in order."""
 
@@ -68,6 +71,8 @@ class Sample:
     output: str
     target_tool: str | None = None
     language: str | None = None
+    is_conversation: bool = False
+    """Whether it is a turn of a conversation, which keeps no format; `text` is the last request."""
 
 
 @dataclass(frozen=True)
@@ -81,8 +86,10 @@ class Features:
 
     @property
     def indices(self) -> Indices:
-        """(len(names),) the hashed names."""
-        return np.fromiter((hashed(name) for name in self.names), np.int64, len(self.names))
+        """(len(names),) the place of each name among the hashed features."""
+        crc32 = zlib.crc32
+        raw = [crc32(name.encode("utf-8", "replace")) for name in self.names]
+        return np.array(raw, np.int64) % NUM_HASHED
 
     @property
     def value(self) -> float:
@@ -90,24 +97,24 @@ class Features:
         return 1.0 / math.sqrt(max(1, len(self.names)))
 
 
-def hashed(name: str) -> int:
-    """The place of a name among the hashed features."""
-    return zlib.crc32(name.encode("utf-8", "replace")) % NUM_HASHED
-
-
 def extract(sample: Sample) -> Features:
     """The features of any text whatever; what lies beyond `MAX_CHARS` is not looked at."""
     request, output = sample.text[:MAX_CHARS], sample.output[:MAX_CHARS]
     tool = prompts.nearest_tool(sample.target_tool)
     asked, said = _words(request), _words(output)
-    sections = prompts.parse(output)
     names = dict.fromkeys(_names(asked, said, language=prompts.nearest_language(sample.language)))
-    names |= dict.fromkeys(_section_names(sections, frozenset(asked), tool=tool))
-    return Features(tuple(names), _numbers(output, asked, said, sections, tool=tool))
+    sections: dict[str, str] = {}
+    codes: list[str] = []
+    if not sample.is_conversation:
+        sections = prompts.parse(output)
+        codes = [violation.code for violation in prompts.validate(output, target_tool=tool)]
+        names |= dict.fromkeys(_section_names(sections, frozenset(asked), tool=tool))
+    numbers = _numbers(output, asked, said, sections, codes)
+    return Features(tuple(names), np.array([*numbers, float(sample.is_conversation)]))
 
 
 def _words(text: str) -> list[str]:
-    words = (word.strip(".,;:!?؟\"'`()[]{}*#<>") for word in text.lower().split())
+    words = [word.strip(".,;:!?؟\"'`()[]{}*#<>") for word in text.lower().split()]
     return [word for word in words if word]
 
 
@@ -125,11 +132,12 @@ def _marked(words: list[str], asked: frozenset[str]) -> list[str]:
 
 def _names(asked: list[str], said: list[str], *, language: str) -> Iterator[str]:
     found = frozenset(said)
-    for word in _marked(said, frozenset(asked)):
+    marked = _marked(said, frozenset(asked))
+    for word in marked:
         if word != COPIED:
             yield f"says “{word}”"
             yield f"says “{word}” in {language}"
-    for first, second in pairwise(_marked(said, frozenset(asked))):
+    for first, second in pairwise(marked):
         yield f"says “{first} {second}”"
     for word in asked:
         if word not in found:
@@ -147,26 +155,21 @@ def _section_names(sections: dict[str, str], asked: frozenset[str], *, tool: str
 
 
 def _numbers(
-    output: str, asked: list[str], said: list[str], sections: dict[str, str], *, tool: str
-) -> Floats:
+    output: str, asked: list[str], said: list[str], sections: dict[str, str], codes: list[str]
+) -> Iterator[float]:
     typed, found = frozenset(asked), frozenset(said)
-    codes = [violation.code for violation in prompts.validate(output, target_tool=tool)]
     size = max(1, len(output))
-    return np.array(
-        [
-            *(codes.count(code) for code in _CODES),
-            math.log1p(len(said)),
-            len(sections),
-            _share(asked, found),
-            _share(said, typed),
-            _share(_words(sections.get("Task", "")), typed),
-            _share(_words(sections.get("Context", "")), typed),
-            len(found) / max(1, len(said)),
-            freshness(output),
-            sum(not character.isascii() for character in output) / size,
-            sum(character.isdigit() for character in output) / size,
-        ]
-    )
+    yield from (codes.count(code) for code in _CODES)
+    yield math.log1p(len(said))
+    yield len(sections)
+    yield _share(asked, found)
+    yield _share(said, typed)
+    yield _share(_words(sections.get("Task", "")), typed)
+    yield _share(_words(sections.get("Context", "")), typed)
+    yield len(found) / max(1, len(said))
+    yield freshness(output)
+    yield (len(output) - len(output.encode("ascii", "ignore"))) / size
+    yield len(_DIGIT.findall(output)) / size
 
 
 def freshness(text: str, n: int = REPETITION_N) -> float:

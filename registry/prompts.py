@@ -10,6 +10,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from types import MappingProxyType
 
 _LETTER = ("Role", "Task", "Context", "Tone", "Format", "Constraints")
@@ -180,6 +181,7 @@ class _Scan:
     sections: list[tuple[str, str]]
 
 
+@lru_cache(maxsize=4)  # an answer is parsed and validated, one after the other
 def _scan(output: str) -> _Scan:
     preface: list[str] = []
     sections: list[tuple[str, list[str]]] = []

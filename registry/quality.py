@@ -2,7 +2,8 @@
 
 Where a fitted scorer is active it is the chance that people like the answer. Without one it
 is a rule: how far the answer keeps the structured-prompt format, and whether it repeats
-itself. Each violation costs; a section that is missing costs most.
+itself. Each violation costs; a section that is missing costs most. No rule can judge the turns
+of a conversation: without a scorer that was tried on such they have no score.
 """
 
 from dataclasses import dataclass
@@ -31,11 +32,13 @@ class ActiveScorer:
     scorer: Scorer
 
 
-def judge(sample: Sample, active: ActiveScorer | None) -> Score:
+def judge(sample: Sample, active: ActiveScorer | None) -> Score | None:
     """The score of an answer: the active scorer's, else the rule's. An empty answer is worth 0."""
-    if active is None or not sample.output.strip():
-        return Score(score(sample.output, target_tool=sample.target_tool), RULE_SCORER)
-    return Score(round(active.scorer.score(sample), 4), active.version)
+    if sample.output.strip() and active is not None and active.scorer.may_score(sample):
+        return Score(round(active.scorer.score(sample), 4), active.version)
+    if sample.is_conversation:
+        return None
+    return Score(score(sample.output, target_tool=sample.target_tool), RULE_SCORER)
 
 
 def explain(sample: Sample, active: ActiveScorer | None, *, top: int = 10) -> tuple[Reason, ...]:
@@ -43,8 +46,10 @@ def explain(sample: Sample, active: ActiveScorer | None, *, top: int = 10) -> tu
 
     The rule knows no odds: each fault's effect is what it takes off the score.
     """
-    if active is not None and sample.output.strip():
+    if active is not None and sample.output.strip() and active.scorer.may_score(sample):
         return active.scorer.explain(sample, top=top)
+    if sample.is_conversation:
+        return ()
     faults = validate(sample.output, target_tool=sample.target_tool)
     return tuple(Reason(fault.message, 1.0, -PENALTY) for fault in faults[:top])
 

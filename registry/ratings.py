@@ -19,7 +19,7 @@ from registry.review import INFORMATIVE
 
 @dataclass(frozen=True, kw_only=True)
 class Answered:
-    """One answer of the structured-prompt kind, and who asked."""
+    """One answer, and who asked."""
 
     id: str
     sample: Sample
@@ -123,7 +123,7 @@ def _newest(
 
 
 def _answers(workload: str) -> Select[Any]:
-    """Answers that have a score and may be learned from: no shadows, failures, conversations."""
+    """Answers that may be learned from: no shadows, no failures."""
     row = UserInteraction
     return select_columns(
         col(row.id),
@@ -135,11 +135,11 @@ def _answers(workload: str) -> Select[Any]:
         col(row.quality_score),
         col(row.scorer_version),
         col(row.created_at),
+        col(row.messages).is_not(None).label("is_chat"),
     ).where(
         col(row.workload) == workload,
         col(row.role) != "shadow",
         col(row.error).is_(None),
-        col(row.messages).is_(None),
         may_be_learned(),
     )
 
@@ -150,7 +150,11 @@ def _answered(row: Any, keyring: Keyring) -> Answered:
     return Answered(
         id=row.id,
         sample=Sample(
-            written["input_text"], written["model_output"], row.target_tool, row.language
+            written["input_text"],
+            written["model_output"],
+            row.target_tool,
+            row.language,
+            bool(row.is_chat),
         ),
         user_id=row.user_id,
         quality_score=row.quality_score,

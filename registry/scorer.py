@@ -16,6 +16,7 @@ import numpy as np
 from registry.errors import ArtifactError
 from registry.features import FEATURES, NUM_HASHED, NUMBERS, Features, Floats, Sample, extract
 
+NUM_KNOTS = 22
 ARRAYS_FILE, MANIFEST_FILE = "scorer.npz", "manifest.json"
 _SHAPES: Mapping[str, tuple[int, ...]] = {
     "weights": (NUM_HASHED,),
@@ -24,6 +25,8 @@ _SHAPES: Mapping[str, tuple[int, ...]] = {
     "means": (len(NUMBERS),),
     "scales": (len(NUMBERS),),
     "calibration": (3,),
+    "knots": (2, NUM_KNOTS),
+    "kinds": (2,),
 }
 
 
@@ -52,6 +55,14 @@ class Scorer:
     """(len(NUMBERS),) each: numbers are standardised before they are weighed."""
     calibration: Floats
     """(3,) bias of the margin; slope and offset of Platt's sigmoid on it."""
+    knots: Floats
+    """(2, NUM_KNOTS) the sigmoid's chances, rising, and what people's ratings make of them."""
+    kinds: Floats
+    """(2,) whether it may score structured prompts, and turns of conversations: 1 or 0."""
+
+    def may_score(self, sample: Sample) -> bool:
+        """Whether it was tried on such answers, and passed."""
+        return bool(self.kinds[int(sample.is_conversation)])
 
     def margin(self, features: Features) -> float:
         """The uncalibrated log-odds."""
@@ -64,10 +75,11 @@ class Scorer:
 
     def score_features(self, features: Features) -> float:
         """The same for features that are there already."""
-        return float(1.0 / (1.0 + np.exp(-np.clip(self._log_odds(features), -40.0, 40.0))))
+        sigmoid = 1.0 / (1.0 + np.exp(-np.clip(self._log_odds(features), -40.0, 40.0)))
+        return float(np.interp(sigmoid, self.knots[0], self.knots[1]))
 
     def explain(self, sample: Sample, *, top: int = 10) -> tuple[Reason, ...]:
-        """The features that moved the score most, in calibrated log-odds."""
+        """The features that moved the score most, in the sigmoid's log-odds."""
         features = extract(sample)
         slope = float(self.calibration[1])
         words = self.weights[features.indices] * features.value * slope

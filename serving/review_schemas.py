@@ -90,8 +90,8 @@ class ExplanationResponse(BaseModel):
     stored_score: float | None
     """What was stored when it was given, and by which scorer."""
     stored_scorer_version: str | None
-    score: float
-    """What the scorer of today says."""
-    scorer_version: str
+    score: float | None
+    """What the scorer of today says; none of a conversation that no scorer can judge."""
+    scorer_version: str | None
     reasons: Sequence[ReasonItem]
     """What moved it most, strongest first."""

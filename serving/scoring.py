@@ -37,7 +37,7 @@ class Scorers:
         """Scorers that should score and cannot be loaded, and why."""
         return self._refused
 
-    def score(self, workload: str, sample: Sample) -> Score:
+    def score(self, workload: str, sample: Sample) -> Score | None:
         """What an answer in `workload` is worth."""
         return judge(sample, self._active.get(workload))
 

@@ -1,7 +1,7 @@
 """Fits the quality scorer on feedback: a calibrated logistic model of "people like this".
 
 L2-regularised logistic regression on the features of `registry.features`, by L-BFGS (scipy);
-calibrated after Platt (1999) on scores that no row's own user had a part in. Whether it may
+calibrated (`training.calibration`) on scores that no row's own user had a part in. Whether it may
 serve is decided by models of earlier ratings, each tried on what other users said later; the
 scorer that serves is then fitted in the same way on all.
 """
@@ -19,6 +19,7 @@ from scipy import optimize, sparse, special
 
 from registry.features import NUM_HASHED, NUMBERS, Features, Floats, Sample, extract
 from registry.scorer import Scorer
+from training.calibration import calibrated, curve, platt
 from training.discrimination import Discrimination, discrimination
 from training.errors import DataError
 
@@ -56,6 +57,8 @@ class Fitted:
     """Of models of earlier ratings, on later ones of other users; None where those are too few."""
     rule_held_out: Discrimination | None
     """Of what scored before, on the same ratings."""
+    conversations_held_out: Discrimination | None
+    """As `held_out`, of turns of conversations, which the others leave out."""
     cross_fitted: Discrimination
     """Of models that had no part of the user whom they score."""
     num_ratings: int
@@ -81,14 +84,15 @@ def fit(ratings: Sequence[Rating], *, rule: Sequence[float]) -> Fitted:
     gate = _try_out(data, rules)
     margins = _cross_fitted(data, np.ones(len(ratings), bool))
     slope, offset = platt(margins, data.liked, data.weights)
-    scorer = _to_scorer(data, _fit_weights(data), slope=slope, offset=offset)
+    sigmoid = special.expit(slope * margins + offset)
+    knots = curve(sigmoid, data.liked, data.weights)
+    scorer = _to_scorer(data, _fit_weights(data), slope=slope, offset=offset, knots=knots)
     return Fitted(
         scorer=scorer,
         held_out=gate[0],
         rule_held_out=gate[1],
-        cross_fitted=discrimination(
-            special.expit(slope * margins + offset), data.liked, data.weights
-        ),
+        conversations_held_out=gate[2],
+        cross_fitted=discrimination(_cross_calibrated(sigmoid, data), data.liked, data.weights),
         num_ratings=len(ratings),
         features=data.features,
     )
@@ -166,27 +170,6 @@ def hashed_matrix(features: Sequence[Features]) -> sparse.csr_array:
     )
 
 
-def platt(margins: Floats, liked: Booleans, weights: Floats) -> tuple[float, float]:
-    """Slope and offset of the sigmoid that makes chances of margins.
-
-    Targets are pulled in from 0 and 1 as Platt (1999) does, so that few ratings make no
-    certainty. A slope below 0, from margins that say nothing, becomes 0.
-    """
-    num_liked, num_other = weights[liked].sum(), weights[~liked].sum()
-    targets = np.where(liked, (num_liked + 1) / (num_liked + 2), 1 / (num_other + 2))
-
-    def loss(both: Floats) -> tuple[float, Floats]:
-        odds = both[0] * margins + both[1]
-        error = weights * (special.expit(odds) - targets)
-        value = weights @ (np.logaddexp(0, odds) - targets * odds)
-        return float(value), np.array([error @ margins, error.sum()])
-
-    found = optimize.minimize(
-        loss, np.array([1.0, 0.0]), jac=True, method="L-BFGS-B", bounds=[(0, None), (None, None)]
-    )
-    return float(found.x[0]), float(found.x[1])
-
-
 def _fit_weights(data: Data) -> _Weights:
     means = data.numbers.mean(axis=0)
     spread = data.numbers.std(axis=0)
@@ -225,7 +208,9 @@ def _minimise(words: sparse.csr_array, numbers: Floats, data: Data) -> Floats:
     return found
 
 
-def _to_scorer(data: Data, fitted: _Weights, *, slope: float, offset: float) -> Scorer:
+def _to_scorer(
+    data: Data, fitted: _Weights, *, slope: float, offset: float, knots: Floats
+) -> Scorer:
     seen = np.bincount(data.words.indices, minlength=NUM_HASHED).clip(max=2).astype(float)
     return Scorer(
         weights=fitted.words,
@@ -234,6 +219,8 @@ def _to_scorer(data: Data, fitted: _Weights, *, slope: float, offset: float) -> 
         means=fitted.means,
         scales=fitted.scales,
         calibration=np.array([fitted.bias, slope, offset]),
+        knots=knots,
+        kinds=np.ones(2),
     )
 
 
@@ -250,19 +237,42 @@ def _cross_fitted(data: Data, learned: Booleans) -> Floats:
     return margins
 
 
-def _try_out(data: Data, rules: Floats) -> tuple[Discrimination | None, Discrimination | None]:
-    """Models of early ratings on late ones of other users, and the rule on the same."""
+def _cross_calibrated(sigmoid: Floats, data: Data) -> Floats:
+    """(n,) chances on curves that no rating of the row's user had a part in."""
+    folds = _folds(data.users)
+    chances = np.zeros(len(folds))
+    for fold in range(NUM_FOLDS):
+        inside = folds == fold
+        if inside.any():
+            others = data.part(~inside)
+            knots = curve(sigmoid[~inside], others.liked, others.weights)
+            chances[inside] = calibrated(sigmoid[inside], knots)
+    return chances
+
+
+Trial = tuple[Discrimination | None, Discrimination | None, Discrimination | None]
+
+
+def _try_out(data: Data, rules: Floats) -> Trial:
+    """Models of early ratings on late ones of other users, the rule on the same; conversations."""
     late = data.times > np.quantile(data.times, 1 - LATE_SHARE)
     early, tried = data.part(~late), data.part(late)
     if min(_fewest(early), _fewest(tried)) < 2 or len(set(early.users)) < NUM_FOLDS:
-        return None, None
+        return None, None, None
     margins = _cross_fitted(data, ~late)
     slope, offset = platt(margins[~late], early.liked, early.weights)
-    chances = special.expit(slope * margins[late] + offset)
-    return (
-        discrimination(chances, tried.liked, tried.weights),
-        discrimination(rules[late], tried.liked, tried.weights),
-    )
+    sigmoid = special.expit(slope * margins + offset)
+    knots = curve(sigmoid[~late], early.liked, early.weights)
+    chances = calibrated(sigmoid[late], knots)
+    chats = tried.numbers[:, NUMBERS.index("conversation")] > 0
+
+    def of(scores: Floats, rows: Booleans) -> Discrimination | None:
+        part = tried.part(rows)
+        if _fewest(part) < 2:
+            return None
+        return discrimination(scores[rows], part.liked, part.weights)
+
+    return of(chances, ~chats), of(rules[late], ~chats), of(chances, chats)
 
 
 def _fewest(data: Data) -> int:

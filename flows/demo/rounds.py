@@ -18,6 +18,7 @@ from flows.experiment import look
 from flows.learner import Learner
 from flows.registration import RetrainResult
 from flows.retrain import run_retrain
+from flows.signals import run_scoring
 from registry import deployment
 from registry.clock import utc_now
 from registry.models import DEFAULT_WORKLOAD, Dataset
@@ -108,6 +109,8 @@ def _train_on_trigger(loop: Loop, steps: RichSteps) -> tuple[RetrainResult | Non
 
     report = run_curate(loop.context, workload=DEFAULT_WORKLOAD, steps=steps)
     loop.console.print(f"  curated: {report.num_added} new samples {report.by_tool}")
+    scoring, _ = run_scoring(loop.context, workload=DEFAULT_WORKLOAD, steps=steps)
+    loop.console.print(f"  scorer: {scoring.reason}")
     decision = run_check_triggers(loop.context, start, workload=DEFAULT_WORKLOAD, steps=steps)
     loop.console.print(f"  trigger: {decision.trigger or 'none'} ({decision.reason})")
     if not results:

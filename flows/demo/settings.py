@@ -9,6 +9,7 @@ MAX_HOURS = 144.0
 SHARES = (0.25, 0.5)
 """Hundreds of requests, not tens of thousands: the trial needs its half of them soon."""
 RAMP_MIN_RATED = 15
+MAYBE_QUALITY = 0.5
 LATENCY_TOLERANCE = 2.0
 """An adapter adds a visible share to the work of so tiny a base model."""
 
@@ -22,6 +23,8 @@ def prepare(settings: Settings) -> Settings:
         "home": settings.home / "demo",
         "database_url": None,
         "artifacts_url": None,
+        # A scorer fitted on some hundred ratings is sure of few answers.
+        "curation": settings.curation.model_copy(update={"maybe_min_quality": MAYBE_QUALITY}),
         "training": settings.training.model_copy(update={"min_samples": MIN_SAMPLES}),
         "triggers": settings.triggers.model_copy(update={"min_new_samples": MIN_SAMPLES}),
         "experiment": settings.experiment.model_copy(

@@ -30,9 +30,12 @@ from flows.intake.formats import FEEDBACK, Format, Nature, Reading, choose
 from flows.intake.readers import open_source
 from flows.intake.rows import Row, Source
 from flows.intake.values import RowError
+from flows.scoring import load_active
 from registry import acts, interactions
 from registry.errors import NotFoundError
+from registry.features import Sample
 from registry.models import ModelVersion, UserInteraction, Workload
+from registry.quality import Score, judge
 from serving.recording.intake import (
     LoggedInteraction,
     Origin,
@@ -40,6 +43,7 @@ from serving.recording.intake import (
     to_feedback,
     to_interaction,
 )
+from serving.recording.rows import rescored
 
 ACTOR = "cli"
 BATCH_ROWS = 500
@@ -117,6 +121,11 @@ class Importer:
         self._rows: Iterable[Row] = itertools.chain(head, self.source.rows)
         self.report = ImportReport(self._reading.format, self._reading.nature)
         self._refused: TextIO | None = None
+        found = load_active(context, workload=request.workload)
+        self._active = None if found is None else found[0]
+
+    def _judged_by(self, _workload: str, sample: Sample) -> Score | None:
+        return judge(sample, self._active)
 
     def run(self, advance: Advance = lambda _done: None) -> ImportReport:
         """Read, check and write everything."""
@@ -208,8 +217,12 @@ class Importer:
             interactions.log(
                 session,
                 [
-                    to_interaction(
-                        found.item, Origin(row_id, "imported", found.item.user_id, now, versions)
+                    rescored(
+                        to_interaction(
+                            found.item,
+                            Origin(row_id, "imported", found.item.user_id, now, versions),
+                        ),
+                        self._judged_by,
                     )
                     for row_id, found in taken.items()
                     if row_id not in known

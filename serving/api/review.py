@@ -98,15 +98,16 @@ async def explain(
         return row
 
     row = await asyncio.to_thread(read)
-    sample = Sample(row.input_text, row.model_output, row.target_tool, row.language)
+    is_chat = row.messages is not None
+    sample = Sample(row.input_text, row.model_output, row.target_tool, row.language, is_chat)
     active = service.scorers.active(row.workload)
     score = quality.judge(sample, active)
     return ExplanationResponse(
         interaction_id=row.id,
         stored_score=row.quality_score,
         stored_scorer_version=row.scorer_version,
-        score=score.value,
-        scorer_version=score.scorer_version,
+        score=None if score is None else score.value,
+        scorer_version=None if score is None else score.scorer_version,
         reasons=[
             ReasonItem(feature=reason.feature, value=reason.value, effect=reason.effect)
             for reason in quality.explain(sample, active)

@@ -12,7 +12,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, AwareDatetime, BaseModel, ConfigDict, Field, model_validator
 
-from registry import prompts, quality
+from registry import prompts
 from registry.interactions import Feedback, Interaction, Source
 from registry.models import DEFAULT_WORKLOAD
 from serving.schemas import MAX_VERSION_CHARS, Body, Id, Name, Storable, Text
@@ -152,8 +152,7 @@ def is_future(moment: datetime, *, now: datetime) -> bool:
 
 
 def to_interaction(item: LoggedInteraction, origin: Origin) -> Interaction:
-    """The row to write, scored as an answer of our own; it never counts in a trial."""
-    failed = item.error is not None
+    """The row to write, without a score yet; it never counts in a trial."""
     ours = item.model_version in origin.versions
     output = item.model_output
     chat = item.messages is not None
@@ -177,8 +176,6 @@ def to_interaction(item: LoggedInteraction, origin: Origin) -> Interaction:
         source=origin.source,
         target_tool=item.target_tool,
         language=item.language,
-        quality_score=None if failed else quality.score(output, target_tool=item.target_tool),
-        scorer_version=None if failed else quality.RULE_SCORER,
         error=item.error,
     )
 

@@ -11,11 +11,11 @@ from serving.asking import Ask
 from serving.jobs import Reply
 from serving.routing import Route
 
-Judge = Callable[[str, Sample], Score]
-"""What an answer is worth in a workload, and who says so."""
+Judge = Callable[[str, Sample], Score | None]
+"""What an answer is worth in a workload, and who says so; None: nobody can tell."""
 
 
-def by_rule(_workload: str, sample: Sample) -> Score:
+def by_rule(_workload: str, sample: Sample) -> Score | None:
     """The rule's judgement, in any workload."""
     return judge(sample, None)
 
@@ -34,10 +34,10 @@ def answered(
     now: datetime,
     judged_by: Judge = by_rule,
 ) -> Interaction:
-    """The row of an answer. Only what is meant to be in the prompt format gets a score."""
+    """The row of an answer, with its score."""
     output = storable(reply.text)
-    sample = Sample(ask.text, output, ask.target_tool, ask.language)
-    score = None if ask.is_chat or not reply.ok else judged_by(ask.workload, sample)
+    sample = Sample(ask.text, output, ask.target_tool, ask.language, ask.is_chat)
+    score = judged_by(ask.workload, sample) if reply.ok else None
     return Interaction(
         id=row_id,
         created_at=now,
@@ -67,10 +67,13 @@ def answered(
 
 def rescored(row: Interaction, judged_by: Judge) -> Interaction:
     """A row that came from elsewhere with the score that an answer of our own would have."""
-    if row.quality_score is None or row.messages is not None:
+    if row.error is not None:
         return row
-    sample = Sample(row.input_text, row.model_output, row.target_tool, row.language)
+    is_chat = row.messages is not None
+    sample = Sample(row.input_text, row.model_output, row.target_tool, row.language, is_chat)
     score = judged_by(row.workload, sample)
+    if score is None:
+        return replace(row, quality_score=None, scorer_version=None)
     return replace(row, quality_score=score.value, scorer_version=score.scorer_version)
 
 

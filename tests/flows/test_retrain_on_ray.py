@@ -13,7 +13,9 @@ from flows.evaluate import run_evaluate
 from flows.ray_learner import RayLearner
 from flows.retrain import run_retrain
 from flows.steps import PlainSteps
-from registry import versions
+from registry import interactions, versions
+from registry.interactions import Feedback, Interaction
+from registry.models import Dataset
 from tests.support.tiny_model import make_tiny_model
 from tests.support.usage import log_liked
 
@@ -84,3 +86,56 @@ def test_usage_becomes_a_version_that_can_be_evaluated(context: Context, tmp_pat
     page = report.page.read_text()
     assert result.version in page
     assert page.count("data:image/png;base64,") == 4
+
+
+def rate(context: Context, number: int) -> None:
+    """Every third answer is liked, every third corrected, every third disliked."""
+    now = context.clock()
+    with context.database.write() as session:
+        for place in range(number):
+            item = Interaction(
+                id=f"i{place:05}",
+                created_at=now,
+                input_text=f"write a mail about subject {place}",
+                structured_prompt=f"Role: writer {place}",
+                model_output=f"Role: writer {place}",
+                quality_score=0.9,
+                target_tool="email",
+            )
+            interactions.log(session, [item], keyring=context.keyring)
+            given = Feedback(
+                interaction_id=item.id,
+                thumb=1 if place % 3 == 0 else -1,
+                corrected_output=f"Role: better writer {place}" if place % 3 == 1 else None,
+            )
+            interactions.add_feedback(session, given, now=now, new_id=context.new_id)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+@pytest.mark.parametrize("objective", ["dpo", "kto", "mixed"])
+def test_preferences_are_learned_from_what_people_rejected(
+    context: Context, tmp_path: Path, objective: str
+) -> None:
+    base = make_tiny_model(tmp_path / "base")
+    recipe = tmp_path / "test.toml"
+    recipe.write_text(f'{RECIPE}\n[objective]\nname = "{objective}"\n')
+    settings = context.settings
+    training = settings.training.model_copy(
+        update={"base_model": str(base), "recipe": str(recipe), "min_samples": 20}
+    )
+    curation = settings.curation.model_copy(update={"keep_disliked": objective == "kto"})
+    settings = settings.model_copy(update={"training": training, "curation": curation})
+    context = replace(context, settings=settings)
+    rate(context, 150)
+
+    result = run_retrain(context, RayLearner(settings), workload="default", steps=PlainSteps())
+
+    assert result.status in ("succeeded", "rejected"), result.reason
+    with context.database.read() as session:
+        row = versions.get(session, result.version or "")
+        assert row.objective == objective
+        assert row.evaluation["training"]["steps"] == 4
+        dataset = session.get_one(Dataset, row.training_dataset_id)
+    assert dataset.counts["corrected"] > 20
+    assert (dataset.counts["disliked"] > 20) == (objective == "kto")

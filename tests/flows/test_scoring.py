@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from datetime import timedelta
 
+import numpy as np
 import pytest
 
 from benchmarks.demo_world import Rated, use
@@ -15,7 +17,9 @@ from flows.signals import pick_for_review, run_signals
 from flows.steps import PlainSteps
 from registry import experiments, interactions, review, scorers, versions
 from registry.errors import ArtifactError, NotFoundError
-from registry.interactions import Feedback
+from registry.features import Sample
+from registry.interactions import Feedback, Interaction
+from registry.quality import RULE_SCORER, judge
 from registry.settings import Settings
 from tests.flows.conftest import NOW, FakeClock
 from tests.support.opinions import log_rated, log_use, ratings
@@ -221,3 +225,60 @@ def test_it_can_be_turned_off(settings: Settings, clock: FakeClock) -> None:
     context = open_context(settings.model_copy(update={"signals": signals}), clock=clock)
     assert "off" in fit_scorer(context, workload="default").reason
     context.database.close()
+
+
+def log_chats(context: Context, number: int) -> None:
+    """Turns of conversations by many people, who like those that thank."""
+    rng = np.random.default_rng(5)
+    for place in range(number):
+        good = bool(rng.uniform() < 0.5)
+        at = NOW - timedelta(minutes=number - place)
+        asked = f"tell me of {' '.join(rng.choice(WORDS, 4))}"
+        item = Interaction(
+            id=f"chat-{place:04}",
+            created_at=at,
+            input_text=asked,
+            messages=[{"role": "user", "content": asked}],
+            structured_prompt="x",
+            model_output=f"{'gladly' if good else 'sorry'} {' '.join(rng.choice(WORDS, 8))}",
+            external_user_id=f"person-{place % 40}",
+        )
+        with context.database.write() as session:
+            interactions.log(session, [item], keyring=context.keyring)
+            interactions.add_feedback(
+                session,
+                Feedback(interaction_id=item.id, thumb=1 if good else -1),
+                now=at,
+                new_id=context.new_id,
+            )
+
+
+WORDS = [f"word{number}" for number in range(200)]
+
+
+def test_conversations_are_scored_once_a_scorer_was_tried_on_them(context: Context) -> None:
+    turn = Sample("tell me more", "gladly then", is_conversation=True)
+    assert judge(turn, None) is None
+    log_chats(context, 400)
+    report = fit_scorer(context, workload="default")
+    assert report.is_active
+    assert "conversations alone" in report.reason
+    found = load_active(context, workload="default")
+    assert found is not None
+    active, _ = found
+    liked, other = judge(turn, active), judge(replace(turn, output="sorry then"), active)
+    assert liked is not None
+    assert other is not None
+    assert liked.scorer_version == active.version
+    assert liked.value > other.value + 0.3
+    prompt = judge(replace(turn, is_conversation=False), active)
+    assert prompt is not None
+    assert prompt.scorer_version == RULE_SCORER
+
+
+@pytest.mark.usefixtures("used")
+def test_a_scorer_of_prompts_scores_no_conversations(context: Context) -> None:
+    fit_scorer(context, workload="default")
+    found = load_active(context, workload="default")
+    assert found is not None
+    assert judge(Sample("a", "b", is_conversation=True), found[0]) is None

@@ -9,7 +9,7 @@ from registry import scorer as scorers
 from registry.errors import ArtifactError
 from registry.features import NUM_HASHED, NUMBERS, Sample, extract
 from registry.quality import RULE_SCORER, ActiveScorer, explain, judge
-from registry.scorer import ARRAYS_FILE, MANIFEST_FILE, Scorer, load, save
+from registry.scorer import ARRAYS_FILE, MANIFEST_FILE, NUM_KNOTS, Scorer, load, save
 
 SAMPLE = Sample("write a mail about cats", "Role: expert\nTask: cats\nTone: warm", "email", "en")
 
@@ -23,6 +23,8 @@ def make_scorer(seed: int = 1) -> Scorer:
         means=rng.normal(size=len(NUMBERS)),
         scales=np.ones(len(NUMBERS)),
         calibration=np.array([0.1, 0.9, -0.2]),
+        knots=np.tile(np.linspace(0, 1, NUM_KNOTS), (2, 1)),
+        kinds=np.ones(2),
     )
 
 

@@ -7,12 +7,15 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from benchmarks.demo_world import use
 from registry import quality
 from tests.support.opinions import ratings
+from training.calibration import calibrated, curve, platt
 from training.discrimination import auc
-from training.discriminator import Data, Fitted, Rating, fit, platt
+from training.discriminator import Data, Fitted, Rating, fit
 from training.errors import DataError
 
 
@@ -86,3 +89,23 @@ def test_the_hashed_matrix_holds_each_name_once() -> None:
     data = Data.of(ratings(5))
     sizes = [len(each.names) for each in data.features]
     assert np.diff(data.words.indptr).tolist() == sizes
+
+
+def test_the_curve_follows_fickle_ratings_and_keeps_the_order() -> None:
+    rng = np.random.default_rng(3)
+    sigmoid = np.sort(rng.uniform(size=4_000))
+    chances = np.where(sigmoid > 0.5, 0.9, 0.1)
+    liked = rng.uniform(size=4_000) < chances
+    found = calibrated(sigmoid, curve(sigmoid, liked, np.ones(4_000)))
+    assert np.abs(found - chances).mean() < 0.03
+    assert (np.diff(found) > 0).all()
+
+
+@given(st.integers(1, 300), st.integers(0, 5))
+def test_the_curve_of_any_ratings_rises_within_bounds(number: int, seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    sigmoid, weights = rng.uniform(size=number), rng.uniform(0.1, 3, size=number)
+    knots = curve(sigmoid, rng.uniform(size=number) < sigmoid, weights)
+    assert (np.diff(knots, axis=1) >= 0).all()
+    assert knots.min() >= 0
+    assert knots.max() <= 1
