@@ -32,8 +32,10 @@ from registry.settings_decisions import ExperimentSettings
 SETTINGS = ExperimentSettings()
 MOST_FALSE, LEAST_POWER, MOST_REQUESTS = 0.01, 0.95, 100
 WEEK = 168.0
-NUM_PEERS = 200
-"""Experiments of each world that the other rules decide, at most."""
+NUM_PEERS = 100
+"""Experiments of each world that the other rules and variants of ours decide, at most."""
+NUM_CROWDS = 200
+"""Trials of several challengers, at most."""
 WITHOUT = {
     "ours, without unrated answers": {"use_unrated": False},
     "ours, without the time before": {"use_prior": False},
@@ -68,7 +70,9 @@ def main() -> None:
             table.add_row(world.name, name, *cells(outcome))
         console.print(f"{time.monotonic() - began:5.0f} s  {world.name}", highlight=False)
     console.print(table)
-    figures += decision_several.figures(num, SETTINGS, CROWDS[-1:] if arguments.quick else CROWDS)
+    figures += decision_several.figures(
+        min(num, NUM_CROWDS), SETTINGS, CROWDS[-1:] if arguments.quick else CROWDS
+    )
     quarters = 4 if arguments.quick else arguments.quarters
     figures += decision_triggers.figures(quarters, console)
     path = write_results(
@@ -77,6 +81,7 @@ def main() -> None:
         sizes={
             "runs": num,
             "runs of other rules": min(num, NUM_PEERS),
+            "runs of several challengers": min(num, NUM_CROWDS),
             "quarters": quarters,
             "settings": SETTINGS.model_dump(mode="json"),
             "worlds": [vars(world) for world in worlds],

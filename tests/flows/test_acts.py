@@ -328,8 +328,9 @@ CASES: dict[str, Case] = {
         before=die,
     ),
     "put several on trial": Case(
-        lambda world: world.cli("experiment", "start", *world.registered(2)),
+        cli("experiment", "start", "v1", "v2"),
         ["start_experiment"],
+        before=lambda world: world.registered(2),
         commands=("experiment start",),
     ),
     "drop one of several": Case(
