@@ -1,43 +1,38 @@
 """Which objective learns best from people: python -m benchmarks.bench_objectives [--seeds 1 2 …]
 
-The demo's people without its endpoint: they ask the embedded base, and rate what comes
-back by the rubric, one rating in ten being the opposite of what they think; some of the
-disappointed write what they had wanted. Each objective trains on the same feedback, from
-the same adapter, for the same number of steps; what is compared is the share of held-out
+Each objective trains on the same feedback of the demo's people (`benchmarks.learning_world`),
+from the same adapter, for the same number of steps; what is compared is the share of held-out
 requests whose greedy answer the rubric calls good, over all and on the worst target tool.
 """
 
 from __future__ import annotations
 
 import argparse
-import copy
 import random
 import sys
 import time
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 from statistics import mean, stdev
 from typing import Any
 
 import torch
 
+from benchmarks.learning_world import (
+    CORRECTION_RATE,
+    MAX_TOKENS,
+    feedback,
+    good,
+    requests,
+    trained,
+)
 from benchmarks.results import Figure, write_results
-from registry import prompts
 from training.base import load_base, load_tokenizer
-from training.base_model.evaluate import answers, rated_good, verdicts
-from training.base_model.requests import Request, ideal, sample_request
+from training.base_model.evaluate import answers
 from training.config import load_recipe
-from training.encoding import Encoded, Example, encode_all
-from training.loop import TrainingLoop
-from training.parallel import Alone
+from training.encoding import Encoded, encode_all
 from training.schedule import ObjectiveName
-from training.setup import adapted_base, objective_of
 
-# The people of flows/demo/people.py, who live behind Prefect and an endpoint.
-RATING_RATE = 0.90
-RATING_NOISE = 0.10
-CORRECTION_RATE = 0.50
 OBJECTIVES: tuple[ObjectiveName, ...] = ("sft", "dpo", "kto", "mixed")
 
 
@@ -50,6 +45,9 @@ def main() -> None:
     parser.add_argument("--held-out", type=int, default=240)
     parser.add_argument("--steps", type=int, default=40)
     parser.add_argument("--beta", type=float, default=0.1)
+    parser.add_argument(
+        "--corrections", type=float, default=CORRECTION_RATE, help="share of the disappointed"
+    )
     parser.add_argument("--out", type=Path)
     arguments = parser.parse_args()
     if arguments.quick:
@@ -72,57 +70,30 @@ def main() -> None:
 
 def _run(seed: int, arguments: argparse.Namespace) -> dict[str, Any]:
     base, tokenizer = load_base("embedded"), load_tokenizer("embedded")
-    asked = _requests(f"people-{seed}", arguments.requests)
-    held_out = _requests(f"held-out-{seed}", arguments.held_out)
+    asked = requests(f"people-{seed}", arguments.requests)
+    held_out = requests(f"held-out-{seed}", arguments.held_out)
     said = answers(base, tokenizer, asked, temperature=0.7, seed=seed)
-    examples = feedback(asked, said, rng=random.Random(f"opinions-{seed}"))
-    encoded = encode_all(examples, tokenizer, max_tokens=512).examples
+    examples = feedback(
+        asked,
+        said,
+        rng=random.Random(f"opinions-{seed}"),
+        correction_rate=arguments.corrections,
+    )
+    encoded = encode_all(examples, tokenizer, max_tokens=MAX_TOKENS).examples
     found: dict[str, Any] = {
         "seed": seed,
         "pairs": sum(example.rejected is not None for example in examples),
         "accepted": sum(example.label is True for example in examples),
         "disliked": sum(example.label is False for example in examples),
-        "base": _good(base, tokenizer, held_out),
+        "base": good(base, tokenizer, held_out),
     }
     for name in OBJECTIVES:
         started = time.process_time()
         tuned = _trained(name, encoded, arguments, seed=seed)
         seconds = time.process_time() - started
-        found[name] = {"cpu_s": seconds, **_good(tuned, tokenizer, held_out)}
+        found[name] = {"cpu_s": seconds, **good(tuned, tokenizer, held_out)}
         sys.stdout.write(f"seed {seed}, {name}: {found[name]['rated_good']:.3f}\n")
         sys.stdout.flush()
-    return found
-
-
-def feedback(asked: Sequence[Request], said: Sequence[str], *, rng: random.Random) -> list[Example]:
-    """What people leave behind: pairs, and answers with a thumb; unrated ones are left out."""
-    found = []
-    for number, (request, output, verdict) in enumerate(
-        zip(asked, said, verdicts(asked, said), strict=True)
-    ):
-        if rng.random() >= RATING_RATE or not output.strip():
-            continue
-        pleased = verdict.good != (rng.random() < RATING_NOISE)
-        example = Example(
-            id=str(number),
-            messages=(
-                *prompts.messages(
-                    request.text, target_tool=request.target_tool, language=request.language
-                ),
-                {"role": "assistant", "content": output},
-            ),
-            target_tool=request.target_tool,
-            label=pleased,
-        )
-        if not pleased and not verdict.good and rng.random() < CORRECTION_RATE:
-            answer = {"role": "assistant", "content": ideal(request)}
-            example = replace(
-                example,
-                messages=(*example.messages[:-1], answer),
-                rejected=output,
-                label=None,
-            )
-        found.append(example)
     return found
 
 
@@ -132,36 +103,7 @@ def _trained(
     recipe = load_recipe("tiny_cpu")
     objective = recipe.objective.model_copy(update={"name": name, "beta": arguments.beta})
     recipe = recipe.model_copy(update={"seed": seed, "objective": objective})
-    cpu = torch.device("cpu")
-    model = adapted_base(recipe, "embedded", parent=None, device=cpu)
-    settings = replace(recipe.loop_settings(len(data)), num_steps=arguments.steps)
-    loop = TrainingLoop(
-        model=model,
-        dataset=data,
-        settings=settings,
-        collective=Alone(),
-        objective=objective_of(recipe, device=cpu),
-    )
-    loop.run(lambda _: None)
-    merged: torch.nn.Module = copy.deepcopy(model).merge_and_unload()
-    return merged
-
-
-def _good(model: Any, tokenizer: Any, requests: Sequence[Request]) -> dict[str, Any]:
-    model.set_attn_implementation("sdpa")
-    judged = verdicts(requests, answers(model, tokenizer, requests))
-    by_tool = {
-        tool: rated_good(
-            [v for v, request in zip(judged, requests, strict=True) if request.target_tool == tool]
-        )
-        for tool in sorted({request.target_tool for request in requests})
-    }
-    return {"rated_good": rated_good(judged), "by_tool": by_tool}
-
-
-def _requests(seed: str, number: int) -> list[Request]:
-    rng = random.Random(seed)
-    return [sample_request(rng) for _ in range(number)]
+    return trained(recipe, data, num_steps=arguments.steps)
 
 
 def compare(runs: Sequence[dict[str, Any]]) -> list[Figure]:

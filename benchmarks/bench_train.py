@@ -70,7 +70,13 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--tokens-per-pass", type=int, help="of our arm")
     parser.add_argument("--checkpointing", action="store_true", help="in our arm")
     parser.add_argument("--rounds", type=int, default=1)
-    parser.add_argument("--arms", nargs="+", choices=[*ARMS], default=[*ARMS])
+    parser.add_argument(
+        "--arms",
+        nargs="+",
+        choices=[*ARMS],
+        default=[arm for arm in ARMS if arm != "ours-compiled"],
+        help="all but ours-compiled, unless named",
+    )
     parser.add_argument("--out", type=Path)
     arguments = parser.parse_args()
     cuda = arguments.device == "cuda"

@@ -15,7 +15,7 @@ from starlette.responses import JSONResponse, Response
 from registry.clock import utc_now
 from registry.db import Database
 from registry.settings import Settings
-from serving.app import ROUTER_MAX_ONGOING, RouterBase, prepare
+from serving.app import QUIET, ROUTER_MAX_ONGOING, RouterBase, prepare
 from serving.jobs import Delta, Job, Reply
 from serving.replica import replica_id
 from serving.state import Poller, ReplicaState, Reporter
@@ -81,7 +81,9 @@ def router_app(settings: Settings) -> Application:
     prepare(settings)
     options: dict[str, Any] = {"max_ongoing_requests": 1_000, "ray_actor_options": {"num_cpus": 0}}
     champion, challenger = (
-        serve.deployment(name=kind.title(), **options)(NoModel).bind(settings, kind)
+        serve.deployment(name=kind.title(), logging_config=QUIET, **options)(NoModel).bind(
+            settings, kind
+        )
         for kind in ("champion", "challenger")
     )
     router = serve.deployment(
@@ -89,6 +91,7 @@ def router_app(settings: Settings) -> Application:
         num_replicas=settings.serving.num_routers,
         max_ongoing_requests=ROUTER_MAX_ONGOING,
         ray_actor_options={"num_cpus": 0},
+        logging_config=QUIET,
     )(serve.ingress()(RouterBase))
     application: Application = router.bind(settings, utc_now, champion, challenger)
     return application

@@ -154,6 +154,11 @@ def _our_loop(task: Task, examples: Sequence[Encoded]) -> tuple[torch.nn.Module,
     if task.checkpointing:
         recompute_activations(base)
     make_thin(model)
+    if task.arm == "ours-compiled":
+        for layer in base.model.layers:
+            # Attention goes conversation by conversation, and would be compiled for every length.
+            for part in (layer.mlp, layer.input_layernorm, layer.post_attention_layernorm):
+                part.compile(dynamic=True)
     loop = TrainingLoop(
         model=model,
         dataset=examples,
@@ -286,6 +291,7 @@ TRL_SETTINGS: dict[str, dict[str, Any]] = {
 }
 ARMS: dict[str, Callable[[Task, Sequence[Encoded], Meter], torch.nn.Module]] = {
     "ours": ours,
+    "ours-compiled": ours,
     "plain": plain,
     **dict.fromkeys(TRL_SETTINGS, trl),
 }

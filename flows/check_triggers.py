@@ -10,7 +10,7 @@ from prefect.deployments import run_deployment
 
 from flows import trail
 from flows.context import Context, open_context
-from flows.decisions.facts import gather
+from flows.decisions.facts import gather, keep_days
 from flows.decisions.triggers import TriggerDecision, decide
 from flows.prefect_steps import PrefectSteps
 from flows.reports.tables import trigger_table
@@ -30,6 +30,9 @@ def check(context: Context, *, workload: str, force: bool = False, steps: Steps)
     with context.database.write() as session:
         dead = trail.reap_trainings(context, session)
         statistics.fold(session, now=now)
+    keep_days(
+        context.database, workload=workload, settings=settings, now=now, keyring=context.keyring
+    )
     with context.database.read() as session:  # nobody waits while it is read
         facts = gather(
             session, workload=workload, settings=settings, now=now, keyring=context.keyring

@@ -24,6 +24,7 @@ from flows import (
     cli_curation,
     cli_database,
     cli_experiment,
+    cli_federation,
     cli_import,
     cli_privacy,
     cli_signals,
@@ -57,6 +58,7 @@ app.add_typer(cli_experiment.app, name="experiment")
 app.command("import")(cli_import.import_file)
 cli_trail.add_to(app)
 app.command()(cli_curation.curate)
+app.command()(cli_federation.federate)
 console = Console()
 ACTOR = "cli"
 

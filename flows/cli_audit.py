@@ -12,7 +12,7 @@ from rich.markup import escape
 
 from flows.anchoring import read_anchor, write_anchor
 from flows.context import Context, open_context
-from registry import audit
+from registry import audit, people
 from registry.audit_check import check
 from registry.deployment import AUDIT_PURPOSE
 
@@ -33,8 +33,11 @@ def list_entries(
     as_json: AsJson = False,
 ) -> None:
     """Who did what, and why; newest first."""
-    with open_context().database.read() as session:
-        found = audit.entries(session, limit=limit, action=action, actor=actor, subject=subject)
+    context = open_context()
+    actors = None if actor is None else people.written_as(actor, context.keyring)
+    with context.database.read() as session:
+        found = audit.entries(session, limit=limit, action=action, actors=actors, subject=subject)
+        people.reveal(session, found, context.keyring)
     if as_json:
         for row in found:
             sys.stdout.write(row.model_dump_json() + "\n")
@@ -42,7 +45,8 @@ def list_entries(
     for row in found:
         at = f"{row.at:%Y-%m-%d %H:%M:%S}"
         _print(f"{row.sequence:6}  {at}  {row.action} {row.subject} by {row.actor}")
-        _print(f"        {row.details.get('reason', '')}")
+        if row.details.get("reason"):
+            _print(f"        {row.details['reason']}")
 
 
 @app.command()

@@ -11,14 +11,16 @@ from rich.markup import escape
 from typer.core import TyperGroup
 
 from flows.context import open_context
+from flows.erasing import eraser
 from flows.local import launch
-from registry import acts, backup
+from registry import acts, backup, erasure, erasure_report
 from registry.artifacts import ArtifactStore
 from registry.backup_manifest import Manifest, faults, key_id, read_manifest
 from registry.clock import new_id, utc_now
 from registry.crypto import KEY_FILE, Keyring, load_keyring
 from registry.db import Database
 from registry.deployment import Act
+from registry.erasure_ledger import reports_in
 from registry.errors import BackupError
 from registry.folders import refuse_content
 from registry.restore import Restored, publish_artifacts, restore_database, take_keys
@@ -123,6 +125,7 @@ def restore(
     because = f"restored from the backup of {manifest.created_at:%Y-%m-%d %H:%M} UTC"
     act = Act(ACTOR, f"{because}: {reason}" if reason else because, utc_now(), keyring, new_id)
     done = _restore(settings, folder, manifest, act, force=force)
+    _erase_again(done)
     _tell(f"{done.num_rows} rows and {done.num_artifacts} artifacts are back; {because}")
     for run in done.repairs.interrupted_trainings:
         _tell(f"training {run} was running then: it counts as failed")
@@ -143,9 +146,32 @@ def _restore(
     store = ArtifactStore(settings.resolved_artifacts_url, cache=settings.home / "cache")
     publish_artifacts(folder, manifest, store)
     try:
-        return restore_database(folder, manifest, database, store, act, force=force)
+        return restore_database(
+            folder,
+            manifest,
+            database,
+            store,
+            act,
+            force=force,
+            erasures=reports_in(settings.home / erasure_report.FOLDER),
+        )
     finally:
         database.close()
+
+
+def _erase_again(done: Restored) -> None:
+    """Finish what the restore has begun: people whom a backup had brought back."""
+    carried = done.erasures
+    if carried.num_erasures:
+        _tell(f"{carried.num_erasures} erasures that the backup did not know hold again")
+    if not carried.num_begun:
+        return
+    context = open_context()
+    with context.database.read() as session:
+        begun = erasure.pending(session)
+    for row in begun:
+        eraser(context).resume(row)
+    _tell(f"{carried.num_begun} people whom the backup had brought back are erased again")
 
 
 def _own_keyring(settings: Settings, manifest: Manifest) -> Keyring | None:

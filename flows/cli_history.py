@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Sequence
 from dataclasses import asdict
 from datetime import UTC, datetime
 from typing import Annotated, Any
@@ -12,10 +13,12 @@ import typer
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
+from sqlmodel import Session
 
 from flows.context import open_context
 from flows.times import moment
-from registry import history
+from registry import history, people
+from registry.crypto import Keyring
 from registry.models import ProductionPeriod
 
 BASE = "the base model"
@@ -34,11 +37,15 @@ def show_history(
     as_json: Annotated[bool, typer.Option("--json", help="As JSON.")] = False,
 ) -> None:
     """Which version was in production, at what share, from when to when and why."""
-    with open_context().database.read() as session:
+    context = open_context()
+    with context.database.read() as session:
         if interaction is not None:
-            _tell_answered(history.answered(session, interaction), as_json=as_json)
+            answered = history.answered(session, interaction)
+            _name(session, [answered.production.period], context.keyring)
+            _tell_answered(answered, as_json=as_json)
         elif at is not None:
             found = history.at(session, moment(at, "--at"), workload=workload)
+            _name(session, [found.period], context.keyring)
             _tell_moment(found, as_json=as_json)
         else:
             # Refuses a workload that does not exist.
@@ -50,7 +57,12 @@ def show_history(
                 until=None if until is None else moment(until, "--until"),
                 limit=limit,
             )
+            _name(session, rows, context.keyring)
             _tell_periods(list(rows), as_json=as_json)
+
+
+def _name(session: Session, rows: Sequence[ProductionPeriod | None], keyring: Keyring) -> None:
+    people.reveal(session, [row for row in rows if row is not None], keyring)
 
 
 def _tell_periods(rows: list[ProductionPeriod], *, as_json: bool) -> None:

@@ -1,4 +1,4 @@
-"""Evaluation: the champion, the versions before it and the base on the same held-out samples."""
+"""Evaluation: the champion, the versions before it and the base on the same questions."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ from flows.errors import RefusedError
 from flows.learner import FEW_SHOT, Learner
 from flows.prefect_steps import PrefectSteps
 from flows.ray_learner import RayLearner
-from flows.reports.forgetting import forgetting_plot
-from flows.reports.html import Row, evaluation_page
-from flows.reports.plots import data_uri, tools_plot, versions_plot
+from flows.reports.html import Row, evaluation_page, notes, plots
+from flows.reports.plots import data_uri
 from flows.reports.tables import evaluation_table
 from flows.steps import Steps
 from registry import deployment, versions
 from registry.models import ModelVersion
+from training.evaluation.frozen import join_suites
 
 BASE = "base"
 NUM_PREVIOUS = 3
@@ -34,8 +34,19 @@ class EvaluationReport:
     """The versions oldest first, the base before all, and where the page is."""
 
     rows: tuple[Row, ...]
-    dataset_id: str
+    asked: str
+    """What the questions were."""
     page: Path
+
+
+@dataclass(frozen=True, kw_only=True)
+class Questions:
+    """What all versions are asked."""
+
+    file: Path
+    shots: Path | None
+    """Training samples, as examples for the base's prompt; None where there are none."""
+    told: str
 
 
 def run_evaluate(
@@ -43,13 +54,15 @@ def run_evaluate(
 ) -> EvaluationReport:
     """Evaluate, and keep the report as artifacts and as a page in the home's `reports`.
 
-    Raises `RefusedError` where the workload has no held-out sample yet.
+    The questions are those of the frozen suites (setting `training.suites`), whose scores can be
+    compared from month to month; without any, the held-out samples of the newest dataset.
+    Raises `RefusedError` where there is neither.
     """
     folder = context.folder("runs", f"evaluate-{context.new_id()}")
     try:
-        dataset = steps.run(
+        questions = steps.run(
             "build-dataset",
-            lambda: _held_out(context, folder / "dataset", workload=workload),
+            lambda: _questions(context, folder, workload=workload),
             retries=2,
         )
         chosen = _versions(context, learner, workload=workload)
@@ -58,9 +71,7 @@ def run_evaluate(
             adapters[row.version] = context.store.fetch(row.adapter_digest)
         results = steps.run(
             "evaluate",
-            lambda: learner.evaluate(
-                adapters, data=dataset.validation_file, shots=dataset.train_file
-            ),
+            lambda: learner.evaluate(adapters, data=questions.file, shots=questions.shots),
             retries=1,
         )
     finally:
@@ -77,16 +88,37 @@ def run_evaluate(
                 standing=row.deployment_status,
                 parent=row.parent_version or BASE,
                 evaluated=results[row.version],
+                made=row.created_at,
             )
             for row in chosen
         ),
     )
-    return _report(context, rows, dataset.dataset_id, workload=workload, steps=steps)
+    return _report(context, rows, questions.told, workload=workload, steps=steps)
 
 
-def _held_out(context: Context, folder: Path, *, workload: str) -> BuiltDataset:
+def _questions(context: Context, folder: Path, *, workload: str) -> Questions:
+    dataset = _dataset(context, folder / "dataset", workload=workload)
+    shots = dataset.train_file if dataset.num_train else None
+    suites = context.settings.training.suites
+    if suites:
+        return Questions(
+            file=join_suites(suites, folder / "suites.jsonl"),
+            shots=shots,
+            told=f"frozen suites {', '.join(path.stem for path in suites)}",
+        )
+    if not dataset.num_validation:
+        raise RefusedError(f"workload '{workload}' has no held-out sample to evaluate on yet")
+    return Questions(
+        file=dataset.validation_file,
+        shots=shots,
+        told=f"held-out samples of dataset {dataset.dataset_id}, which differ from month to month: "
+        "freeze a suite (setting training.suites) to compare months",
+    )
+
+
+def _dataset(context: Context, folder: Path, *, workload: str) -> BuiltDataset:
     shutil.rmtree(folder, ignore_errors=True)
-    dataset = build_dataset(
+    return build_dataset(
         context.database,
         context.store,
         workload=workload,
@@ -96,9 +128,6 @@ def _held_out(context: Context, folder: Path, *, workload: str) -> BuiltDataset:
         clock=context.clock,
         new_id=context.new_id,
     )
-    if not dataset.num_validation:
-        raise RefusedError(f"workload '{workload}' has no held-out sample to evaluate on yet")
-    return dataset
 
 
 def _versions(context: Context, learner: Learner, *, workload: str) -> list[ModelVersion]:
@@ -120,24 +149,23 @@ def _versions(context: Context, learner: Learner, *, workload: str) -> list[Mode
 
 
 def _report(
-    context: Context, rows: Sequence[Row], dataset_id: str, *, workload: str, steps: Steps
+    context: Context, rows: Sequence[Row], asked: str, *, workload: str, steps: Steps
 ) -> EvaluationReport:
     now = context.clock()
     results = {row.version: row.evaluated for row in rows}
-    steps.table("evaluation", f"# Evaluation of {workload}\n\n{evaluation_table(results)}\n")
-    for key, png, title in (
-        ("evaluation-versions", versions_plot(results), "Accuracy of each version"),
-        ("evaluation-tools", tools_plot(results), "Accuracy by target tool"),
-        ("evaluation-forgetting", forgetting_plot(results), "Accuracy against the best before"),
-    ):
+    told = "\n\n".join([asked, *notes(rows), evaluation_table(results)])
+    steps.table("evaluation", f"# Evaluation of {workload}\n\n{told}\n")
+    pictures = plots(rows)
+    for key, title, png in pictures:
         steps.image(key, data_uri(png), title)
     page = context.folder("reports") / f"evaluation-{workload}-{now:%Y%m%d-%H%M%S}.html"
     temporary = page.with_suffix(".tmp")
     temporary.write_text(
-        evaluation_page(rows, workload=workload, dataset_id=dataset_id, now=now), encoding="utf-8"
+        evaluation_page(rows, workload=workload, asked=asked, now=now, pictures=pictures),
+        encoding="utf-8",
     )
     os.replace(temporary, page)
-    return EvaluationReport(rows=tuple(rows), dataset_id=dataset_id, page=page)
+    return EvaluationReport(rows=tuple(rows), asked=asked, page=page)
 
 
 @flow(name="evaluate")

@@ -34,7 +34,12 @@ class Evaluated:
 
     scores: Scores
     metrics: Mapping[str, float] = field(default_factory=dict)
-    """Accuracy, diversity, coherence and whatever else the suite measures."""
+    """Accuracy, diversity, coherence and whatever else the suite measures. What has an interval
+    has its ends beside it, as in "accuracy from" and "accuracy to"."""
+    by_tool: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
+    """The same by target tool."""
+    by_language: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
+    """The same by language."""
 
 
 class Learner(Protocol):
@@ -42,6 +47,10 @@ class Learner(Protocol):
 
     base_model: str
     recipe: str
+
+    @property
+    def objective(self) -> str:
+        """sft, dpo, kto or mixed (`training.objectives`)."""
 
     def train(
         self,

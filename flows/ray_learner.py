@@ -2,21 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import math
+from collections.abc import Mapping, Sequence
 from contextvars import copy_context
+from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 from flows.decisions.gate import Scores, ToolScore
 from flows.learner import Evaluated, Progress, Trained
 from flows.runtime import ray_session
 from registry.settings import Settings
+from registry.settings_training import JudgeSettings
 from training.base import base_digest, resolve_base
 from training.config import load_recipe
 from training.encoding import read_examples
+from training.evaluation.frozen import apart_from, read_suite
+from training.evaluation.judging import Judge, judge_answers
 from training.evaluation.remote import evaluate_on_ray
-from training.evaluation.suite import Evaluation, from_training
-from training.launch import train
+from training.evaluation.suite import EvalExample, Evaluation, from_training
+from training.evaluation.suite import Scores as Measured
+from training.launch import SeedRun, train
 from training.progress import Progress as Step
+from training.search import Trial
 
 NUM_NOTES = 20
 """How often a training tells its progress."""
@@ -31,6 +39,7 @@ class RayLearner:
         self._recipe = load_recipe(settings.training.recipe)
         self.base_model = settings.training.base_model
         self.recipe = self._recipe.name
+        self.objective = self._recipe.objective.name
 
     def train(
         self,
@@ -80,6 +89,10 @@ class RayLearner:
                 "dropped": outcome.num_dropped,
                 "held back": outcome.num_held_back,
                 "seconds": outcome.seconds,
+                "seconds preparing": outcome.prepare_s,
+                "seconds training": outcome.train_s,
+                "seeds": [_seed(run) for run in outcome.seeds],
+                "trials": [_trial(trial) for trial in outcome.trials],
             },
             losses=tuple(enumerate(outcome.losses, start=1)),
         )
@@ -87,36 +100,69 @@ class RayLearner:
     def evaluate(
         self, adapters: Mapping[str, Path | None], *, data: Path, shots: Path | None = None
     ) -> dict[str, Evaluated]:
-        """See `Learner.evaluate`."""
+        """See `Learner.evaluate`. What is near to a frozen suite is no shot, either."""
+        training = self._settings.training
+        examples = from_training(read_examples(data))
+        shown, _ = apart_from(
+            () if shots is None else read_examples(shots),
+            (question for path in training.suites for question in read_suite(path)),
+        )
         with ray_session(self._settings):
             found = evaluate_on_ray(
                 recipe=self._recipe,
                 base_model=self.base_model,
                 arms=adapters,
-                examples=from_training(read_examples(data)),
-                shots=() if shots is None else read_examples(shots),
+                examples=examples,
+                shots=shown,
             )
-        return {name: _evaluated(evaluation) for name, evaluation in found.items()}
+        judged = {
+            name: _judged(training.judge, examples, evaluation)
+            for name, evaluation in found.items()
+        }
+        return {name: _evaluated(evaluation, judged[name]) for name, evaluation in found.items()}
 
     def _checkpoints(self, folder: Path) -> str:
         url = self._settings.artifacts_url
         return f"{url.rstrip('/')}/checkpoints" if url else str(folder / "checkpoints")
 
 
-def _evaluated(evaluation: Evaluation) -> Evaluated:
+def _seed(run: SeedRun) -> dict[str, Any]:
+    validation = run.validation
+    if validation is None:
+        return {"seed": run.seed}
+    return {"seed": run.seed, "validation_loss": validation.loss, "by_tool": validation.by_tool}
+
+
+def _trial(trial: Trial) -> dict[str, Any]:
+    # A diverged one has no loss: JSON knows no infinity.
+    loss = trial.validation_loss if math.isfinite(trial.validation_loss) else None
+    return {**asdict(trial.choice), "validation_loss": loss}
+
+
+def _judged(
+    settings: JudgeSettings, examples: Sequence[EvalExample], evaluation: Evaluation
+) -> dict[str, float]:
+    """What the judge thinks, as metrics; nothing where there is none."""
+    if settings.url is None:
+        return {}
+    key = settings.api_key
+    judge = Judge(
+        url=settings.url,
+        model=settings.model,
+        api_key=None if key is None else key.get_secret_value(),
+        timeout_s=settings.timeout_s,
+        concurrency=settings.concurrency,
+        max_answers=settings.max_answers,
+    )
+    found = judge_answers(judge, examples, evaluation.answers)
+    told = {"judged": float(found.num_judged), "unjudged": float(found.num_failed)}
+    if found.mean is not None and found.interval is not None:
+        told |= _with_interval("judge", found.mean, found.interval)
+    return told
+
+
+def _evaluated(evaluation: Evaluation, judged: Mapping[str, float]) -> Evaluated:
     overall = evaluation.overall
-    metrics = {
-        "accuracy": overall.accuracy,
-        "section accuracy": overall.section_accuracy,
-        "diversity": overall.diversity,
-        "coherence": overall.coherence,
-        "mean tokens": overall.mean_tokens,
-        "accuracy from": overall.accuracy_interval[0],
-        "accuracy to": overall.accuracy_interval[1],
-        "chrF": overall.chrf,
-        "repetition": overall.repetition,
-        "refusals": overall.refusals,
-    }
     return Evaluated(
         scores=Scores(
             overall.accuracy,
@@ -126,5 +172,35 @@ def _evaluated(evaluation: Evaluation) -> Evaluated:
                 for tool, scores in evaluation.by_tool.items()
             },
         ),
-        metrics={name: value for name, value in metrics.items() if value is not None},
+        metrics={**_metrics(overall), **judged},
+        by_tool={tool: _metrics(scores) for tool, scores in evaluation.by_tool.items()},
+        by_language={
+            language: _metrics(scores) for language, scores in evaluation.by_language.items()
+        },
     )
+
+
+def _metrics(scores: Measured) -> dict[str, float]:
+    """By name; what could not be measured is left out."""
+    found = {
+        "samples": float(scores.num_samples),
+        **_with_interval("accuracy", scores.accuracy, scores.accuracy_interval),
+        **_with_interval("chrF", scores.chrf, scores.chrf_interval),
+        **_with_interval("ROUGE-L", scores.rouge, scores.rouge_interval),
+        "section accuracy": scores.section_accuracy,
+        "coherence": scores.coherence,
+        "diversity": scores.diversity,
+        "self-BLEU": scores.self_bleu,
+        "perplexity": scores.perplexity,
+        "mean tokens": scores.mean_tokens,
+        "repetition": scores.repetition,
+        "refusals": scores.refusals,
+        "latency p50 (s)": scores.latency_p50_s,
+        "latency p95 (s)": scores.latency_p95_s,
+    }
+    return {name: value for name, value in found.items() if value is not None}
+
+
+def _with_interval(name: str, value: float, interval: tuple[float, float]) -> dict[str, float]:
+    low, high = interval
+    return {name: value, f"{name} from": low, f"{name} to": high}

@@ -79,6 +79,7 @@ def register(
             base_model=learner.base_model,
             adapter_digest=candidate.digest,
             recipe=learner.recipe,
+            objective=learner.objective,
             now=now,
             parent_version=None if candidate.parent is None else candidate.parent.version,
             training_dataset_id=candidate.dataset.dataset_id,
@@ -167,6 +168,8 @@ def _evaluation(candidate: Candidate) -> dict[str, Any]:
             "num_samples": scores.num_samples,
             "by_tool": by_tool,
             "metrics": dict(evaluated.metrics),
+            "by_tool_metrics": {tool: dict(found) for tool, found in evaluated.by_tool.items()},
+            "by_language": {name: dict(found) for name, found in evaluated.by_language.items()},
         }
 
     return {

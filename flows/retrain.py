@@ -114,12 +114,20 @@ def _close_run(context: Context, run_id: str, *, status: str, reason: str) -> No
 
 
 def _fail_run(context: Context, run_id: str, error: BaseException) -> None:
-    text = str(error) or type(error).__name__
     try:
-        _close_run(context, run_id, status="failed", reason=text)
+        _close_run(context, run_id, status="failed", reason=_why_failed(error))
     except ConflictError as closed:
         # It was reaped while it hung: the reason stored then stands.
         logger.warning("%s", closed)
+
+
+def _why_failed(error: BaseException) -> str:
+    if isinstance(error, Exception):
+        return str(error) or type(error).__name__
+    return (
+        f"stopped from outside ({type(error).__name__}), as by a cancellation: its work on Ray "
+        "was stopped with it, and nothing was registered"
+    )
 
 
 def _prepare(context: Context, *, workload: str, steps: Steps) -> RetrainResult:
@@ -154,7 +162,9 @@ def _run(
         "train",
         lambda: learner.train(
             run_id=run_id,
-            train_file=dataset.train_file,
+            train_file=dataset.train_file
+            if learner.objective == "sft"
+            else dataset.preference_file,
             validation_file=dataset.validation_file,
             parent=start,
             folder=folder / "training",

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+import signal
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -14,22 +16,38 @@ from registry.settings import Settings
 
 @contextmanager
 def ray_session(settings: Settings) -> Iterator[None]:
-    """Ray for the time of the block: the running cluster, else one of this process alone."""
+    """Ray for the time of the block: the running cluster, else one of this process alone.
+
+    However the block ends, what it has started on Ray ends with it.
+    """
     if ray.is_initialized():
         yield
         return
     address = ray_address(settings)
-    if address is not None:
-        ray.init(address=address, log_to_driver=False, logging_level=logging.WARNING)
-    else:
-        ray.init(
-            num_cpus=ray_num_cpus(settings),
-            include_dashboard=False,
-            log_to_driver=False,
-            logging_level=logging.WARNING,
-            _temp_dir=str(ray_temp_dir(settings)),
-        )
+    with _own_termination_handler():
+        if address is not None:
+            ray.init(address=address, log_to_driver=False, logging_level=logging.WARNING)
+        else:
+            ray.init(
+                num_cpus=ray_num_cpus(settings),
+                include_dashboard=False,
+                log_to_driver=False,
+                logging_level=logging.WARNING,
+                _temp_dir=str(ray_temp_dir(settings)),
+            )
     try:
         yield
     finally:
         ray.shutdown()
+
+
+@contextmanager
+def _own_termination_handler() -> Iterator[None]:
+    """Ray takes SIGTERM for itself: Prefect, which tells cancelled from crashed by it, keeps it.
+
+    Where nobody had taken it, Ray's handler stays: it ends the process in good order.
+    """
+    handler = signal.getsignal(signal.SIGTERM)
+    yield
+    if callable(handler) and threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGTERM, handler)

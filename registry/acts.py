@@ -20,6 +20,7 @@ def record(
 
     `subject`: "kind:name" of what was acted on, such as "workload:default".
     """
+    act.remember(session)
     audit.record(
         session,
         key=act.keyring.derive(AUDIT_PURPOSE),

@@ -77,7 +77,7 @@ def entries(
     limit: int,
     before: int | None = None,
     action: str | None = None,
-    actor: str | None = None,
+    actors: Sequence[str] | None = None,
     subject: str | None = None,
     since: datetime | None = None,
 ) -> Sequence[AuditEntry]:
@@ -87,9 +87,10 @@ def entries(
         query = query.where(col(AuditEntry.sequence) < before)
     if since is not None:
         query = query.where(col(AuditEntry.at) >= since)
+    if actors is not None:
+        query = query.where(col(AuditEntry.actor).in_(actors))
     for column, wanted in (
         (AuditEntry.action, action),
-        (AuditEntry.actor, actor),
         (AuditEntry.subject, subject),
     ):
         if wanted is not None:

@@ -11,7 +11,7 @@ from typing import Any, Literal, cast
 
 from sqlmodel import Session, col, select
 
-from registry import audit
+from registry import audit, people
 from registry.clock import NewId
 from registry.crypto import Keyring
 from registry.models import (
@@ -73,6 +73,13 @@ class Act:
     now: datetime
     keyring: Keyring
     new_id: NewId
+    person: str | None = None
+    """The external id of somebody who acts over the API; `actor` has a hash of it."""
+
+    def remember(self, session: Session) -> None:
+        """Know the person by name from now on, so that the record can be read."""
+        if self.person is not None:
+            people.remember(session, self.person, self.keyring, self.now)
 
 
 def add_workload(session: Session, name: str, *, now: datetime) -> None:
@@ -131,6 +138,7 @@ def change(
     session.add(row)
     _write_history(session, row, act, action=action, experiment_id=behind)
     rivals = _rivals(session, row)
+    act.remember(session)
     audit.record(
         session,
         key=act.keyring.derive(AUDIT_PURPOSE),

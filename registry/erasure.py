@@ -13,10 +13,10 @@ from sqlalchemy import delete, func, update
 from sqlalchemy import select as select_columns
 from sqlmodel import Session, SQLModel, col, select
 
-from registry import audit, keys, lineage, privacy
+from registry import audit, keys, lineage, people, privacy
 from registry.crypto import Keyring
 from registry.deployment import AUDIT_PURPOSE, Act
-from registry.interactions import insert_ignoring_duplicates
+from registry.inserting import insert_ignoring_duplicates
 from registry.models import (
     ApiKey,
     Dataset,
@@ -155,6 +155,7 @@ def delete_user(session: Session, act: Act, erasure_id: str) -> None:
         gone = session.connection().execute(delete(table).where(condition))  # type: ignore[arg-type]
         name = str(table.__tablename__)
         counts[name] = counts.get(name, 0) + gone.rowcount
+    counts["actors"] = counts.get("actors", 0) + people.forget(session, external_id, act.keyring)
     erasure.counts = counts
     session.add(erasure)
 

@@ -18,6 +18,8 @@ from registry.models import Erasure, ErasureEffect, ModelVersion
 
 PURPOSE = "erasure-report"
 SIGNATURE = "signature"
+FOLDER = "erasures"
+"""Of the home folder: where reports are kept as files too."""
 
 
 def complete(

@@ -10,7 +10,7 @@ from typing import Any
 
 from sqlmodel import Session, col, func, select
 
-from registry import arms, audit, deployment, holdback, versions
+from registry import acts, arms, deployment, holdback, versions
 from registry.deployment import Act
 from registry.errors import ConflictError, NotFoundError
 from registry.models import (
@@ -123,15 +123,8 @@ def freeze(session: Session, act: Act, *, experiment_id: str, frozen: bool) -> N
         raise ConflictError(f"the trial of workload '{state.workload}' is {word} already")
     experiment.frozen = frozen
     session.add(experiment)
-    audit.record(
-        session,
-        key=act.keyring.derive(deployment.AUDIT_PURPOSE),
-        actor=act.actor,
-        action="freeze_experiment" if frozen else "unfreeze_experiment",
-        subject=f"experiment:{experiment_id}",
-        now=act.now,
-        details={"reason": act.reason},
-    )
+    action = "freeze_experiment" if frozen else "unfreeze_experiment"
+    acts.record(session, act, action=action, subject=f"experiment:{experiment_id}")
 
 
 def promote(session: Session, act: Act, *, experiment_id: str, version: str | None = None) -> None:

@@ -9,7 +9,7 @@ from datetime import datetime, timedelta
 from sqlmodel import Session, col, delete, update
 
 from registry.errors import ConflictError
-from registry.interactions import insert_ignoring_duplicates
+from registry.inserting import insert_ignoring_duplicates
 from registry.models import IdempotencyKey
 
 KEPT_FOR = timedelta(hours=24)

@@ -12,13 +12,13 @@ from sqlalchemy import (
     literal,
     update,
 )
-from sqlalchemy.dialects import postgresql, sqlite
 from sqlmodel import Session, col, select
 
 from registry import privacy, texts
 from registry.clock import NewId
 from registry.crypto import Keyring
 from registry.errors import NotFoundError
+from registry.inserting import insert_ignoring_duplicates, own_insert
 from registry.models import (
     DEFAULT_WORKLOAD,
     ClientMetadata,
@@ -298,36 +298,17 @@ def _add_users(
         for external_id, pseudonym in pseudonyms.items()
         if pseudonym not in known
     ]
-    if rows:
-        insert_ignoring_duplicates(session, User, rows)
-
-
-def insert_ignoring_duplicates(
-    session: Session, table: type[Any], rows: Sequence[dict[str, Any]]
-) -> int:
-    """Insert rows, leaving out those that break a unique constraint; the number inserted."""
-    if not rows:
-        return 0
-    statement = _insert(session, table).on_conflict_do_nothing()
-    connection = session.connection()
-    return sum(connection.execute(statement, row).rowcount for row in rows)
+    insert_ignoring_duplicates(session, User, rows)
 
 
 def _insert_all(
     session: Session, table: type[Any], rows: Sequence[dict[str, Any]], *, key: str, again: bool
 ) -> None:
     if again:
-        statement: Insert = _insert(session, table).on_conflict_do_nothing(index_elements=[key])
+        statement: Insert = own_insert(session, table).on_conflict_do_nothing(index_elements=[key])
     else:
         statement = insert(table)  # SQLAlchemy keeps this one compiled, and the other not
     session.connection().execute(statement, rows)
-
-
-def _insert(session: Session, table: type[Any]) -> postgresql.Insert | sqlite.Insert:
-    """The dialect's own INSERT, which knows what to do about conflicts."""
-    if session.connection().dialect.name == "postgresql":
-        return postgresql.insert(table)
-    return sqlite.insert(table)
 
 
 def _row(item: Interaction, pseudonyms: dict[str, str]) -> dict[str, Any]:

@@ -18,7 +18,7 @@ from registry.crypto import Keyring
 from registry.db import Database
 from registry.deployment import Act
 from registry.errors import KeyringError
-from registry.interactions import insert_ignoring_duplicates
+from registry.inserting import insert_ignoring_duplicates
 from registry.models import EncryptionKey
 
 BATCH_ROWS = 500
@@ -69,6 +69,7 @@ class Field:
 
 
 FIELDS = (
+    Field("actors", "name_encrypted", "name"),
     Field("users", "external_id_encrypted", "external_id"),
     Field("client_metadata", "ip_address_encrypted", "ip_address", "interaction_id"),
     Field("client_metadata", "user_agent_encrypted", "user_agent", "interaction_id"),
@@ -242,14 +243,14 @@ def _reseal_value(session: Session, keyring: Keyring, field: Field, row_id: str,
 
 
 def _check_a_value(session: Session, keyring: Keyring) -> None:
-    field = FIELDS[0]
-    value = (
-        session.connection()
-        .execute(select(field.value).where(field.value.is_not(None)).limit(1))
-        .scalar()
-    )
-    if value is not None and keyring.fields.get(str(value).partition(".")[0]) is None:
-        raise KeyringError(_told("master", str(value).partition(".")[0], keyring))
+    for field in FIELDS:
+        if field.is_text:
+            continue  # they may lie open
+        any_value = select(field.value).where(field.value.is_not(None)).limit(1)
+        value = session.connection().execute(any_value).scalar()
+        key_id = str(value).partition(".")[0]
+        if value is not None and keyring.fields.get(key_id) is None:
+            raise KeyringError(_told("master", key_id, keyring))
 
 
 def _told(kind: str, key_id: str, keyring: Keyring) -> str:

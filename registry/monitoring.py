@@ -1,29 +1,21 @@
-"""What the triggers watch over time: quality by day and user, failures, the mixture of prompts.
+"""What the triggers watch in a window of time: quality by user, and failures.
 
 Shadow answers, which nobody saw, are left out everywhere. Quality is compared among the answers
 of one scorer alone: a new one must not look like a change.
 """
 
-from collections import Counter
 from dataclasses import dataclass
 from datetime import datetime
 
-from sqlalchemy import ColumnElement, and_, case, func, or_
+from sqlalchemy import ColumnElement, and_, func, or_
 from sqlalchemy import select as select_columns
 from sqlmodel import Session, col, select
 
-from registry import scorers, texts
-from registry.crypto import Keyring
+from registry import scorers
 from registry.models import ModelVersion, QualityScorer, UserInteraction
 
 CALLER_LEFT = "the caller went away"
 """What is written down where a caller broke off: no failure of ours."""
-LENGTHS = (20, 40, 80, 160, 320, 640, 1280, 5120)
-"""Bounds, in characters, of the classes of prompt lengths."""
-LONGEST = 99
-"""The class beyond all bounds."""
-BATCH = 1000
-"""Sealed prompts that are held in memory at once."""
 
 
 @dataclass(frozen=True)
@@ -33,15 +25,6 @@ class WindowQuality:
     num_scored: int
     mean: float | None
     standard_error: float | None
-
-
-@dataclass(frozen=True)
-class DayQuality:
-    """One day (UTC) of scored answers."""
-
-    day: str
-    num_scored: int
-    mean: float
 
 
 def window_quality(
@@ -83,63 +66,6 @@ def count_failures(session: Session, *, workload: str, since: datetime, until: d
     ).one()
 
 
-def quality_by_day(
-    session: Session, *, workload: str, since: datetime, until: datetime
-) -> list[DayQuality]:
-    """Every day (UTC) of [since, until) with scored answers, oldest first."""
-    score, day = col(UserInteraction.quality_score), _day(session).label("day")
-    query = (
-        select_columns(day, func.count(), func.avg(score))
-        .where(*_within(workload, since, until), *_scored(session, workload))
-        .group_by(day)
-        .order_by(day)
-    )
-    rows = session.connection().execute(query).tuples()
-    return [DayQuality(str(at), num, float(mean)) for at, num, mean in rows]
-
-
-def prompt_mixture(
-    session: Session,
-    *,
-    workload: str,
-    since: datetime,
-    until: datetime,
-    keyring: Keyring | None = None,
-) -> dict[str, int]:
-    """How many prompts of each class: target tool, language and length.
-
-    Of sealed prompts the database knows no length: they are opened with `keyring`, one by one.
-    Raises `KeyringError` where that fails.
-    """
-    prompt = col(UserInteraction.input_text)
-    sealed, length = prompt.startswith(texts.MARK, autoescape=True), func.length(prompt)
-    size = case(*((length < bound, place) for place, bound in enumerate(LENGTHS)), else_=LONGEST)
-    tool, language = col(UserInteraction.target_tool), col(UserInteraction.language)
-    query = (
-        select_columns(tool, language, size.label("size"), func.count())
-        .where(*_within(workload, since, until), ~sealed)
-        .group_by(tool, language, size)
-    )
-    found: Counter[str] = Counter()
-    for a, b, place, num in session.connection().execute(query).tuples():
-        found[_class(a, b, place)] += num
-    rows = select_columns(col(UserInteraction.id), tool, language, prompt).where(
-        *_within(workload, since, until), sealed
-    )
-    for row_id, a, b, text in session.connection().execute(rows).yield_per(BATCH).tuples():
-        opened = texts.unseal(text, place=f"user_interactions.input_text:{row_id}", keyring=keyring)
-        found[_class(a, b, _size(len(opened)))] += 1
-    return dict(found)
-
-
-def _class(tool: str | None, language: str | None, size: int) -> str:
-    return f"{tool or '-'}|{language or '-'}|{size}"
-
-
-def _size(length: int) -> int:
-    return next((place for place, bound in enumerate(LENGTHS) if length < bound), LONGEST)
-
-
 def champion_since(session: Session, version: str | None) -> datetime | None:
     """When the version began to serve; None for the base model."""
     found = None if version is None else session.get(ModelVersion, version)
@@ -165,10 +91,3 @@ def _scored(session: Session, workload: str) -> list[ColumnElement[bool]]:
         else scorer == active.version
     )
     return [col(UserInteraction.quality_score).is_not(None), by_it]
-
-
-def _day(session: Session) -> ColumnElement[str]:
-    at = col(UserInteraction.created_at)
-    if session.get_bind().dialect.name == "postgresql":
-        return func.date(func.timezone("UTC", at))
-    return func.date(at)

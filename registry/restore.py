@@ -4,7 +4,7 @@ import base64
 import gzip
 import json
 import shutil
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import date, datetime
@@ -25,6 +25,7 @@ from registry.backup_manifest import ARTIFACTS, KEY_PATHS, KEYS, Manifest, key_i
 from registry.crypto import Keyring, load_keyring
 from registry.db import Database
 from registry.deployment import Act
+from registry.erasure_ledger import CarriedOver, Report, carry_over, reports_of
 from registry.errors import BackupError
 from registry.models.columns import UtcDateTime
 from registry.restored_state import Repairs, settle
@@ -57,6 +58,7 @@ class Restored:
     num_rows: int
     num_artifacts: int
     repairs: Repairs
+    erasures: CarriedOver
 
 
 def take_keys(folder: Path, manifest: Manifest, home: Path) -> Keyring:
@@ -100,8 +102,12 @@ def restore_database(
     act: Act,
     *,
     force: bool,
+    erasures: Sequence[Report] = (),
 ) -> Restored:
     """Replace everything in `database` by the backup, or change nothing.
+
+    `erasures`: reports of some that the backup may not know; those in the database that is
+    replaced count too. They hold again, or are begun anew for the eraser to finish.
 
     `folder` was verified, and its artifacts are in `store`. Raises `BackupError` where the
     database holds something and `force` is not given, or where the backup is newer than this
@@ -113,14 +119,16 @@ def restore_database(
         if not force:
             _refuse_content(connection, database)
         generations = _generations(connection)
+        erasures = [*erasures, *reports_of(connection)]
         _empty(connection)
         command.upgrade(config, manifest.schema_revision)
         num_rows = _insert_all(connection, folder, manifest)
         command.upgrade(config, "head")
         with Session(connection, expire_on_commit=False) as session:
             repairs = settle(session, act, manifest, store, generations)
+            carried = carry_over(session, act, erasures)
             session.flush()
-    return Restored(num_rows, len(manifest.artifacts), repairs)
+    return Restored(num_rows, len(manifest.artifacts), repairs, carried)
 
 
 @contextmanager

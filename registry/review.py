@@ -148,7 +148,7 @@ def decide(
     if item is None:
         raise NotFoundError(f"no review item '{item_id}'")
     if settled.rowcount == 0:
-        raise ConflictError(f"review item {item_id} was {item.state} by {item.decided_by}")
+        raise ConflictError(f"review item {item_id} was {item.state} already")
     if label is not None:
         interactions.add_feedback(
             session, label, now=act.now, new_id=act.new_id, keyring=act.keyring

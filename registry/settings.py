@@ -21,6 +21,7 @@ from registry.settings_legacy import from_config_json
 from registry.settings_privacy import PrivacySettings, RetentionSettings
 from registry.settings_signals import SignalSettings
 from registry.settings_trail import AuditSettings
+from registry.settings_training import TrainingSettings
 from registry.settings_types import Count, Part, Port, Positive, Share
 
 PREFIX = "KALIMTAK_"
@@ -74,21 +75,6 @@ class ServingSettings(Part):
         if self.engine == "vllm" and self.vllm_url is None:
             raise ValueError("engine 'vllm' needs vllm_url, the address of a vLLM server")
         return self
-
-
-class TrainingSettings(Part):
-    """The base model and how it is fine-tuned."""
-
-    base_model: str = "embedded"
-    """`embedded`, or any Hugging Face causal LM by id or path."""
-    recipe: str = "tiny_cpu"
-    """Name of a recipe in training/recipes, or a path to one."""
-    suites: tuple[Path, ...] = ()
-    """Frozen evaluation suites: what is near to one of their questions is never trained on."""
-    min_samples: Count = 100
-    """A dataset smaller than this is refused."""
-    stale_after_s: Positive = 180
-    """A training run whose heartbeat is older than this is taken for dead."""
 
 
 class GateSettings(Part):
@@ -238,7 +224,7 @@ def _first_fault(error: ValidationError, source: str) -> str:
     if fault["type"] == "extra_forbidden":
         return f"{source}: unknown key '{key}'"
     message = fault["msg"].removeprefix("Value error, ")
-    if not key or key.startswith("auth"):
+    if not key or key.startswith(("auth", "training.judge.api_key")):
         # What was given may be a secret.
         return f"{source}: {key}: {message}" if key else f"{source}: {message}"
     return f"{source}: {key} = {fault['input']!r}: {message}"

@@ -65,6 +65,8 @@ class CurationSettings(Part):
     """Least `user_feedback` (-1, 0, 1) of an accepted answer."""
     maybe_min_quality: Share | None = None
     """Where set, answers of at least this quality are taken too if feedback is positive."""
+    keep_disliked: bool = False
+    """Keep what people disliked too, apart from the rest: objective kto learns from it."""
     max_chars: Count = 2_000_000
     """A longer request, conversation or answer is left out."""
     batch_rows: Count = 100_000

@@ -26,7 +26,7 @@ COLUMNS: dict[str, tuple[str, ...]] = {
         "corrected_output",
     ),
     "feedback_events": ("text", "corrected_output"),
-    "training_data": ("input_prompt", "target_output", "messages"),
+    "training_data": ("input_prompt", "target_output", "rejected_output", "messages"),
     "idempotency_keys": ("body",),
 }
 """Every column with texts of people; `messages` hold JSON."""

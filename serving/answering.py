@@ -94,9 +94,10 @@ class Answerer:
         """All answers, once they are durable. Raises `ProblemError`."""
         exchanges = self._open(ask, choices)
         try:
-            async with asyncio.timeout(self._limit_s):
-                replies = await all_of([self._reply(exchange) for exchange in exchanges])
-                return await self._keep(exchanges, replies)
+            with self._recorder.expecting():
+                async with asyncio.timeout(self._limit_s):
+                    replies = await all_of([self._reply(exchange) for exchange in exchanges])
+                    return await self._keep(exchanges, replies)
         except TimeoutError as error:
             raise self._late(exchanges) from error
         except asyncio.CancelledError:
@@ -132,10 +133,9 @@ class Answerer:
         unit = unit_of(user_id=ask.user_id, session_id=ask.session_id, request_id=first)
         exchanges = []
         for choice in range(choices):
-            sampling = ask.sampling
-            if sampling.seed is not None:
-                sampling = replace(sampling, seed=(sampling.seed + choice) & MAX_SEED)
-            own = replace(ask, sampling=sampling)
+            own, seed = ask, ask.sampling.seed
+            if seed is not None and choice > 0:
+                own = replace(ask, sampling=replace(ask.sampling, seed=(seed + choice) & MAX_SEED))
             own_id = first if choice == 0 else f"{first}-{choice}"
             exchanges.append(_Exchange(own_id, own, choice, unit, ends_at))
         return exchanges
@@ -347,7 +347,7 @@ def _work(exchange: _Exchange) -> tuple[Job, Role]:
     digest = None if route.version is None else route.version.adapter_digest
     facts = tracing.current()
     traceparent = None if facts is None else facts.traceparent
-    return replace(exchange.ask.job(digest), traceparent=traceparent), route.role
+    return exchange.ask.job(digest, traceparent=traceparent), route.role
 
 
 def _note(exchange: _Exchange, reply: Reply) -> None:

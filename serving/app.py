@@ -19,6 +19,7 @@ from ray import serve
 from ray.serve import Application
 from ray.serve.config import HTTPOptions
 from ray.serve.handle import DeploymentHandle
+from ray.serve.schema import LoggingConfig
 
 from registry import deployment
 from registry.clock import Clock, utc_now
@@ -36,6 +37,8 @@ ROUTER_MAX_ONGOING = 1_000
 REPLICA_QUEUED_BATCHES = 10
 HEALTH_CHECK_PERIOD_S = 2.0
 SHUTDOWN_S = 20.0
+QUIET = LoggingConfig(enable_access_log=False)
+"""Serve's own line for each request and each call; the router writes one that says more."""
 
 
 class ServeArgs(BaseModel):
@@ -118,6 +121,7 @@ def build_app(settings: Settings, *, clock: Clock = utc_now) -> Application:
         health_check_period_s=HEALTH_CHECK_PERIOD_S,
         graceful_shutdown_timeout_s=SHUTDOWN_S,
         ray_actor_options={"num_cpus": serving.replica_num_cpus},
+        logging_config=QUIET,
     )(serve.ingress()(RouterBase))
     application: Application = router.bind(settings, clock, champion, challenger)
     return application
@@ -137,6 +141,7 @@ def _models(name: str, kind: str, num_replicas: int, settings: Settings) -> Appl
             "num_cpus": serving.replica_num_cpus,
             "num_gpus": serving.replica_num_gpus,
         },
+        logging_config=QUIET,
     )(ModelReplica)
     application: Application = models.bind(settings, kind)
     return application

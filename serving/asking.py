@@ -55,7 +55,7 @@ class Ask:
     asked_at: datetime | None = None
     """When the request came in."""
 
-    def job(self, digest: str | None) -> Job:
+    def job(self, digest: str | None, *, traceparent: str | None = None) -> Job:
         """The work for a model replica, with one adapter (None: the base model)."""
         sampling = self.sampling
         return Job(
@@ -68,6 +68,7 @@ class Ask:
             seed=sampling.seed,
             stop=sampling.stop,
             top_logprobs=sampling.top_logprobs,
+            traceparent=traceparent,
         )
 
     def structured(self, output: str) -> str:

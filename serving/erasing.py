@@ -27,7 +27,6 @@ from serving.recording.records import Item
 from serving.recording.sweeping import sweep_quarantine, sweep_spools
 from serving.runtime_env import run_folder
 
-REPORTS = "erasures"
 SPOOL = "spool"
 REASON = "it learned from data that was erased"
 
@@ -119,7 +118,7 @@ class Eraser:
 
     def write_report(self, report: dict[str, Any]) -> dict[str, Any]:
         """Keep a report as a file too, beside the database."""
-        folder = self.settings.home / REPORTS
+        folder = self.settings.home / erasure_report.FOLDER
         folder.mkdir(mode=0o700, exist_ok=True)
         path = folder / f"{report['erasure_id']}.json"
         temporary = path.with_suffix(".tmp")

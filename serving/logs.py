@@ -5,14 +5,16 @@ it; `traceparent` (W3C) is handed back as it came. No text, no user and no crede
 in these lines.
 """
 
+import asyncio
 import json
 import logging
 import re
 import sys
 import time
 from collections.abc import Awaitable, Callable, MutableMapping
+from contextlib import nullcontext, suppress
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, TextIO
 
 from registry.clock import new_id
 from registry.settings import LogSettings
@@ -28,6 +30,9 @@ UNROUTED = "unrouted"
 CLIENT_GONE = 499
 QUIET = frozenset({"/healthz", "/readyz", "/metrics"})
 """Asked every few seconds by machines; their lines are at debug level."""
+
+FLUSH_S = 0.1
+"""A line about a request may wait this long for others, to be written with them."""
 
 Scope = MutableMapping[str, Any]
 Message = MutableMapping[str, Any]
@@ -91,7 +96,47 @@ class Observed:
                 "duration_ms": round(seconds * 1000, 3),
                 **{name: value or None for name, value in about.items()},
             }
-            logger.log(level, "request", extra={"fields": fields})
+            # Not by `logger.log`, which looks at the stack for a line number that nobody reads.
+            record = logging.LogRecord(logger.name, level, "", 0, "request", (), None)
+            record.fields = fields
+            logger.handle(record)
+
+
+class Lines(logging.StreamHandler[TextIO]):
+    """Writes lines about requests several at a time; every other line takes them along at once."""
+
+    def __init__(self, stream: TextIO) -> None:
+        super().__init__(stream)
+        self._waiting: list[str] = []
+        self._due = 0.0
+        """When what waits is to be written, on the monotonic clock."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Take a line, and write it soon."""
+        try:
+            line = self.format(record)
+        except Exception:  # logging must not break what it tells of
+            self.handleError(record)
+            return
+        self._waiting.append(line)
+        if len(self._waiting) == 1:
+            self._due = time.monotonic() + FLUSH_S
+            self._flush_later()
+        if not hasattr(record, "fields") or time.monotonic() >= self._due:
+            self.flush()
+
+    def flush(self) -> None:
+        """Write what waits."""
+        with self.lock or nullcontext():
+            lines, self._waiting = self._waiting, []
+            if lines:
+                self.stream.write("".join(f"{line}{self.terminator}" for line in lines))
+            super().flush()
+
+    def _flush_later(self) -> None:
+        # Where no loop runs, the next line or the end of the process writes it.
+        with suppress(RuntimeError):
+            asyncio.get_running_loop().call_later(FLUSH_S, self.flush)
 
 
 class JsonLines(logging.Formatter):
@@ -130,7 +175,8 @@ class PlainLines(logging.Formatter):
 def configure_logs(settings: LogSettings) -> None:
     """Write the product's own log lines of this process to standard error."""
     # Ray Serve puts an object in the place of `sys.stderr` that looks at the stack at each write.
-    handler = logging.StreamHandler(sys.__stderr__)
+    assert sys.__stderr__ is not None
+    handler = Lines(sys.__stderr__)
     if settings.format == "json":
         handler.setFormatter(JsonLines())
     else:

@@ -11,6 +11,8 @@ T = TypeVar("T")
 
 async def all_of(work: Sequence[Coroutine[Any, Any, T]]) -> list[T]:
     """All results in order; where one fails, the others are cancelled before it is raised."""
+    if len(work) == 1:
+        return [await work[0]]
     tasks = [asyncio.ensure_future(coroutine) for coroutine in work]
     try:
         return await asyncio.gather(*tasks)

@@ -35,12 +35,15 @@ IDLE_S = 90
 """A connection that asks nothing is kept for this long."""
 HAPROXY_BUFFER_BYTES = 16 * 1024
 """The request line and all headers must fit, less 1 KiB."""
+UNWATCHED = "x-request-disconnect-disabled ?1"
+"""Tells Serve to leave it to the application to notice who has left."""
 
 # Ray writes HAProxy's configuration with its statistics and metrics on all interfaces, and
 # under `serve run` the endpoint too; it passes on what a client says of its own address, which
 # the router then believes, because HAProxy is on loopback; and whoever sends headers slowly
-# keeps a connection for an hour. It offers no setting for these, but lets us name the program
-# that is started. A line after `defaults` is the default of a default: what Ray sets wins.
+# keeps a connection for an hour. Serve watches each caller with a task of its own, as the router
+# does, unless a header tells it not to. It offers no setting for these, but lets us name the
+# program that is started. A line after `defaults` is the default of a default: what Ray sets wins.
 _WRAPPER = """#!/bin/sh
 # Starts HAProxy with its statistics and metrics on loopback, and its endpoint on {host}.
 previous=
@@ -52,6 +55,7 @@ for argument in "$@"; do
             -e '/^defaults$/a\\    timeout http-request {headers_s}s' \\
             -e '/^defaults$/a\\    timeout http-keep-alive {idle_s}s' \\
             -e '/^frontend http_frontend$/a\\    http-request set-header X-Forwarded-For %[src]' \\
+            -e '/^frontend http_frontend$/a\\    http-request set-header {unwatched}' \\
             "$argument"
     fi
     previous=$argument
@@ -181,6 +185,7 @@ def _wrapper(folder: Path, settings: Settings) -> Path:
         loopback=LOOPBACK,
         headers_s=HEADERS_S,
         idle_s=IDLE_S,
+        unwatched=UNWATCHED,
         host=settings.serving.host,
         binary=shlex.quote(_haproxy_binary()),
     )

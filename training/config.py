@@ -121,6 +121,21 @@ class EvaluationRecipe(_Section):
     """Longest answer."""
 
 
+class SearchRecipe(_Section):
+    """What is tried beyond one run; each choice is made by the validation loss."""
+
+    num_seeds: int = Field(default=1, ge=1, le=16)
+    """Adapters trained in turn from as many seeds, of which the best is kept."""
+    num_trials: int = Field(default=0, ge=0, le=64)
+    """Most settings tried before the run, by Ray Tune, besides the recipe's own; 0 tries none."""
+    learning_rates: tuple[float, ...] = ()
+    """Those that are tried; none given, the recipe's own."""
+    ranks: tuple[int, ...] = ()
+    """The same, with the scale alpha / rank kept. A run that continues an adapter tries none."""
+    epochs: tuple[float, ...] = ()
+    """The same, of optimizer.num_epochs, within min_steps and num_steps."""
+
+
 class Recipe(_Section):
     """One complete run."""
 
@@ -134,6 +149,7 @@ class Recipe(_Section):
     data: DataRecipe
     workers: WorkersRecipe
     evaluation: EvaluationRecipe
+    search: SearchRecipe = SearchRecipe()
 
     @model_validator(mode="after")
     def _parts_fit(self) -> Self:
@@ -164,6 +180,19 @@ class Recipe(_Section):
             raise ValueError('workers.precision "nf4" cannot be sharded (workers.shard_base)')
         if workers.shard_base and self.objective.name == "kto":
             raise ValueError('objective.name "kto" needs workers.shard_base = false')
+        search = self.search
+        tried = (*search.learning_rates, *search.ranks, *search.epochs)
+        if bool(search.num_trials) != bool(tried):
+            raise ValueError(
+                f"search.num_trials ({search.num_trials}) needs learning_rates, ranks or epochs "
+                "to try, and they need num_trials above 0"
+            )
+        if any(value <= 0 for value in tried):
+            raise ValueError(f"search: {min(tried)} cannot be tried; values must be above 0")
+        if search.num_trials and workers.shard_base:
+            raise ValueError(
+                "search.num_trials needs workers.shard_base = false: each trial has one worker"
+            )
         if data.max_tokens > data.tokens_per_pass:
             raise ValueError(
                 f"data.max_tokens ({data.max_tokens}) exceeds data.tokens_per_pass "

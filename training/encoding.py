@@ -82,7 +82,7 @@ class EncodedDataset:
     num_truncated: int
     """Examples whose prompt lost its beginning."""
     num_dropped: int
-    """Examples whose answer alone is too long."""
+    """Examples whose answer alone is too long, or is empty."""
 
 
 def read_examples(path: Path) -> list[Example]:
@@ -175,11 +175,14 @@ def _render(
 def encode(
     example: Example, tokenizer: PreTrainedTokenizerBase, *, max_tokens: int
 ) -> tuple[Encoded, bool] | None:
-    """The example as ids and whether its prompt was cut; None when the answer alone is too long.
+    """The example as ids and whether its prompt was cut; None when the answer alone is too long,
+    or says nothing.
 
     A prompt loses its beginning, never its end; an answer is never cut, since a cut one
     would teach the model not to stop.
     """
+    if not _says_something(example.messages[-1]):
+        return None
     prompt = prompt_text(tokenizer, example.messages[:-1])
     prompt_ids: list[int] = tokenizer(prompt, add_special_tokens=False)["input_ids"]
     answers = [_answer_ids(tokenizer, example.messages, prompt=prompt)]
@@ -202,6 +205,11 @@ def encode(
     )
     encoded = replace(chosen, rejected=rejected[0] if rejected else None, label=example.label)
     return encoded, len(kept) < len(prompt_ids)
+
+
+def _says_something(answer: Mapping[str, Any]) -> bool:
+    """An empty answer would leave the end mark alone to be learned: to say nothing."""
+    return bool(str(answer.get("content") or "").strip() or answer.get("tool_calls"))
 
 
 def _answer_ids(
@@ -232,8 +240,8 @@ def encode_all(
         num_truncated += result[1]
     if not encoded:
         raise DataError(
-            f"Nothing is left to learn: of {num_dropped} examples every answer is longer "
-            f"than max_tokens = {max_tokens}."
+            f"Nothing is left to learn: of {num_dropped} examples every answer is empty or "
+            f"longer than max_tokens = {max_tokens}."
             if num_dropped
             else "Nothing to learn: the dataset is empty."
         )

@@ -7,7 +7,7 @@ for transformers and PEFT, which only the workers need.
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import ray
@@ -15,6 +15,7 @@ import ray
 from training.config import Recipe
 from training.errors import TrainingError
 from training.transport import Packed
+from training.validation import Validation
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,6 +34,8 @@ class Job:
     """Names recipe, data, base and parent; a checkpoint of another run is refused."""
     board: Any
     """Handle of the launcher's `Board`."""
+    turn: int = 0
+    """Runs of other seeds that came before this one."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,7 +46,7 @@ class WorkerOutcome:
     num_tokens: int = 0
     num_truncated: int = 0
     num_dropped: int = 0
-    validation_loss: float | None = None
+    validation: Validation | None = None
     prepare_s: float = 0.0
     """Seconds to import, load and encode."""
     train_s: float = 0.0
@@ -58,3 +61,16 @@ def work(config: dict[str, Any]) -> WorkerOutcome:
     from training.worker import train_worker
 
     return train_worker(ray.get(config["job"]), started=started)
+
+
+def try_settings(config: dict[str, Any]) -> dict[str, float]:
+    """One trial of a search: trains with `config["recipes"][config["number"]]`, and is judged."""
+    from training.trial import validation_score
+
+    recipes: list[Recipe] = ray.get(config["recipes"])
+    job: Job = ray.get(config["job"])
+    number: int = config["number"]
+    return {
+        "number": number,
+        "validation_loss": validation_score(replace(job, recipe=recipes[number])),
+    }

@@ -11,13 +11,15 @@ from __future__ import annotations
 import argparse
 import hashlib
 import logging
+import math
 import os
 import signal
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -27,12 +29,15 @@ from ray.train.torch import TorchTrainer
 
 from training.config import Recipe, WorkersRecipe, load_recipe
 from training.encoding import Example, read_examples
-from training.errors import DataError, RunFailedError
+from training.errors import DataError, RunFailedError, TrainingError
 from training.evaluation.frozen import apart_from, read_suite
 from training.job import Job, WorkerOutcome, work
 from training.meeting import MeetingConfig
 from training.progress import Listener, Progress
+from training.search import Trial, find_recipe
+from training.storage import open_storage
 from training.transport import ADAPTER_NAME, Packed, pack, place
+from training.validation import Validation
 
 logger = logging.getLogger(__name__)
 
@@ -41,7 +46,7 @@ _HEALTH_CHECK_S = "0.2"
 
 @dataclass(frozen=True, kw_only=True)
 class TrainingOutcome:
-    """What a finished run made and took."""
+    """What a finished run made and took; of several seeds' runs, what the best one did."""
 
     adapter_dir: Path
     """A PEFT adapter that names its base by id."""
@@ -53,19 +58,36 @@ class TrainingOutcome:
     num_truncated: int
     """Examples whose prompt lost its beginning."""
     num_dropped: int
-    """Examples left out, their answers being too long."""
+    """Examples left out, their answers being too long or empty."""
     num_held_back: int
     """Examples left out for being near to a question of a frozen suite."""
-    validation_loss: float | None
-    """Nats per learned token; None without a validation file."""
+    validation: Validation | None
+    """None without a validation file."""
     num_failures: int | None
     """How often workers were lost and replaced; None when the count was lost too."""
     seconds: float
-    """The whole run, as the launcher saw it."""
+    """All runs together, as the launcher saw them."""
     prepare_s: float
     """Of it, importing, loading and encoding in the workers."""
     train_s: float
     """Of it, the loop in the last group of workers, checkpoints included."""
+    seeds: tuple[SeedRun, ...]
+    """What every seed came to; the best one's adapter was kept."""
+    trials: tuple[Trial, ...]
+    """What was tried before; the recipe's own settings first, and none without a search."""
+
+    @property
+    def validation_loss(self) -> float | None:
+        """Nats per learned token; None without a validation file."""
+        return None if self.validation is None else self.validation.loss
+
+
+@dataclass(frozen=True, kw_only=True)
+class SeedRun:
+    """One seed's run."""
+
+    seed: int
+    validation: Validation | None
 
 
 def train(
@@ -83,31 +105,42 @@ def train(
 ) -> TrainingOutcome:
     """Trains an adapter on Ray and puts it in `output_dir`, replacing what was there.
 
-    `storage_path` is a folder or URL that all machines of the cluster see; checkpoints go
-    to `storage_path/run_id`. `on_progress` is called in a thread of this process; what it
-    raises is raised here once the run has ended. What is near to a question of `suites`, which
-    are frozen, is not learned. Raises a TrainingError.
+    Where the recipe says so, settings are searched for first, and several seeds are trained
+    in turn, each with all the recipe's workers. `storage_path` is a folder or URL that all
+    machines of the cluster see; checkpoints go to `storage_path/run_id`. `on_progress` is
+    called in a thread of this process; what it raises is raised here once the run has ended.
+    What is near to a question of `suites`, which are frozen, is not learned. Raises a
+    TrainingError.
     """
     started = time.perf_counter()
     train_examples, held_back = _without_suites(read_examples(train_file), suites)
     validation = None if validation_file is None else read_examples(validation_file)
+    if validation is None and (recipe.search.num_trials or recipe.search.num_seeds > 1):
+        raise DataError("To choose among trials or seeds takes a validation file.")
     parent = None if parent_adapter is None else pack(parent_adapter)
     with Listener(on_progress) as listener:
-        train_ref = ray.put(train_examples)
-        validation_ref = None if validation is None else ray.put(validation)
         job = Job(
             recipe=recipe,
             base_model=base_model,
-            train=train_ref,
-            validation=validation_ref,
+            train=ray.put(train_examples),
+            validation=None if validation is None else ray.put(validation),
             parent=parent,
             run_digest=_run_digest(recipe, base_model, [train_file, *suites], parent),
             board=listener.board,
         )
-        outcome, adapter = _fit(job, run_id=run_id, storage_path=storage_path)
+        found = find_recipe(job, run_id=run_id, storage_path=storage_path)
+        runs = []
+        for turn in range(recipe.search.num_seeds):
+            seeded = found.recipe.model_copy(update={"seed": recipe.seed + turn})
+            name = run_id if recipe.search.num_seeds == 1 else f"{run_id}-seed{seeded.seed}"
+            own = replace(
+                job, recipe=seeded, turn=turn, run_digest=f"{job.run_digest} {seeded.digest()}"
+            )
+            runs.append((seeded.seed, *_fit(own, run_id=name, storage_path=storage_path)))
+        _, outcome, adapter = min(runs, key=_score)
         with adapter.as_directory() as folder:
             place(Path(folder) / ADAPTER_NAME, output_dir)
-        num_failures = listener.num_failures()
+        num_failures = listener.num_failures(num_runs=len(runs))
     return TrainingOutcome(
         adapter_dir=output_dir,
         num_steps=len(outcome.losses),
@@ -116,12 +149,19 @@ def train(
         num_truncated=outcome.num_truncated,
         num_dropped=outcome.num_dropped,
         num_held_back=len(held_back),
-        validation_loss=outcome.validation_loss,
+        validation=outcome.validation,
         num_failures=num_failures,
         seconds=time.perf_counter() - started,
-        prepare_s=outcome.prepare_s,
-        train_s=outcome.train_s,
+        prepare_s=sum(run.prepare_s for _, run, _ in runs),
+        train_s=sum(run.train_s for _, run, _ in runs),
+        seeds=tuple(SeedRun(seed=seed, validation=run.validation) for seed, run, _ in runs),
+        trials=found.trials,
     )
+
+
+def _score(run: tuple[int, WorkerOutcome, ray.train.Checkpoint]) -> float:
+    validation = run[1].validation
+    return math.inf if validation is None else validation.score
 
 
 def _without_suites(
@@ -142,6 +182,7 @@ def _without_suites(
 
 def _fit(job: Job, *, run_id: str, storage_path: str) -> tuple[WorkerOutcome, ray.train.Checkpoint]:
     workers = job.recipe.workers
+    path, filesystem = open_storage(storage_path)
     use_gpu = workers.gpus_per_worker > 0
     resources = {"CPU": workers.cpus_per_worker, "GPU": float(workers.gpus_per_worker)}
     # Ray's declarations are those of Train V1; what runs is V2, which returns a value.
@@ -157,7 +198,8 @@ def _fit(job: Job, *, run_id: str, storage_path: str) -> tuple[WorkerOutcome, ra
         ),
         run_config=RunConfig(
             name=run_id,
-            storage_path=_absolute(storage_path),
+            storage_path=path,
+            storage_filesystem=filesystem,
             checkpoint_config=CheckpointConfig(num_to_keep=workers.keep_checkpoints),
             failure_config=FailureConfig(  # type: ignore[call-arg]
                 max_failures=workers.max_failures,
@@ -225,10 +267,6 @@ def _run_digest(recipe: Recipe, base_model: str, files: list[Path], parent: Pack
     return f"sha256:{digest.hexdigest()}"
 
 
-def _absolute(storage_path: str) -> str:
-    return storage_path if "://" in storage_path else str(Path(storage_path).resolve())
-
-
 @contextmanager
 def _environment(variables: dict[str, str]) -> Iterator[None]:
     """Ray Train reads its settings from the launcher's environment; the user's own win."""
@@ -255,6 +293,14 @@ def _own_interrupt_handler() -> Iterator[None]:
 
 
 def _main() -> None:
+    try:
+        _run_command()
+    except TrainingError as error:
+        sys.stderr.write(f"{error}\n")
+        sys.exit(2)
+
+
+def _run_command() -> None:
     parser = argparse.ArgumentParser(description="Train an adapter from a JSONL file.")
     parser.add_argument("--recipe", default="tiny_cpu", help="name of a recipe, or a path")
     parser.add_argument("--base", default="embedded", help="base model: embedded, an id or a path")
@@ -263,13 +309,15 @@ def _main() -> None:
     parser.add_argument("--parent", type=Path, help="adapter to continue from")
     parser.add_argument("--out", type=Path, required=True, help="folder for the adapter")
     arguments = parser.parse_args()
+    recipe = load_recipe(arguments.recipe)
+    read_examples(arguments.data)  # what is wrong is told before Ray has started
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     ray.init(include_dashboard=False, log_to_driver=False)
     outcome = train(
         run_id=f"{arguments.out.name}-{time.strftime('%Y%m%d-%H%M%S')}",
         train_file=arguments.data,
         validation_file=arguments.validation,
-        recipe=load_recipe(arguments.recipe),
+        recipe=recipe,
         base_model=arguments.base,
         parent_adapter=arguments.parent,
         output_dir=arguments.out,

@@ -23,6 +23,7 @@ from training.packing import bins, deal
 from training.parallel import Collective, add_gradients
 from training.sampler import Sampler
 from training.schedule import LoopSettings, learning_rate_at
+from training.validation import Validation
 
 _WINDOW_STEPS = 8
 _DIVERGED_FACTOR = 2.0
@@ -195,13 +196,40 @@ def mean_loss(
 
     DataError where there is none.
     """
+    return validate(model, dataset, collective=collective, objective=objective).loss
+
+
+def validate(
+    model: nn.Module,
+    dataset: Sequence[Encoded],
+    *,
+    collective: Collective,
+    objective: Objective,
+) -> Validation:
+    """The mean loss per learned token of the accepted answers, over all and by target tool.
+
+    DataError where there is none.
+    """
     accepted = [example for example in dataset if example.label is not False]
     if not accepted:
         raise DataError("No validation example has an answer that was accepted.")
+    tools = sorted({example.target_tool for example in accepted})
     hands = deal([len(example.input_ids) for example in accepted], collective.world)
     mine = [accepted[index] for index in hands[collective.rank]]
     found = objective.log_likelihoods(model, mine)
     weights = torch.tensor([example.weight for example in mine], device=found.device)
-    total = -(found * weights).sum()[None]
-    collective.add(total)
-    return float(total) / sum(example.weighted_tokens for example in accepted)
+    places = [tools.index(example.target_tool) for example in mine]
+    totals = torch.zeros(len(tools), device=found.device)
+    totals.index_add_(
+        0, torch.tensor(places, dtype=torch.long, device=found.device), found * weights
+    )
+    collective.add(totals)
+    nats = dict(zip(tools, (-totals).tolist(), strict=True))
+    tokens = {
+        tool: sum(one.weighted_tokens for one in accepted if one.target_tool == tool)
+        for tool in tools
+    }
+    return Validation(
+        loss=sum(nats.values()) / sum(tokens.values()),
+        by_tool={tool: nats[tool] / tokens[tool] for tool in tools if tool},
+    )

@@ -23,8 +23,10 @@ class Progress:
     """Where a run stands after a step."""
 
     step: int
-    """Steps done. It goes back when lost workers resume from a checkpoint."""
+    """Steps done, those of earlier seeds too. It goes back when lost workers resume from a
+    checkpoint."""
     num_steps: int
+    """Of all seeds."""
     loss: float
     """Of this step, in nats per learned token."""
     tokens_per_s: float
@@ -87,13 +89,13 @@ class Listener:
         if self._error is not None and error is None:
             raise self._error
 
-    def num_failures(self) -> int | None:
-        """How often workers had to be replaced; None when the board was lost."""
+    def num_failures(self, *, num_runs: int = 1) -> int | None:
+        """How often workers of so many runs had to be replaced; None when the board was lost."""
         try:
             num_starts: int = ray.get(self.board.num_starts.remote())
         except ray.exceptions.RayActorError:
             return None
-        return max(0, num_starts - 1)
+        return max(0, num_starts - num_runs)
 
     def _listen(self) -> None:
         assert self._on_progress is not None

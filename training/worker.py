@@ -20,13 +20,14 @@ from training.checkpoint import load_checkpoint, save_checkpoint
 from training.encoding import EncodedDataset, Example, encode_all
 from training.errors import DivergedError, TrainingError
 from training.job import Job, WorkerOutcome
-from training.loop import StepReport, TrainingLoop, mean_loss
+from training.loop import StepReport, TrainingLoop, validate
 from training.meeting import meet
 from training.objectives import Objective
 from training.parallel import Alone, Collective, ProcessGroup
 from training.progress import Progress
 from training.setup import adapted_base, objective_of
 from training.transport import unpack
+from training.validation import Validation
 
 _TELL_EVERY_S = 0.1
 
@@ -65,7 +66,7 @@ def train_worker(job: Job, *, started: float) -> WorkerOutcome:
         num_tokens=prepared.loop.num_tokens,
         num_truncated=prepared.data.num_truncated,
         num_dropped=prepared.data.num_dropped,
-        validation_loss=_validation_loss(job, prepared, collective),
+        validation=_validation(job, prepared, collective),
         prepare_s=ready - started,
         train_s=trained - ready,
     )
@@ -140,7 +141,7 @@ def _on_step(job: Job, prepared: _Prepared, collective: Collective) -> Callable[
         nonlocal told_at
         last = report.step == report.num_steps
         if collective.rank == 0:
-            untold.append(_progress(report))
+            untold.append(_progress(job, report))
             if last or time.perf_counter() - told_at >= _TELL_EVERY_S:
                 job.board.tell.remote(list(untold))
                 untold.clear()
@@ -151,10 +152,10 @@ def _on_step(job: Job, prepared: _Prepared, collective: Collective) -> Callable[
     return on_step
 
 
-def _progress(report: StepReport) -> Progress:
+def _progress(job: Job, report: StepReport) -> Progress:
     return Progress(
-        step=report.step,
-        num_steps=report.num_steps,
+        step=job.turn * report.num_steps + report.step,
+        num_steps=job.recipe.search.num_seeds * report.num_steps,
         loss=report.loss,
         tokens_per_s=report.num_tokens / report.seconds,
         ts=datetime.now(UTC),
@@ -179,10 +180,10 @@ def _report_checkpoint(job: Job, prepared: _Prepared, report: StepReport) -> Non
         ray.train.report(metrics, checkpoint=ray.train.Checkpoint.from_directory(folder))
 
 
-def _validation_loss(job: Job, prepared: _Prepared, collective: Collective) -> float | None:
+def _validation(job: Job, prepared: _Prepared, collective: Collective) -> Validation | None:
     if prepared.validation is None:
         return None
-    return mean_loss(
+    return validate(
         prepared.model,
         prepared.validation.examples,
         # Who shares a base computes as often as the others: all of it, each.

@@ -6,18 +6,21 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import numpy.typing as npt
 import polars as pl
 
 from flows.curation import steps
 from flows.curation.engine import Engine
-from flows.curation.neardup import History, drop_near_duplicates, near_duplicates
+from flows.curation.frames import Outcome
+from flows.curation.neardup import NOTHING, History, Kin, Sample, alike_requests, near_duplicates
 from flows.curation.past import Past
 from flows.curation.rows import Page, Tally, describe, examples
-from flows.curation.signatures import sample_text
+from flows.curation.signatures import request_text
 from flows.curation.splitting import with_split
 from registry.settings_curation import CurationSettings
 
 DISTINCT, NEW = "distinct", "not curated before"
+DISLIKED = "disliked, kept apart"
 NO_REPETITION, ON_ONE_SIDE = "no near-duplicate", "on one side of the split"
 
 
@@ -43,26 +46,29 @@ def compare(pages: Sequence[Page], past: Past, settings: CurationSettings, engin
     for page in pages:
         tally.add(page.tally, max_examples=settings.report_examples)
     seen = [name for page in pages for name in page.seen]
-    liked = pl.concat([page.frame for page in pages])
-    distinct = steps.drop_exact_duplicates(liked)
+    good = pl.concat([page.frame for page in pages])
+    distinct = steps.drop_exact_duplicates(good)
     new = steps.drop_known(past.known_contents(distinct["content_hash"].to_list()))(distinct)
-    standing = dict(zip(liked["id"], liked["content_hash"], strict=True))
-    unique = _without_repetitions(new, past.history(seen, standing), settings, engine)
-    kept = with_split(unique, settings, known=past.known_sides(unique["cluster_id"].to_list()))
+    standing = dict(zip(good["id"], good["content_hash"], strict=True))
+    history = past.history(seen, standing)
+    unique, kin = _without_repetitions(new, history, settings, engine)
+    split = _split(unique, kin, history, past, settings, engine)
     for name, before, after in (
-        (DISTINCT, liked, distinct),
+        (DISTINCT, good, distinct),
         (NEW, distinct, new),
         (NO_REPETITION, new, unique),
-        (ON_ONE_SIDE, unique, kept),
+        (ON_ONE_SIDE, unique, split.frame),
     ):
         tally.left[name] = after.height
         if after.height < before.height and settings.report_examples:
             gone = before.join(after.select("id"), on="id", how="anti", maintain_order="left")
             tally.examples[name] = examples(gone.head(settings.report_examples), settings)
+    tally.notes.update(split.notes)
+    tally.notes[DISLIKED] += int(split.frame["disliked"].sum())
     described = Tally()
-    describe(kept, described)
+    describe(split.frame.filter(~pl.col("disliked")), described)
     return Batch(
-        kept=kept,
+        kept=split.frame,
         seen=seen,
         standing=standing,
         held={name: why for page in pages for name, why in page.held.items()},
@@ -73,17 +79,61 @@ def compare(pages: Sequence[Page], past: Past, settings: CurationSettings, engin
 
 def _without_repetitions(
     frame: pl.DataFrame, history: History, settings: CurationSettings, engine: Engine
-) -> pl.DataFrame:
-    texts = [
-        sample_text(*row) for row in frame.select("messages", "input_text", "target").iter_rows()
-    ]
-    repeats, signatures = near_duplicates(
-        texts,
-        (frame["source"] == "corrected").to_numpy(),
-        frame["quality_score"].fill_null(0.0).to_numpy().astype(np.float64),
+) -> tuple[pl.DataFrame, Kin]:
+    """The rows that repeat no other, and which earlier samples they are alike to.
+
+    What is liked and what is disliked are compared apart: a pair of both is worth having.
+    """
+    frame = pl.concat([frame.filter(~pl.col("disliked")), frame.filter("disliked")])
+    num_liked = int((~frame["disliked"]).sum())
+    asked = _requests(frame)
+    texts = [f"{text}\n{target}" for text, target in zip(asked, frame["target"], strict=True)]
+    corrected = (frame["source"] == "corrected").to_numpy()
+    quality = frame["quality_score"].fill_null(0.0).to_numpy().astype(np.float64)
+    repeats: list[npt.NDArray[np.bool_]] = []
+    signatures: list[bytes | None] = []
+    kin: list[tuple[int, Sample]] = []
+    for part, known in ((slice(num_liked), history), (slice(num_liked, None), NOTHING)):
+        found = near_duplicates(
+            texts[part],
+            corrected[part],
+            quality[part],
+            settings.near_duplicates,
+            history=known,
+            candidates=engine.candidate_pairs,
+        )
+        repeats.append(found.repeats)
+        signatures += found.signatures
+        kin += found.kin
+    stay = ~np.concatenate(repeats)
+    place = np.cumsum(stay) - 1
+    signed = frame.with_columns(signature=pl.Series(signatures, dtype=pl.Binary))
+    return signed.filter(pl.Series(stay)), [(int(place[row]), s) for row, s in kin if stay[row]]
+
+
+def _split(
+    frame: pl.DataFrame,
+    kin: Kin,
+    history: History,
+    past: Past,
+    settings: CurationSettings,
+    engine: Engine,
+) -> Outcome:
+    hashes = frame["request_hash"].to_list()
+    asked = alike_requests(
+        _requests(frame),
+        hashes,
         settings.near_duplicates,
         history=history,
         candidates=engine.candidate_pairs,
     )
-    signed = frame.with_columns(signature=pl.Series(signatures, dtype=pl.Binary))
-    return drop_near_duplicates(signed, repeats)
+    equal: dict[str, list[Sample]] = {}
+    for name, sample in past.equal_requests(set(hashes)):
+        equal.setdefault(name, []).append(sample)
+    same = [(row, sample) for row, name in enumerate(hashes) for sample in equal.get(name, ())]
+    signed = frame.with_columns(request_signature=pl.Series(asked.signatures, dtype=pl.Binary))
+    return with_split(signed, settings, components=asked.components, kin=[*kin, *asked.kin, *same])
+
+
+def _requests(frame: pl.DataFrame) -> list[str]:
+    return [request_text(*row) for row in frame.select("messages", "input_text").iter_rows()]

@@ -8,13 +8,13 @@ from pathlib import Path
 from typing import Any
 
 import polars as pl
-from sqlmodel import Session, col, select
+from sqlmodel import Session, select
 
-from flows.curation.exporting import Record, card, write_split
+from flows.curation.exporting import PREFERENCE, Record, card, write_split
 from flows.curation.selection import Selection, select_samples
 from flows.curation.splitting import SIDES
-from flows.curation.storing import chunks
 from registry import acts, lineage, texts
+from registry.among import among
 from registry.artifacts import ArtifactStore
 from registry.clock import Clock, NewId
 from registry.crypto import Keyring
@@ -27,6 +27,7 @@ from registry.settings_curation import CurationSettings
 ACTOR = "flow:curate"
 TRAIN_FILE, VALIDATION_FILE, MANIFEST_FILE = "train.jsonl", "validation.jsonl", "manifest.json"
 TEST_FILE, CARD_FILE = "test.jsonl", "README.md"
+BLOCK_ROWS = 2_000
 
 
 @dataclass(frozen=True)
@@ -45,6 +46,11 @@ class BuiltDataset:
     def train_file(self) -> Path:
         """ChatML records to learn from."""
         return self.folder / TRAIN_FILE
+
+    @property
+    def preference_file(self) -> Path:
+        """The same with what corrections correct, and what people disliked."""
+        return self.folder / PREFERENCE / TRAIN_FILE
 
     @property
     def validation_file(self) -> Path:
@@ -80,6 +86,7 @@ def build_dataset(
     _write_manifest(folder, workload=workload, counts=counts, left=chosen.left, settings=used)
     digest = store.publish(folder)
     items = [*_items(chosen.fresh), *_items(chosen.rehearsal)]
+    items += [(name, "train") for name in chosen.disliked]
     new, now = new_id(), clock()
     with database.write() as session:
         dataset = lineage.add_dataset(
@@ -118,7 +125,7 @@ def _write(
     settings: CurationSettings,
     folder: Path,
 ) -> dict[str, int]:
-    """Write all files of samples; samples by split, of rehearsal and of corrections."""
+    """Write all files of samples; how many of each kind."""
     sizes = {side: int((chosen.fresh["split"] == side).sum()) for side in SIDES}
     from_file = _rehearsal(
         settings,
@@ -127,6 +134,8 @@ def _write(
 
     def blocks(side: str) -> Iterator[list[Record]]:
         of_side = chosen.fresh.filter(pl.col("split") == side)["id"].to_list()
+        if side == "train":
+            of_side += chosen.disliked
         yield from _records(session, keyring, of_side, settings)
         if side == "train":
             earlier = chosen.rehearsal["id"].to_list()
@@ -141,6 +150,7 @@ def _write(
         **sizes,
         "rehearsal": chosen.rehearsal.height + len(from_file),
         "corrected": int((chosen.fresh["source"] == "corrected").sum()),
+        "disliked": len(chosen.disliked),
     }
 
 
@@ -170,16 +180,19 @@ def _items(frame: pl.DataFrame) -> list[tuple[str, str]]:
 def _records(
     session: Session, keyring: Keyring, ids: Sequence[str], settings: CurationSettings
 ) -> Iterator[list[Record]]:
-    for chunk in chunks(ids):
-        rows = session.exec(select(TrainingData).where(col(TrainingData.id).in_(chunk))).all()
-        for row in rows:
-            texts.reveal(row, keyring)
+    for start in range(0, len(ids), BLOCK_ROWS):
+        chosen = ids[start : start + BLOCK_ROWS]
+        rows = session.exec(select(TrainingData).where(among(session, TrainingData.id, chosen)))
         found = {row.id: row for row in rows}
-        yield [_record(found[name], settings) for name in chunk]
+        for row in found.values():
+            texts.reveal(row, keyring)
+        yield [_record(found[name], settings) for name in chosen]
+        session.expunge_all()
 
 
 def _record(sample: TrainingData, settings: CurationSettings) -> Record:
     asked = sample.messages or [{"role": "user", "content": sample.input_prompt}]
+    said = {"rejected": sample.rejected_output, "label": sample.label}
     return {
         "id": sample.id,
         "messages": [*asked, {"role": "assistant", "content": sample.target_output}],
@@ -187,6 +200,7 @@ def _record(sample: TrainingData, settings: CurationSettings) -> Record:
         "language": sample.language,
         "weight": settings.corrected_weight if sample.source == "corrected" else 1.0,
         "source": sample.source,
+        **{name: value for name, value in said.items() if value is not None},
     }
 
 

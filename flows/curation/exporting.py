@@ -1,7 +1,8 @@
 """Writes samples as JSONL and Parquet in ChatML, Alpaca and completion form, block by block.
 
 The ChatML of the top folder is what training reads; a `README.md` tells `datasets.load_dataset`
-where each form is.
+where each form is. What people rejected (`rejected`, and the whole record where `label` is false)
+stands in the folder `preference` alone, for the objectives that learn from it.
 """
 
 from __future__ import annotations
@@ -19,6 +20,8 @@ from registry.settings_curation import DatasetForm
 
 Record = Mapping[str, Any]
 """A ChatML record: `id`, `messages` that end with the assistant's, and what is known of it."""
+Sink = Callable[[list[Record]], None]
+"""Takes the records of a block."""
 
 _ABOUT = [
     ("target_tool", pa.string()),
@@ -29,7 +32,9 @@ _ABOUT = [
 _TURN = pa.struct(
     [(name, pa.string()) for name in ("role", "content", "name", "tool_calls", "tool_call_id")]
 )
-SCHEMAS: dict[DatasetForm, pa.Schema] = {
+PREFERENCE = "preference"
+_OPINION = ("rejected", "label")
+SCHEMAS: dict[str, pa.Schema] = {
     "chatml": pa.schema([("id", pa.string()), ("messages", pa.list_(_TURN)), *_ABOUT]),
     "alpaca": pa.schema(
         [(name, pa.string()) for name in ("id", "instruction", "input", "output")] + _ABOUT
@@ -38,6 +43,11 @@ SCHEMAS: dict[DatasetForm, pa.Schema] = {
         [(name, pa.string()) for name in ("id", "prompt", "completion")] + _ABOUT
     ),
 }
+SCHEMAS[PREFERENCE] = (
+    SCHEMAS["chatml"]
+    .append(pa.field("rejected", pa.string()))
+    .append(pa.field("label", pa.bool_()))
+)
 
 
 def write_split(
@@ -46,18 +56,43 @@ def write_split(
     blocks: Iterable[list[Record]],
     forms: Iterable[DatasetForm],
 ) -> None:
-    """Write one split of a dataset into `folder`, in every form; ChatML in JSONL always."""
+    """Write one split of a dataset into `folder`, in every form; ChatML in JSONL always.
+
+    Of the training split also what people rejected, beside the rest, for preference objectives.
+    """
     with ExitStack() as files:
-        sinks = [_lines(files, folder / f"{split}.jsonl", lambda record: record)]
+        sinks = [_without_opinions(_lines(files, folder / f"{split}.jsonl", lambda record: record))]
         for form in forms:
             place = folder if form == "chatml" else folder / form
             place.mkdir(exist_ok=True)
             if form != "chatml":
-                sinks.append(_lines(files, place / f"{split}.jsonl", SHAPES[form]))
-            sinks.append(_parquet(files, place / f"{split}.parquet", form))
+                sinks.append(
+                    _without_opinions(_lines(files, place / f"{split}.jsonl", SHAPES[form]))
+                )
+            sinks.append(_without_opinions(_parquet(files, place / f"{split}.parquet", form)))
+        if split == "train":
+            place = folder / PREFERENCE
+            place.mkdir(exist_ok=True)
+            sinks.append(_lines(files, place / f"{split}.jsonl", lambda record: record))
+            sinks.append(_parquet(files, place / f"{split}.parquet", PREFERENCE))
         for block in blocks:
             for sink in sinks:
                 sink(block)
+
+
+def _without_opinions(sink: Sink) -> Sink:
+    """Of a block, what is to be learned as it stands."""
+
+    def write(block: list[Record]) -> None:
+        sink(
+            [
+                {name: value for name, value in record.items() if name not in _OPINION}
+                for record in block
+                if record.get("label") is not False
+            ]
+        )
+
+    return write
 
 
 def card(forms: Iterable[DatasetForm], splits: Iterable[str]) -> str:
@@ -69,6 +104,8 @@ def card(forms: Iterable[DatasetForm], splits: Iterable[str]) -> str:
         for split in splits:
             path = f"{split}.parquet" if form == "chatml" else f"{form}/{split}.parquet"
             lines += [f"  - split: {split}", f"    path: {path}"]
+    lines += [f"- config_name: {PREFERENCE}", "  data_files:", "  - split: train"]
+    lines.append(f"    path: {PREFERENCE}/train.parquet")
     return "\n".join([*lines, "---", "", "Curated by Kalimtak; see manifest.json.", ""])
 
 
@@ -104,8 +141,13 @@ def _as_table_row(record: Record) -> dict[str, Any]:
     return _about(record, messages=turns)
 
 
-SHAPES: dict[DatasetForm, Callable[[Record], Record]] = {
+def _as_preference(record: Record) -> dict[str, Any]:
+    return {**_as_table_row(record), **{name: record.get(name) for name in _OPINION}}
+
+
+SHAPES: dict[str, Callable[[Record], Record]] = {
     "chatml": _as_table_row,
+    PREFERENCE: _as_preference,
     "alpaca": as_alpaca,
     "completion": as_completion,
 }
@@ -131,9 +173,7 @@ def _json(value: Any) -> str | None:
     return None if value is None else json.dumps(value, ensure_ascii=False)
 
 
-def _lines(
-    files: ExitStack, path: Path, shape: Callable[[Record], Record]
-) -> Callable[[list[Record]], None]:
+def _lines(files: ExitStack, path: Path, shape: Callable[[Record], Record]) -> Sink:
     file = files.enter_context(path.open("w", encoding="utf-8"))
 
     def write(block: list[Record]) -> None:
@@ -142,7 +182,7 @@ def _lines(
     return write
 
 
-def _parquet(files: ExitStack, path: Path, form: DatasetForm) -> Callable[[list[Record]], None]:
+def _parquet(files: ExitStack, path: Path, form: str) -> Sink:
     schema = SCHEMAS[form]
     writer = files.enter_context(pq.ParquetWriter(path, schema, compression="zstd"))
 

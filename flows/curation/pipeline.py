@@ -8,6 +8,7 @@ with its watermark: memory is bounded, and a pass that is interrupted goes on wh
 
 from collections import Counter
 from collections.abc import Iterator
+from contextlib import ExitStack, closing
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
@@ -18,8 +19,9 @@ from sqlmodel import select as select_rows
 from flows.curation import storing
 from flows.curation.batch import Batch, compare
 from flows.curation.engine import Engine, LocalEngine
-from flows.curation.past import Past, Rehearsed
+from flows.curation.past import Past
 from flows.curation.reading import Place, last_place, read_batch
+from flows.curation.rehearsed import Rehearsed
 from flows.curation.rejections import learn_rejections
 from flows.curation.rows import Page, RowSteps, Tally
 from registry import acts
@@ -85,30 +87,38 @@ def curate(
     with database.read() as session:
         since = watermark(session, workload=workload)
         is_bad = learn_rejections(session, keyring, settings.moderation, workload=workload)
-    now, rehearsed, totals = clock(), Rehearsed(), _Totals()
+    now, totals = clock(), _Totals()
     until, place = since, None
-    while True:
-        with database.read() as session:
-            reader = _Reader(session, keyring, workload=workload, since=since, place=place)
-            steps = RowSteps(settings, now, is_bad=is_bad)
-            pages = list(_pages(reader, steps, engine, settings))
-            place = reader.place
-            past = Past(session, keyring, workload=workload, rehearsed=rehearsed)
-            batch = compare(pages, past, settings, engine)
-        # A clock that runs ahead elsewhere must not hide what comes in meanwhile.
-        until = max(filter(None, (until, place and min(place[0], now))), default=None)
-        _count(totals, batch, settings)
-        if dry_run:
-            rehearsed.remember(batch.kept)
-        elif until is not None:
-            with database.write() as session:
-                reason = f"feedback up to {until:%Y-%m-%d %H:%M} UTC"
-                act = Act(ACTOR, reason, clock(), keyring, new_id)
-                _store(
-                    session, act, batch, totals, workload=workload, until=until, settings=settings
+    with ExitStack() as scope:
+        rehearsed = scope.enter_context(closing(Rehearsed())) if dry_run else None
+        is_at_end = False
+        while not is_at_end:
+            with database.read() as session:
+                reader = _Reader(session, keyring, workload=workload, since=since, place=place)
+                steps = RowSteps(settings, now, is_bad=is_bad)
+                pages = list(_pages(reader, steps, engine, settings))
+                past = Past(session, keyring, workload=workload, rehearsed=rehearsed)
+                batch = compare(pages, past, settings, engine)
+            place, is_at_end = reader.place, reader.is_at_end
+            # A clock that runs ahead elsewhere must not hide what comes in meanwhile.
+            until = max(filter(None, (until, place and min(place[0], now))), default=None)
+            _count(totals, batch, settings)
+            if rehearsed is not None:
+                rehearsed.remember(batch.kept)
+            elif until is not None:
+                act = Act(
+                    ACTOR, f"feedback up to {until:%Y-%m-%d %H:%M} UTC", clock(), keyring, new_id
                 )
-        if reader.is_at_end:
-            break
+                with database.write() as session:
+                    _store(
+                        session,
+                        act,
+                        batch,
+                        totals,
+                        workload=workload,
+                        until=until,
+                        settings=settings,
+                    )
     return _report(totals, workload=workload, until=until or now, dry_run=dry_run)
 
 
@@ -173,8 +183,9 @@ def _pages(
 def _count(totals: _Totals, batch: Batch, settings: CurationSettings) -> None:
     totals.before.add(batch.before, max_examples=settings.report_examples)
     totals.after.add(batch.after, max_examples=0)
-    totals.sides.update(batch.kept["split"])
-    totals.num_added += batch.kept.height
+    liked = batch.kept.filter(~pl.col("disliked"))
+    totals.sides.update(liked["split"])
+    totals.num_added += liked.height
     totals.num_held += len(batch.held)
 
 

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from datetime import UTC, datetime
+from collections.abc import Sequence
+from datetime import datetime
 from typing import Any
 
 import polars as pl
-from sqlalchemy import String, and_, or_, select, type_coerce
+from sqlalchemy import Select, String, and_, or_, select, type_coerce
+from sqlalchemy.exc import OperationalError
 from sqlmodel import Session, col
 
 from flows.curation.frames import SCHEMA
@@ -58,9 +58,7 @@ def read_batch(
     if after is not None:
         later = and_(feedback_at == after[0], row_id > after[1])
         query = query.where(feedback_at >= after[0], or_(feedback_at > after[0], later))
-    with _lenient(session):
-        rows = session.connection().execute(query).all()
-    return _opened(_frame(rows), keyring)
+    return _opened(_frame(_rows(session, query)), keyring)
 
 
 def last_place(frame: pl.DataFrame) -> Place:
@@ -69,17 +67,18 @@ def last_place(frame: pl.DataFrame) -> Place:
     return row["feedback_at"], row["id"]
 
 
-@contextmanager
-def _lenient(session: Session) -> Iterator[None]:
-    """SQLite holds whatever bytes were written: what is no UTF-8 must not stop the others."""
+def _rows(session: Session, query: Select[Any]) -> Sequence[Any]:
+    """The rows of a query, whatever bytes SQLite holds: no row must stop the others."""
+    try:
+        return session.connection().execute(query).all()
+    except OperationalError as error:
+        if "decode to UTF-8" not in str(error):
+            raise
     driver: Any = session.connection().connection.driver_connection
-    if session.connection().dialect.name != "sqlite":
-        yield
-        return
     before = driver.text_factory
     driver.text_factory = lambda raw: raw.decode("utf-8", "replace")
     try:
-        yield
+        return session.connection().execute(query).all()
     finally:
         driver.text_factory = before
 
@@ -99,7 +98,8 @@ def _unsealed(row: dict[str, Any], keyring: Keyring) -> dict[str, Any]:
     if row["messages"] is not None:
         row["messages"] = json.loads(row["messages"])
     opened = texts.unseal_row("user_interactions", row, keyring)
-    return {**opened, "messages": _json_text(opened["messages"])}
+    plain = {name: _storable(value) for name, value in opened.items()}
+    return {**plain, "messages": _json_text(opened["messages"])}
 
 
 def _frame(rows: Sequence[Any]) -> pl.DataFrame:
@@ -114,7 +114,7 @@ def _frame(rows: Sequence[Any]) -> pl.DataFrame:
 
 def _series(name: str, dtype: Any, values: list[Any]) -> pl.Series:
     if name == "feedback_at":
-        return pl.Series(name, [_moment(value) for value in values], dtype=dtype)
+        return _moments(name, values)
     if name == "messages":
         values = [_json_text(value) for value in values]
     try:
@@ -123,9 +123,12 @@ def _series(name: str, dtype: Any, values: list[Any]) -> pl.Series:
         return pl.Series(name, [_storable(value) for value in values], dtype=dtype)
 
 
-def _moment(value: Any) -> datetime:
-    found = datetime.fromisoformat(value) if isinstance(value, str) else value
-    return found.replace(tzinfo=UTC) if found.tzinfo is None else found.astimezone(UTC)
+def _moments(name: str, values: list[Any]) -> pl.Series:
+    if values and isinstance(values[0], str):
+        return pl.Series(name, values, dtype=pl.String).str.to_datetime(
+            "%Y-%m-%d %H:%M:%S%.f", time_unit="us", time_zone="UTC"
+        )
+    return pl.Series(name, values, dtype=SCHEMA[name])
 
 
 def _json_text(value: Any) -> str | None:
@@ -140,4 +143,5 @@ def _json_text(value: Any) -> str | None:
 
 
 def _storable(value: Any) -> Any:
+    """Sealed texts, and JSON, keep lone surrogates, which frames cannot hold."""
     return value.encode("utf-8", "replace").decode() if isinstance(value, str) else value

@@ -19,7 +19,7 @@ from scipy.sparse import csr_matrix
 from scipy.stats import rankdata
 from sqlmodel import Session, col, select
 
-from flows.curation.signatures import sample_text, words
+from flows.curation.signatures import request_text, words
 from registry import texts
 from registry.crypto import Keyring
 from registry.models import ReviewItem, UserInteraction
@@ -65,7 +65,8 @@ def learn_rejections(
     for row, _ in rows:
         texts.reveal(row, keyring)
         messages = json.dumps(row.messages) if row.messages else None
-        samples.append(sample_text(messages, row.input_text, row.structured_prompt))
+        asked = request_text(messages, row.input_text)
+        samples.append(f"{asked}\n{row.structured_prompt}")
     return fit(samples, [state == "rejected" for _, state in rows])
 
 

@@ -18,7 +18,7 @@ from sqlmodel import Session, col
 
 from flows.curation.diversity import capped
 from flows.curation.signatures import NUM_PERMUTATIONS, Signatures
-from flows.curation.storing import chunks
+from registry.among import among
 from registry.models import CuratedSignature, TrainingData, UserInteraction
 from registry.settings_curation import CurationSettings
 
@@ -44,6 +44,8 @@ class Selection:
     """With the columns of `SCHEMA`, in the order of `content_hash`."""
     rehearsal: pl.DataFrame
     """Earlier training samples, likewise."""
+    disliked: Sequence[str]
+    """Ids of disliked training samples, the latest first."""
     left: dict[str, int]
     """Samples after each step of the selection."""
 
@@ -68,11 +70,16 @@ def select_samples(session: Session, settings: CurationSettings, *, workload: st
     return Selection(
         fresh=fresh.sort("content_hash"),
         rehearsal=earlier.head(limit).sort("content_hash"),
+        disliked=_disliked(session, diversity.max_samples, workload=workload),
         left={"the latest": pool.height, **left, "rehearsed": min(limit, earlier.height)},
     )
 
 
 def _query(workload: str) -> Select[Any]:
+    return _chosen(workload).where(col(TrainingData.label).is_(None))
+
+
+def _chosen(workload: str) -> Select[Any]:
     return (
         select(
             col(TrainingData.id),
@@ -89,6 +96,16 @@ def _query(workload: str) -> Select[Any]:
         .join(UserInteraction, col(UserInteraction.id) == col(TrainingData.source_interaction_id))
         .where(col(TrainingData.workload) == workload, col(TrainingData.is_selected).is_(True))
     )
+
+
+def _disliked(session: Session, limit: int, *, workload: str) -> Sequence[str]:
+    query = (
+        _chosen(workload)
+        .where(col(TrainingData.label).is_(False), col(TrainingData.split) == "train")
+        .order_by(col(TrainingData.created_at).desc(), col(TrainingData.content_hash))
+        .limit(limit)
+    )
+    return _frame(session, query)["id"].to_list()
 
 
 def _frame(session: Session, query: Select[Any]) -> pl.DataFrame:
@@ -123,14 +140,12 @@ def _reservoir(
 
 def _signatures(session: Session, ids: Sequence[str]) -> Signatures:
     """The signatures of samples in their order; zeros for those too short to have one."""
-    found: dict[str, bytes] = {}
-    for chunk in chunks(ids):
-        rows = session.connection().execute(
-            select(col(CuratedSignature.training_data_id), col(CuratedSignature.signature)).where(
-                col(CuratedSignature.training_data_id).in_(chunk)
-            )
+    rows = session.connection().execute(
+        select(col(CuratedSignature.training_data_id), col(CuratedSignature.signature)).where(
+            among(session, col(CuratedSignature.training_data_id), ids)
         )
-        found |= {row[0]: row[1] for row in rows}
+    )
+    found: dict[str, bytes] = {row[0]: row[1] for row in rows}
     nothing = bytes(NUM_PERMUTATIONS)
     blob = b"".join(found.get(name, nothing) for name in ids)
     return np.frombuffer(blob, np.uint8).reshape(-1, NUM_PERMUTATIONS)

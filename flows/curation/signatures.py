@@ -35,24 +35,25 @@ Signatures = npt.NDArray[np.uint8]
 
 def words(text: str) -> list[str]:
     """The words of a text, whatever their case and vowel signs; the k-th same word is its own."""
-    found = _WORD.findall(text.lower().translate(_FOLD))
-    if len(set(found)) == len(found):
-        return found
-    seen: Counter[str] = Counter()
-    numbered = []
-    for word in found:
-        number = seen[word]
-        seen[word] += 1
-        numbered.append(f"{word}#{number}" if number else word)
-    return numbered
+    lowered = text.lower()
+    if not lowered.isascii():
+        lowered = lowered.translate(_FOLD)
+    counts = Counter(_WORD.findall(lowered))
+    often = [(word, count) for word, count in counts.items() if count > 1]
+    return [*counts, *(f"{word}#{place}" for word, count in often for place in range(1, count))]
 
 
-def sample_text(messages: str | None, request: str, target: str) -> str:
-    """What is compared of a sample: what was asked, all turns of a conversation, and the answer."""
-    if messages:
-        turns = [turn.get("content") for turn in json.loads(messages)]
-        request = "\n".join(turn if isinstance(turn, str) else json.dumps(turn) for turn in turns)
-    return f"{request}\n{target}"
+def word_keys(found: Iterable[str]) -> frozenset[int]:
+    """The words of a text as numbers, which mean the same within one process alone."""
+    return frozenset(map(hash, found))
+
+
+def request_text(messages: str | None, request: str) -> str:
+    """What was asked: all turns of a conversation."""
+    if not messages:
+        return request
+    turns = [turn.get("content") for turn in json.loads(messages)]
+    return "\n".join(turn if isinstance(turn, str) else json.dumps(turn) for turn in turns)
 
 
 def similarity(first: str, second: str) -> float:

@@ -18,8 +18,8 @@ Frames = Callable[[pl.DataFrame], pl.DataFrame]
 def with_target(frame: pl.DataFrame) -> pl.DataFrame:
     """Add `target`, `source` and the target's own quality; rows with nothing to learn go.
 
-    A correction is the best label there is, so it replaces what the model wrote; in a
-    conversation it stands as it was written.
+    A correction is the best label there is, so it replaces what the model wrote, which becomes
+    `rejected`; in a conversation it stands as it was written. `disliked`: a thumb down alone.
     """
     corrected = _filled("corrected_output")
     frame = frame.filter(_filled("input_text"), corrected | _filled("structured_prompt"))
@@ -39,6 +39,8 @@ def with_target(frame: pl.DataFrame) -> pl.DataFrame:
         quality_score=pl.when(_is_corrected())
         .then(by_hand.field("score"))
         .otherwise(pl.col("quality_score")),
+        rejected=pl.when(_is_corrected() & _filled("structured_prompt")).then("structured_prompt"),
+        disliked=~_is_corrected() & (pl.col("user_feedback") < 0).fill_null(False),
     ).drop("corrected")
 
 
@@ -64,7 +66,7 @@ def filter_quality(settings: CurationSettings) -> Frames:
         least = min(least, settings.maybe_min_quality)
 
     def step(frame: pl.DataFrame) -> pl.DataFrame:
-        return frame.filter(_is_at_least(least) | _is_corrected())
+        return frame.filter(_is_at_least(least) | _is_corrected() | _is_kept(settings))
 
     return step
 
@@ -73,31 +75,35 @@ def filter_feedback(settings: CurationSettings) -> Frames:
     """Keep accepted answers that people liked enough, and corrections.
 
     Answers in the band below `min_quality` that `maybe_min_quality` opens need a thumb up.
+    With `keep_disliked` what people disliked goes on too, marked as such.
     """
 
     def step(frame: pl.DataFrame) -> pl.DataFrame:
         thumb = pl.col("user_feedback").fill_null(-2)
         liked = thumb >= settings.min_feedback
         good = _is_at_least(settings.min_quality)
-        return frame.filter((liked & good) | (thumb >= 1) | _is_corrected())
+        wanted = (liked & good) | (thumb >= 1) | _is_corrected()
+        kept = frame.filter(wanted | _is_kept(settings))
+        return kept.with_columns(disliked=pl.col("disliked") & ~wanted)
 
     return step
 
 
 def with_hashes(frame: pl.DataFrame) -> pl.DataFrame:
-    """Add `content_hash` (of request and target) and `cluster_id` (of the request alone).
+    """Add `content_hash` (of request and target) and `request_hash` (of the request alone).
 
-    Case and white space do not count.
+    Case and white space do not count. What is disliked has a content of its own: the same
+    answer may be liked by somebody else.
     """
     request = pl.concat_str(
-        [_plain("input_text"), _plain("messages"), pl.lit(nearest_tools(frame["target_tool"]))],
+        [plain("input_text"), plain("messages"), pl.lit(nearest_tools(frame["target_tool"]))],
         separator="\x1f",
     )
+    mark = pl.when("disliked").then(pl.lit("\x1fdisliked")).otherwise(pl.lit(""))
+    content = pl.concat_str([request, plain("target") + mark], separator="\x1f")
+    texts = frame.select(request.alias("request"), content.alias("content"))
     return frame.with_columns(
-        cluster_id=request.map_elements(_digest, return_dtype=pl.String),
-        content_hash=pl.concat_str([request, _plain("target")], separator="\x1f").map_elements(
-            _digest, return_dtype=pl.String
-        ),
+        request_hash=_digests(texts["request"]), content_hash=_digests(texts["content"])
     )
 
 
@@ -134,14 +140,19 @@ def _is_corrected() -> pl.Expr:
     return pl.col("source") == "corrected"
 
 
+def _is_kept(settings: CurationSettings) -> pl.Expr:
+    return pl.col("disliked") & pl.lit(settings.keep_disliked)
+
+
 def _is_at_least(quality_score: float) -> pl.Expr:
     unscored = pl.col("quality_score").is_null() & pl.col("messages").is_not_null()
     return unscored | (pl.col("quality_score").fill_null(0.0) >= quality_score)
 
 
-def _plain(column: str) -> pl.Expr:
+def plain(column: str) -> pl.Expr:
+    """A text as contents are compared: whatever its case and white space."""
     lowered = pl.col(column).fill_null("").str.to_lowercase()
-    return lowered.str.replace_all(r"\s+", " ").str.strip_chars()
+    return lowered.str.replace_all(r"\s{2,}|[^\S ]", " ").str.strip_chars()
 
 
 def nearest_tools(names: pl.Series) -> pl.Series:
@@ -150,5 +161,5 @@ def nearest_tools(names: pl.Series) -> pl.Series:
     return pl.Series(names.name, [known[name] for name in names], dtype=pl.String)
 
 
-def _digest(text: str) -> str:
-    return hashlib.sha256(text.encode()).hexdigest()
+def _digests(texts: pl.Series) -> pl.Series:
+    return pl.Series([hashlib.sha256(text.encode()).hexdigest() for text in texts], dtype=pl.String)

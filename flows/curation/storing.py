@@ -3,66 +3,70 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import polars as pl
-from sqlalchemy import insert, update
+from sqlalchemy import func, insert, update
 from sqlmodel import Session, col, select
 
-from flows.curation.neardup import Sample
-from flows.curation.signatures import NUM_PERMUTATIONS, Signatures, sample_text
+from flows.curation.neardup import Kind, Sample
+from flows.curation.signatures import (
+    NUM_PERMUTATIONS,
+    Signatures,
+    request_text,
+    word_keys,
+    words,
+)
 from flows.curation.splitting import unit_interval
 from registry import prompts, texts
+from registry.among import among
 from registry.crypto import Keyring
 from registry.deployment import Act
-from registry.interactions import insert_ignoring_duplicates
+from registry.inserting import insert_ignoring_duplicates
 from registry.models import CuratedSignature, ReviewItem, TrainingData
 
-IN_CLAUSE_ROWS = 500
 _PREFIX = prompts.instruction("", target_tool=None, language=None).partition("\n")[0]
 SIGNATURE_ROWS = 50_000
 
 
 def known_contents(session: Session, hashes: Sequence[str], *, workload: str) -> set[str]:
     """Those of the contents that were curated before."""
-    found: set[str] = set()
-    for chunk in chunks(hashes):
-        found |= set(
-            session.exec(
-                select(TrainingData.content_hash).where(
-                    TrainingData.workload == workload, col(TrainingData.content_hash).in_(chunk)
-                )
-            )
-        )
-    return found
+    query = select(TrainingData.content_hash).where(
+        TrainingData.workload == workload, among(session, TrainingData.content_hash, hashes)
+    )
+    return set(session.exec(query))
 
 
-def known_sides(session: Session, clusters: Sequence[str], *, workload: str) -> dict[str, str]:
-    """The side of each cluster that has one."""
-    found: dict[str, str] = {}
-    for chunk in chunks(sorted(set(clusters))):
-        rows = session.exec(
-            select(TrainingData.cluster_id, TrainingData.split).where(
-                TrainingData.workload == workload, col(TrainingData.cluster_id).in_(chunk)
-            )
+def equal_requests(
+    session: Session, hashes: Collection[str], *, workload: str
+) -> Iterator[tuple[str, Sample]]:
+    """Requests among these with the oldest sample of each side they stand on."""
+    sample = TrainingData
+    query = (
+        select(
+            sample.request_hash, sample.cluster_id, sample.split, func.min(col(sample.created_at))
         )
-        found |= dict(rows.all())
-    return found
+        .where(sample.workload == workload, among(session, sample.request_hash, hashes))
+        .group_by(col(sample.request_hash), col(sample.cluster_id), col(sample.split))
+    )
+    for request, cluster, side, created_at in session.exec(query):
+        yield str(request), Sample(str(request), (created_at, ""), cluster, side, False, False, {})
 
 
 def signature_blocks(
-    session: Session, *, workload: str
+    session: Session, kind: Kind, *, workload: str
 ) -> Iterator[tuple[Sequence[str], Signatures]]:
     """The signatures of everything that was curated before, block by block."""
-    last = ""
+    signature, last = getattr(CuratedSignature, kind), ""
     while True:
         query = (
-            select(CuratedSignature.training_data_id, CuratedSignature.signature)
+            select(CuratedSignature.training_data_id, signature)
             .where(
                 CuratedSignature.workload == workload,
                 CuratedSignature.training_data_id > last,
+                signature.is_not(None),
             )
             .order_by(col(CuratedSignature.training_data_id))
             .limit(SIGNATURE_ROWS)
@@ -83,27 +87,37 @@ def samples(
     fallen: Collection[str],
     standing: Mapping[str, str],
 ) -> dict[str, Sample]:
-    """Those of the samples that count: selected, and stood by.
+    """Those of the samples that are there; those that are selected and stood by count.
 
     Not those of interactions that have `fallen`, or that stand for another content now.
     """
     found = {}
-    for chunk in chunks(ids):
-        for row in session.exec(select(TrainingData).where(col(TrainingData.id).in_(chunk))):
-            origin = row.source_interaction_id
-            stands = standing.get(origin, row.content_hash) == row.content_hash
-            if row.is_selected and stands and origin not in fallen:
-                texts.reveal(row, keyring)
-                found[row.id] = Sample(row.id, sample_text_of(row), row.source == "corrected")
+    for row in session.exec(select(TrainingData).where(among(session, TrainingData.id, ids))):
+        origin = row.source_interaction_id
+        stands = standing.get(origin, row.content_hash) == row.content_hash
+        texts.reveal(row, keyring)
+        asked = _request_of(row)
+        found[row.id] = Sample(
+            id=row.id,
+            age=(row.created_at, row.id),
+            cluster_id=row.cluster_id,
+            side=row.split,
+            corrected=row.source == "corrected",
+            counts=row.is_selected and row.label is None and stands and origin not in fallen,
+            keys={
+                "signature": word_keys(words(f"{asked}\n{row.target_output}")),
+                "request_signature": word_keys(words(asked)),
+            },
+        )
     return found
 
 
-def sample_text_of(row: TrainingData) -> str:
-    """Request and answer of a stored sample, as `sample_text` has them of a row of a frame."""
+def _request_of(row: TrainingData) -> str:
+    """What was asked, as `request_text` has it of a row of a frame."""
     if row.messages is not None:
-        return sample_text(json.dumps(row.messages), row.input_prompt, row.target_output)
+        return request_text(json.dumps(row.messages), row.input_prompt)
     request = row.input_prompt.removeprefix(_PREFIX).rpartition("\nTool: ")[0]
-    return sample_text(None, request or row.input_prompt, row.target_output)
+    return request or row.input_prompt
 
 
 def review_earlier(session: Session, seen: Sequence[str], standing: Mapping[str, str]) -> int:
@@ -113,28 +127,26 @@ def review_earlier(session: Session, seen: Sequence[str], standing: Mapping[str,
     """
     withdrawn = 0
     changed: dict[tuple[bool, str | None], list[str]] = {}
-    for chunk in chunks(seen):
-        rows = session.exec(
-            select(
-                TrainingData.id,
-                TrainingData.source_interaction_id,
-                TrainingData.content_hash,
-                TrainingData.is_selected,
-            ).where(col(TrainingData.source_interaction_id).in_(chunk))
-        )
-        for sample_id, interaction_id, content, selected in rows:
-            stands = standing.get(interaction_id) == content
-            if stands != selected:
-                reason = None if stands else "feedback changed"
-                changed.setdefault((stands, reason), []).append(sample_id)
-                withdrawn += not stands
+    rows = session.exec(
+        select(
+            TrainingData.id,
+            TrainingData.source_interaction_id,
+            TrainingData.content_hash,
+            TrainingData.is_selected,
+        ).where(among(session, TrainingData.source_interaction_id, seen))
+    )
+    for sample_id, interaction_id, content, selected in rows:
+        stands = standing.get(interaction_id) == content
+        if stands != selected:
+            reason = None if stands else "feedback changed"
+            changed.setdefault((stands, reason), []).append(sample_id)
+            withdrawn += not stands
     for (stands, reason), ids in changed.items():
-        for chunk in chunks(ids):
-            session.connection().execute(
-                update(TrainingData)
-                .where(col(TrainingData.id).in_(chunk))
-                .values(is_selected=stands, rejection_reason=reason)
-            )
+        session.connection().execute(
+            update(TrainingData)
+            .where(among(session, TrainingData.id, ids))
+            .values(is_selected=stands, rejection_reason=reason)
+        )
     return withdrawn
 
 
@@ -148,6 +160,8 @@ def add_samples(session: Session, act: Act, frame: pl.DataFrame, *, workload: st
             "source_interaction_id": row["id"],
             "input_prompt": _input_prompt(row),
             "target_output": row["target"],
+            "rejected_output": row["rejected"],
+            "label": False if row["disliked"] else None,
             "messages": json.loads(row["messages"]) if row["messages"] else None,
             "source": row["source"],
             "quality_score": row["quality_score"],
@@ -157,6 +171,7 @@ def add_samples(session: Session, act: Act, frame: pl.DataFrame, *, workload: st
             "reservoir_key": unit_interval(row["content_hash"]),
             "language": row["spoken"],
             "content_hash": row["content_hash"],
+            "request_hash": row["request_hash"],
             "cluster_id": row["cluster_id"],
             "split": row["split"],
             "is_curated": True,
@@ -166,8 +181,15 @@ def add_samples(session: Session, act: Act, frame: pl.DataFrame, *, workload: st
         for sample_id, row in zip(ids, frame.iter_rows(named=True), strict=True)
     ]
     signatures = [
-        {"training_data_id": sample_id, "workload": workload, "signature": signature}
-        for sample_id, signature in zip(ids, frame["signature"], strict=True)
+        {
+            "training_data_id": sample_id,
+            "workload": workload,
+            "signature": signature,
+            "request_signature": asked,
+        }
+        for sample_id, signature, asked in zip(
+            ids, frame["signature"], frame["request_signature"], strict=True
+        )
         if signature is not None
     ]
     sealed = [texts.seal_row("training_data", row, act.keyring) for row in rows]
@@ -178,16 +200,14 @@ def add_samples(session: Session, act: Act, frame: pl.DataFrame, *, workload: st
 
 def hold(session: Session, act: Act, held: Mapping[str, str], *, workload: str) -> int:
     """Put interactions (id → reason) into the reviewers' queue, each once; how many are new."""
-    known: set[str] = set()
-    for chunk in chunks(list(held)):
-        known |= set(
-            session.exec(
-                select(ReviewItem.interaction_id).where(
-                    col(ReviewItem.interaction_id).in_(chunk),
-                    col(ReviewItem.reason).startswith("moderation:"),
-                )
+    known = set(
+        session.exec(
+            select(ReviewItem.interaction_id).where(
+                among(session, ReviewItem.interaction_id, held),
+                col(ReviewItem.reason).startswith("moderation:"),
             )
         )
+    )
     rows = [
         {
             "id": act.new_id(),
@@ -205,24 +225,18 @@ def hold(session: Session, act: Act, held: Mapping[str, str], *, workload: str) 
 def judged(session: Session, ids: Sequence[str]) -> tuple[set[str], set[str]]:
     """Those of the interactions that reviewers let pass, and those held back or rejected."""
     accepted, held = set(), set()
-    for chunk in chunks(ids):
-        rows = session.exec(
-            select(ReviewItem.interaction_id, ReviewItem.state, ReviewItem.reason).where(
-                col(ReviewItem.interaction_id).in_(chunk)
-            )
+    rows = session.exec(
+        select(ReviewItem.interaction_id, ReviewItem.state, ReviewItem.reason).where(
+            among(session, ReviewItem.interaction_id, ids)
         )
-        for interaction_id, state, reason in rows:
-            kind = reason.partition(":")[0]
-            if state == "accepted" and kind == "moderation":
-                accepted.add(interaction_id)
-            elif state != "accepted" and kind != "informative":
-                held.add(interaction_id)
+    )
+    for interaction_id, state, reason in rows:
+        kind = reason.partition(":")[0]
+        if state == "accepted" and kind == "moderation":
+            accepted.add(interaction_id)
+        elif state != "accepted" and kind != "informative":
+            held.add(interaction_id)
     return accepted, held
-
-
-def chunks(ids: Sequence[str]) -> Iterable[Sequence[str]]:
-    """Pieces that fit into one IN clause."""
-    return (ids[start : start + IN_CLAUSE_ROWS] for start in range(0, len(ids), IN_CLAUSE_ROWS))
 
 
 def _input_prompt(row: dict[str, Any]) -> str:

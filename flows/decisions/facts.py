@@ -1,21 +1,18 @@
 """Reads from the registry what the triggers look at."""
 
+from collections.abc import Sequence
 from datetime import datetime, timedelta
 
 from sqlmodel import Session, col, select
 
 from flows.decisions.change import Change, Drift, prompt_drift, quality_change
 from flows.decisions.triggers import TriggerFacts, WindowFacts
-from registry import deployment, runs
+from registry import daily, deployment, runs
 from registry.crypto import Keyring
+from registry.daily import DAY, Day, midnight
+from registry.db import Database
 from registry.models import UserInteraction
-from registry.monitoring import (
-    champion_since,
-    count_failures,
-    prompt_mixture,
-    quality_by_day,
-    window_quality,
-)
+from registry.monitoring import champion_since, count_failures, window_quality
 from registry.settings import Settings
 from registry.settings_decisions import TriggerSettings
 from registry.statistics import count_quality_samples, statistics
@@ -37,6 +34,13 @@ def gather(
     window = timedelta(hours=settings.triggers.window_hours)
     begun = _first(session, workload)
     reference = _reference(session, workload, settings.triggers, begun=begun, now=now)
+    days = daily.days(
+        session,
+        workload=workload,
+        since=reference[0],
+        until=max(reference[0], midnight(now)),
+        keyring=keyring,
+    )
     return TriggerFacts(
         hours_since_training=_hours(trained_at, now),
         hours_since_schedule=_hours(learned_at or begun, now),
@@ -50,9 +54,20 @@ def gather(
         window=_window(session, workload, now - window, now),
         previous_window=_window(session, workload, now - 2 * window, now - window),
         is_training=runs.running(session, workload=workload) is not None,
-        change=_change(session, workload, settings.triggers, reference, now),
-        drift=_drift(session, workload, settings.triggers, reference, now, keyring),
+        change=_change(session, workload, settings.triggers, days, reference, now),
+        drift=_drift(days, settings.triggers, reference, now),
     )
+
+
+def keep_days(
+    database: Database, *, workload: str, settings: Settings, now: datetime, keyring: Keyring
+) -> int:
+    """Keep what the days that `gather` will look at were like; how many were not kept yet."""
+    with database.read() as session:
+        begun = _first(session, workload)
+        since, _ = _reference(session, workload, settings.triggers, begun=begun, now=now)
+    until = midnight(now)
+    return daily.keep(database, workload=workload, since=since, until=until, keyring=keyring)
 
 
 def _hours(moment: datetime | None, now: datetime) -> float | None:
@@ -102,47 +117,43 @@ def _reference(
 
 def _next_day(moment: datetime) -> datetime:
     """The first midnight (UTC) from `moment` on."""
-    midnight = moment.replace(hour=0, minute=0, second=0, microsecond=0)
-    return midnight if midnight == moment else midnight + timedelta(days=1)
+    before = midnight(moment)
+    return before if before == moment else before + DAY
+
+
+def _within(days: Sequence[Day], since: datetime, until: datetime) -> list[Day]:
+    return [day for day in days if since.date() <= day.day < until.date()]
 
 
 def _change(
     session: Session,
     workload: str,
     settings: TriggerSettings,
+    days: Sequence[Day],
     reference: tuple[datetime, datetime],
     now: datetime,
 ) -> Change | None:
     """On whole days alone, each with enough answers to speak of."""
-    today = now.replace(hour=0, minute=0, second=0, microsecond=0)
-    usual, later = (
-        [
-            day.mean
-            for day in quality_by_day(session, workload=workload, since=since, until=until)
-            if day.num_scored >= settings.min_window_samples
-        ]
-        for since, until in ((reference[0], min(reference[1], today)), (reference[1], today))
-    )
-    if today < reference[1]:
+    if midnight(now) < reference[1]:
         return None
+    usual, later = (
+        daily.mean_quality(session, part, workload=workload, least=settings.min_window_samples)
+        for part in (_within(days, *reference), _within(days, reference[1], midnight(now)))
+    )
     return quality_change(
         usual, later, tolerance=settings.change_tolerance, line=settings.change_days
     )
 
 
 def _drift(
-    session: Session,
-    workload: str,
+    days: Sequence[Day],
     settings: TriggerSettings,
     reference: tuple[datetime, datetime],
     now: datetime,
-    keyring: Keyring | None,
 ) -> Drift | None:
-    since = now - timedelta(days=settings.drift_days)
+    """The last whole days against the reference."""
+    since = midnight(now) - settings.drift_days * DAY
     if since < reference[1]:
         return None
-    before, recently = (
-        prompt_mixture(session, workload=workload, since=begin, until=end, keyring=keyring)
-        for begin, end in (reference, (since, now))
-    )
-    return prompt_drift(before, recently)
+    before, recently = _within(days, *reference), _within(days, since, midnight(now))
+    return prompt_drift(daily.mixture(before), daily.mixture(recently))

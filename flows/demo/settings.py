@@ -6,6 +6,8 @@ from registry.settings import Settings
 
 MIN_SAMPLES = 40
 MAX_HOURS = 144.0
+SHARES = (0.25, 0.5)
+"""Hundreds of requests, not tens of thousands: the trial needs its half of them soon."""
 RAMP_MIN_RATED = 15
 LATENCY_TOLERANCE = 2.0
 """An adapter adds a visible share to the work of so tiny a base model."""
@@ -25,6 +27,7 @@ def prepare(settings: Settings) -> Settings:
         "experiment": settings.experiment.model_copy(
             update={
                 "max_hours": MAX_HOURS,
+                "shares": SHARES,
                 "latency_tolerance": LATENCY_TOLERANCE,
                 "ramp_min_rated": RAMP_MIN_RATED,
                 "settle_hours": 0,

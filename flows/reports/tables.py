@@ -85,23 +85,49 @@ def experiment_table(decision: ExperimentDecision) -> str:
 
 
 def evaluation_table(results: Mapping[str, Evaluated]) -> str:
-    """One row per version; one column per metric, then per target tool."""
-    metrics = sorted({name for result in results.values() for name in result.metrics})
-    metrics = [name for name in metrics if name != "accuracy"]
-    tools = sorted({tool for result in results.values() for tool in result.scores.by_tool})
-    rows = [
-        [
-            version,
-            result.scores.num_samples,
-            result.scores.accuracy,
-            *(result.metrics.get(name) for name in metrics),
-            *(_accuracy(result, tool) for tool in tools),
-        ]
-        for version, result in results.items()
-    ]
-    return table(["version", "samples", "accuracy", *metrics, *tools], rows)
+    """Three tables: versions by metric, and their accuracy by target tool and by language."""
+    metrics = measured(result.metrics for result in results.values())
+    overall = table(
+        ["version", "samples", *metrics],
+        (
+            [
+                version,
+                result.scores.num_samples,
+                *(with_interval(result.metrics, name) for name in metrics),
+            ]
+            for version, result in results.items()
+        ),
+    )
+    tools = {version: result.by_tool for version, result in results.items()}
+    languages = {version: result.by_language for version, result in results.items()}
+    parts = [overall, _group_table("target tool", tools), _group_table("language", languages)]
+    return "\n\n".join(part for part in parts if part)
 
 
-def _accuracy(result: Evaluated, tool: str) -> float | None:
-    score = result.scores.by_tool.get(tool)
-    return None if score is None else score.accuracy
+def measured(found: Iterable[Mapping[str, float]]) -> list[str]:
+    """The metrics that occur, accuracy first; the ends of intervals belong to their metrics."""
+    names = {name for metrics in found for name in metrics}
+    ends = {f"{name} {end}" for name in names for end in ("from", "to")}
+    return sorted(names - ends - {"samples"}, key=lambda name: (name != "accuracy", name))
+
+
+def with_interval(metrics: Mapping[str, float], name: str) -> str:
+    """A metric as text, with its interval where it has one."""
+    if name not in metrics:
+        return NONE
+    text = f"{metrics[name]:.3f}"
+    if f"{name} from" not in metrics:
+        return text
+    return f"{text} ({metrics[f'{name} from']:.2f} to {metrics[f'{name} to']:.2f})"
+
+
+def _group_table(what: str, groups: Mapping[str, Mapping[str, Mapping[str, float]]]) -> str:
+    """Accuracy of every version in every group; empty where there is none."""
+    names = sorted({name for found in groups.values() for name in found})
+    if not names:
+        return ""
+    rows = (
+        [version, *(with_interval(found.get(name, {}), "accuracy") for name in names)]
+        for version, found in groups.items()
+    )
+    return f"Accuracy by {what}\n\n{table(['version', *names], rows)}"

@@ -20,11 +20,11 @@ from registry.models.operation import (
     ProductionPeriod,
     ReplicaStatus,
 )
-from registry.models.privacy import EncryptionKey, Erasure, ErasureEffect, RetainedUsage
+from registry.models.privacy import Actor, EncryptionKey, Erasure, ErasureEffect, RetainedUsage
 from registry.models.review import ReviewItem
 from registry.models.scoring import QualityScorer
 from registry.models.serving import IdempotencyKey
-from registry.models.totals import UsageHour
+from registry.models.totals import UsageDay, UsageHour
 from registry.models.trail import AuditEntry, AuditHead
 from registry.models.usage import (
     ClientMetadata,
@@ -36,6 +36,7 @@ from registry.models.usage import (
 
 __all__ = [
     "DEFAULT_WORKLOAD",
+    "Actor",
     "ApiKey",
     "AuditEntry",
     "AuditHead",
@@ -62,6 +63,7 @@ __all__ = [
     "ReviewItem",
     "TrainingData",
     "TriggerCheck",
+    "UsageDay",
     "UsageHour",
     "User",
     "UserInteraction",

@@ -26,6 +26,7 @@ class TrainingData(SQLModel, table=True):
         Index("ix_training_data_workload_created", "workload", "created_at"),
         Index("ix_training_data_cluster", "workload", "cluster_id"),
         Index("ix_training_data_reservoir", "workload", "domain_category", "reservoir_key"),
+        Index("ix_training_data_request", "workload", "request_hash"),
     )
 
     id: str = Field(primary_key=True)
@@ -33,6 +34,10 @@ class TrainingData(SQLModel, table=True):
     source_interaction_id: str = reference("user_interactions.id", ondelete="CASCADE", index=True)
     input_prompt: str = text_column()
     target_output: str = text_column()
+    rejected_output: str | None = text_column(nullable=True)
+    """Of a correction: the answer that it corrects."""
+    label: bool | None = Field(default=None)
+    """False: people disliked the answer, and only preference objectives learn from it."""
     messages: Any = json_column(nullable=True)
     source: str = Field(default="accepted")
     quality_score: float | None = Field(default=None)
@@ -42,7 +47,10 @@ class TrainingData(SQLModel, table=True):
     reservoir_key: float | None = Field(default=None)
     language: str | None = Field(default=None)
     content_hash: str = Field()
+    request_hash: str | None = Field(default=None)
+    """The request alone; equal requests have equal hashes."""
     cluster_id: str = Field()
+    """The near-duplicates it stands on one side with: the request of the oldest of them."""
     split: str = Field()
     is_curated: bool = Field(default=False, sa_column_kwargs={"server_default": text("false")})
     is_selected: bool = Field(default=False, sa_column_kwargs={"server_default": text("false")})

@@ -21,6 +21,16 @@ class EncryptionKey(SQLModel, table=True):
     retired_at: datetime | None = moment(nullable=True)
 
 
+class Actor(SQLModel, table=True):
+    """Somebody who acts over the API; `id` is the keyed hash that stands for them elsewhere."""
+
+    __tablename__ = "actors"
+
+    id: str = Field(primary_key=True)
+    name_encrypted: str = text_column()
+    created_at: datetime = moment()
+
+
 class Erasure(SQLModel, table=True):
     """That somebody was erased, not who: `subject` is a keyed hash made for this alone.
 

@@ -1,11 +1,12 @@
 """What is counted as it happens, so that nobody has to read it all again."""
 
-from datetime import datetime
+from datetime import date, datetime
+from typing import Any
 
 from sqlalchemy import BigInteger
 from sqlmodel import Field, SQLModel
 
-from registry.models.columns import moment
+from registry.models.columns import json_column, moment
 
 
 class UsageHour(SQLModel, table=True):
@@ -32,3 +33,20 @@ class UsageHour(SQLModel, table=True):
     """Interactions with a quality score."""
     quality_nano: int = Field(sa_type=BigInteger)
     """Sum of their scores in units of 1e-9: whole numbers add up exactly, in any order."""
+
+
+class UsageDay(SQLModel, table=True):
+    """What one day (UTC) that is over looked like: no person's, and kept when its rows go.
+
+    `total` is how many interactions it was made from. No foreign key, as with `UsageHour`.
+    """
+
+    __tablename__ = "usage_days"
+
+    workload: str = Field(primary_key=True)
+    day: date = Field(primary_key=True)
+    total: int = Field()
+    quality: Any = json_column()
+    """By scorer ("" where none is named): number and sum of scores."""
+    prompts: Any = json_column()
+    """Number of prompts by class: target tool, language and length."""

@@ -78,6 +78,7 @@ class UserInteraction(SQLModel, table=True):
         _where_set(
             "ix_interactions_workload_feedback", "workload", "feedback_at", column="feedback_at"
         ),
+        _where_set("ix_interactions_failed", "workload", "created_at", column="error"),
         # Tells alone how many of them curation would accept (registry/statistics.py).
         _where_set(
             "ix_interactions_rated",

@@ -18,6 +18,8 @@ from serving.problems import ProblemError
 
 FRESH_S = 2.0
 """A key that is revoked is refused everywhere within this."""
+AHEAD_S = 1.0
+"""A key in use is read again after this, behind the requests' backs."""
 STALE_S = 600.0
 """While the database is away, a key that was good is taken for this long."""
 TOUCH_S = 60.0
@@ -50,6 +52,7 @@ class KeyLookup:
         self._monotonic = monotonic
         self._entries: OrderedDict[str, _Entry] = OrderedDict()
         self._touching: set[asyncio.Task[None]] = set()
+        self._reading: dict[str, asyncio.Task[_Entry]] = {}
 
     def looks_like_key(self, text: str) -> bool:
         """Whether this is a key of ours, rather than a token."""
@@ -67,16 +70,20 @@ class KeyLookup:
         return key
 
     async def finish(self) -> None:
-        """Return when the uses of keys are written down."""
+        """Return when the uses of keys are written down, and nothing is being read."""
         await asyncio.gather(*self._touching)
+        await asyncio.gather(*self._reading.values(), return_exceptions=True)
 
     async def _entry(self, prefix: str) -> _Entry:
         known = self._entries.get(prefix)
         now = self._monotonic()
         if known is not None and now - known.read_at < FRESH_S:
+            if now - known.read_at > AHEAD_S:
+                self._begin_to_read(prefix)
             return known
         try:
-            entry = _Entry(await asyncio.to_thread(self._read, prefix), now)
+            # Whoever stops waiting must not stop the others.
+            return await asyncio.shield(self._begin_to_read(prefix))
         except SQLAlchemyError as error:
             if known is not None and now - known.read_at < STALE_S:
                 return known
@@ -84,6 +91,25 @@ class KeyLookup:
             raise ProblemError(
                 503, "API keys cannot be looked up now", headers={"Retry-After": "1"}
             ) from error
+
+    def _begin_to_read(self, prefix: str) -> "asyncio.Task[_Entry]":
+        """Read a key, once for all requests that show it meanwhile."""
+        task = self._reading.get(prefix)
+        if task is None:
+            task = asyncio.get_running_loop().create_task(self._read_again(prefix))
+            self._reading[prefix] = task
+            task.add_done_callback(lambda ended: self._end_of_reading(prefix, ended))
+        return task
+
+    def _end_of_reading(self, prefix: str, task: "asyncio.Task[_Entry]") -> None:
+        del self._reading[prefix]
+        if not task.cancelled():
+            # Where nobody waited for it, the next request tries again, and tells.
+            task.exception()
+
+    async def _read_again(self, prefix: str) -> _Entry:
+        asked_at = self._monotonic()
+        entry = _Entry(await asyncio.to_thread(self._read, prefix), asked_at)
         if entry.key is None:
             # Guesses must not push keys out that are good.
             self._entries.pop(prefix, None)

@@ -1,8 +1,8 @@
 """Rate limits: how many requests each caller may make, counted over all routers.
 
 A limit belongs to a role and is counted for each caller in a moving window: no stretch of
-time of the window's length holds more accepted requests than the limit. A storage that fails
-refuses nobody.
+time of the window's length holds more accepted requests than the limit, but for what `leases`
+says. A storage that fails refuses nobody.
 """
 
 import logging
@@ -22,6 +22,7 @@ from registry.errors import SettingsError
 from registry.settings import Settings
 from registry.settings_access import LimitSettings
 from serving.access.auth import Principal, PrincipalDep
+from serving.access.leases import Leases
 from serving.access.window_store import WindowStore
 from serving.problems import ProblemError
 from serving.runtime_env import run_folder
@@ -53,6 +54,7 @@ class Limiter:
         self._failed_rate = None if failed is None else parse(failed)
         self._storage = _storage(settings, clock)
         self._windows = MovingWindowRateLimiter(self._storage)
+        self._leases = Leases(clock)
         self._retry_at: float | None = None
 
     async def check(self, principal: Principal, address: str | None) -> None:
@@ -69,8 +71,12 @@ class Limiter:
             return
         # Neither files nor Redis need to know who it is.
         caller = (kind, self._keyring.pseudonym(name))
+
+        async def take(amount: int) -> bool:
+            return await self._windows.hit(rate, *caller, cost=amount)
+
         try:
-            if await self._windows.hit(rate, *caller):
+            if await self._leases.use(caller, rate.amount, take):
                 self._recovered()
                 return
             reset_at, remaining = await self._windows.get_window_stats(rate, *caller)

@@ -5,8 +5,10 @@ nobody signs with a public key as if it were a secret (RFC 8725, section 3.1).
 """
 
 import asyncio
+import hashlib
 import json
 import time
+from collections import OrderedDict
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -16,6 +18,7 @@ import httpx
 import jwt
 from jwt import PyJWK, PyJWKSet
 
+from registry.clock import Clock, utc_now
 from registry.crypto import Keyring
 from registry.errors import SettingsError
 from registry.settings_access import AuthSettings
@@ -31,6 +34,9 @@ JWKS_MAX_AGE_S = 600.0
 JWKS_MIN_AGE_S = 30.0
 """A token of an unknown key makes us ask for the keys again, but not more often than this."""
 JWKS_TIMEOUT_S = 5.0
+GOOD_FOR_S = 30.0
+"""A token whose signature was good is not computed through again before; its end is looked at."""
+MAX_GOOD = 4_096
 
 
 class TokenError(ServingError):
@@ -144,15 +150,40 @@ class ProviderKeys:
 class TokenChecker:
     """Tells a good token from a bad one."""
 
-    def __init__(self, settings: AuthSettings, signer: Signer, keys: ProviderKeys) -> None:
+    def __init__(
+        self,
+        settings: AuthSettings,
+        signer: Signer,
+        keys: ProviderKeys,
+        *,
+        clock: Clock = utc_now,
+        monotonic: Callable[[], float] = time.monotonic,
+    ) -> None:
         self._settings = settings
         self._signer = signer
         self._keys = keys
+        self._clock = clock
+        self._monotonic = monotonic
+        self._good: OrderedDict[bytes, tuple[Mapping[str, Any], float]] = OrderedDict()
+        """Claims by the token's digest, and when its signature was looked at."""
 
     async def claims(self, token: str) -> Mapping[str, Any]:
         """The claims of a good token. Raises `TokenError`."""
         if len(token) > MAX_TOKEN_CHARS:
             raise TokenError(f"the token is longer than {MAX_TOKEN_CHARS} characters")
+        digest = hashlib.sha256(token.encode("utf-8", "surrogatepass")).digest()
+        claims, checked_at = self._good.get(digest, ({}, 0.0))
+        if not claims or self._monotonic() - checked_at > GOOD_FOR_S:
+            claims = await self._check(token)
+            self._good[digest] = claims, self._monotonic()
+            self._good.move_to_end(digest)
+            if len(self._good) > MAX_GOOD:
+                self._good.popitem(last=False)
+        elif int(claims["exp"]) <= self._clock().timestamp() - LEEWAY_S:
+            raise TokenError("the token has expired")
+        return claims
+
+    async def _check(self, token: str) -> Mapping[str, Any]:
         try:
             key_id = jwt.get_unverified_header(token).get("kid", self._signer.signing_key)
             key, algorithms = await self._key(key_id)

@@ -1,14 +1,14 @@
 """The record: what was in production when, where things came from, who did what."""
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from datetime import UTC, datetime
 from typing import Annotated, TypeVar
 
 from fastapi import APIRouter, Query
-from sqlmodel import Session
+from sqlmodel import Session, SQLModel
 
-from registry import ancestry, audit, history, lineage
+from registry import ancestry, audit, history, lineage, people
 from registry.ancestry import DatasetLineage, InteractionLineage, VersionLineage
 from serving import trail_schemas as schemas
 from serving.access.auth import AdminDep
@@ -50,6 +50,7 @@ async def production_history(
             before=before,
             limit=limit + 1,
         ),
+        named=lambda rows: rows,
     )
     page = rows[:limit]
     more = len(rows) > limit
@@ -67,7 +68,11 @@ async def in_production_at(
     """What a workload served at a moment."""
     name, at = service.workload(workload), _aware(moment) or moment
     return schemas.moment(
-        await _read(service, lambda session: history.at(session, at, workload=name))
+        await _read(
+            service,
+            lambda session: history.at(session, at, workload=name),
+            named=lambda found: [found.period],
+        )
     )
 
 
@@ -77,7 +82,11 @@ async def version_of_interaction(
 ) -> schemas.AnsweredResponse:
     """Which version answered a request, and what was in production then."""
     return schemas.answered(
-        await _read(service, lambda session: history.answered(session, interaction_id))
+        await _read(
+            service,
+            lambda session: history.answered(session, interaction_id),
+            named=lambda found: [found.production.period],
+        )
     )
 
 
@@ -144,8 +153,14 @@ async def audit_log(
     rows = await _read(
         service,
         lambda session: audit.entries(
-            session, limit=limit + 1, before=before, action=action, actor=actor, subject=subject
+            session,
+            limit=limit + 1,
+            before=before,
+            action=action,
+            actors=None if actor is None else people.written_as(actor, service.keyring),
+            subject=subject,
         ),
+        named=lambda rows: rows,
     )
     page = rows[:limit]
     return schemas.AuditPage(
@@ -154,10 +169,20 @@ async def audit_log(
     )
 
 
-async def _read(service: Service, read: Callable[[Session], T]) -> T:
+async def _read(
+    service: Service,
+    read: Callable[[Session], T],
+    *,
+    named: Callable[[T], Iterable[SQLModel | None]] = lambda _found: (),
+) -> T:
+    """What `read` finds; the rows of `named` tell the names of who acted."""
+
     def carry_out() -> T:
         with service.database.read() as session:
-            return read(session)
+            found = read(session)
+            rows = [row for row in named(found) if row is not None]
+            people.reveal(session, rows, service.keyring)
+            return found
 
     return await asyncio.to_thread(carry_out)
 

@@ -5,7 +5,8 @@ from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from importlib.metadata import version
 
 from fastapi import Depends, FastAPI
-from starlette.types import ASGIApp
+from starlette.applications import Starlette
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from serving import openapi, problems
 from serving.access.limits import limited
@@ -26,6 +27,7 @@ from serving.api import (
     users,
 )
 from serving.api.caps import RequestCaps
+from serving.api.fast import FastLane
 from serving.api.service import Service
 from serving.logs import Observed
 
@@ -49,11 +51,18 @@ LIMITED = (
 class _Api(FastAPI):
     """Puts the log line around everything, so that failures of any kind have one too."""
 
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """As Starlette does; FastAPI's own way looks at the environment for each request."""
+        if scope["type"] == "http":
+            await Starlette.__call__(self, scope, receive, send)
+        else:
+            await super().__call__(scope, receive, send)
+
     def build_middleware_stack(self) -> ASGIApp:
         """The application as it is called."""
         service: Service = self.state.service
         return Observed(
-            super().build_middleware_stack(),
+            FastLane(super().build_middleware_stack(), service),
             service.metrics,
             behind_serve=self.state.behind_serve,
         )

@@ -49,7 +49,7 @@ def parse(raw: bytes, model: type[Model], limits: Limits) -> Model:
 def parse_object(raw: bytes) -> dict[str, Any]:
     """A body as a JSON object. Raises `ProblemError`: 400 or 422."""
     try:
-        value = json.loads(raw.decode("utf-8"), parse_constant=_refuse_constant)
+        value = _DECODER.decode(raw.decode("utf-8"))
     except (ValueError, RecursionError) as error:
         raise ProblemError(400, "the body is not JSON in UTF-8", field="body") from error
     if not isinstance(value, dict):
@@ -81,3 +81,6 @@ async def read_bytes(request: Request, limit: int) -> bytes:
 
 def _refuse_constant(name: str) -> NoReturn:
     raise ValueError(f"{name} is not JSON")
+
+
+_DECODER = json.JSONDecoder(parse_constant=_refuse_constant)

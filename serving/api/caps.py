@@ -22,14 +22,15 @@ class RequestCaps:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass the request on, or refuse it."""
-        refusal = _refusal(scope) if scope["type"] == "http" else None
-        if refusal is None:
+        too_long = refusal(scope) if scope["type"] == "http" else None
+        if too_long is None:
             await self._app(scope, receive, send)
         else:
-            await refusal.response()(scope, receive, send)
+            await too_long.response()(scope, receive, send)
 
 
-def _refusal(scope: Scope) -> ProblemError | None:
+def refusal(scope: Scope) -> ProblemError | None:
+    """What is wrong with the size of a request's line or headers, if anything."""
     target = len(scope["raw_path"]) + len(scope["query_string"])
     if target > MAX_TARGET_BYTES:
         return ProblemError(

@@ -3,13 +3,14 @@
 from typing import Any
 
 from fastapi import APIRouter, Request
-from starlette.responses import JSONResponse, Response
+from starlette.responses import Response
 
 from serving import events
 from serving.access.auth import Principal, PrincipalDep, acting_user
 from serving.api.body import parse, read_raw
 from serving.api.leaving import unless_left
 from serving.api.once import DESCRIBED, once, refuse_key
+from serving.api.replies import Json
 from serving.api.service import Service, ServiceDep, client_of
 from serving.asking import Ask, Client
 from serving.completions import Chunks, Completion, completion
@@ -45,7 +46,7 @@ async def complete(request: Request, service: ServiceDep, caller: PrincipalDep) 
 
     async def work() -> Response:
         answers = await unless_left(request, service.answerer.answer(ask, choices=choices))
-        return JSONResponse(completion(answers, with_logprobs=bool(body.logprobs)))
+        return Json(completion(answers, with_logprobs=bool(body.logprobs)))
 
     return await once(request, service, caller, raw, work, user_id=ask.user_id)
 

@@ -1,13 +1,14 @@
 """POST /api/feedback."""
 
 from fastapi import APIRouter, Request
-from starlette.responses import JSONResponse, Response
+from starlette.responses import Response
 
 from registry.errors import NotFoundError
 from registry.interactions import Feedback
 from serving.access.auth import Principal, PrincipalDep, owner_of_rated, reviewing_as
 from serving.api.body import parse, read_raw
 from serving.api.once import DESCRIBED, once
+from serving.api.replies import Json
 from serving.api.service import Service, ServiceDep
 from serving.errors import OverloadedError, RecordingError
 from serving.problems import ProblemError, overloaded
@@ -28,8 +29,7 @@ async def feedback(request: Request, service: ServiceDep, caller: PrincipalDep) 
 
     async def work() -> Response:
         await _record(service, body, caller)
-        answer = FeedbackResponse(status="success", message="Feedback recorded")
-        return JSONResponse(answer.model_dump())
+        return Json(FeedbackResponse(status="success", message="Feedback recorded"))
 
     return await once(request, service, caller, raw, work, user_id=caller.subject)
 

@@ -3,7 +3,7 @@
 from collections.abc import AsyncGenerator
 
 from fastapi import APIRouter, Request
-from starlette.responses import JSONResponse, Response
+from starlette.responses import Response
 
 from registry import prompts
 from serving import events
@@ -11,6 +11,7 @@ from serving.access.auth import Principal, PrincipalDep, acting_user
 from serving.api.body import parse, read_raw
 from serving.api.leaving import unless_left
 from serving.api.once import DESCRIBED, once, refuse_key
+from serving.api.replies import Json
 from serving.api.service import Service, ServiceDep, client_of
 from serving.asking import Answer, Ask, Client, Piece
 from serving.problems import from_unexpected
@@ -39,7 +40,7 @@ async def generate(request: Request, service: ServiceDep, caller: PrincipalDep) 
 
     async def work() -> Response:
         (answer,) = await unless_left(request, service.answerer.answer(ask))
-        return JSONResponse(_response(answer).model_dump())
+        return Json(_response(answer))
 
     return await once(request, service, caller, raw, work, user_id=ask.user_id)
 

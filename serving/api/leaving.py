@@ -16,17 +16,29 @@ async def unless_left(request: Request, work: Coroutine[Any, Any, T]) -> T:
 
     The request's body must have been read. Raises `ProblemError`, which nobody will see.
     """
-    working = asyncio.ensure_future(work)
-    leaving = asyncio.ensure_future(_left(request))
-    try:
-        await asyncio.wait({working, leaving}, return_when=asyncio.FIRST_COMPLETED)
-        if not working.done():
-            raise ProblemError(400, "the caller went away")
-        return working.result()
-    finally:
-        for task in (working, leaving):
+    task = asyncio.current_task()
+    assert task is not None
+    is_over, has_left = False, False
+
+    def leave(_watcher: "asyncio.Future[None]") -> None:
+        nonlocal has_left
+        if not is_over:
+            has_left = True
             task.cancel()
-        await asyncio.gather(working, leaving, return_exceptions=True)
+
+    # The work runs in this task: one more for each request would cost more than it brings.
+    watcher = asyncio.ensure_future(_left(request))
+    watcher.add_done_callback(leave)
+    try:
+        return await work
+    except asyncio.CancelledError:
+        # Somebody else may have cancelled as well; then that goes on.
+        if has_left and task.uncancel() == 0:
+            raise ProblemError(400, "the caller went away") from None
+        raise
+    finally:
+        is_over = True
+        watcher.cancel()
 
 
 async def _left(request: Request) -> None:

@@ -5,7 +5,7 @@ from typing import Annotated
 
 from fastapi import APIRouter, Query, Request
 
-from registry import quality, review, texts
+from registry import people, quality, review, texts
 from registry.errors import NotFoundError
 from registry.features import Sample
 from registry.interactions import Feedback
@@ -60,6 +60,8 @@ async def queue(
             )
             for _item, answer in found:
                 texts.reveal(answer, service.keyring)
+            items = [item for item, _answer in found]
+            people.reveal(session, items, service.keyring, column="decided_by")
             return list(found)
 
     found = await asyncio.to_thread(read)

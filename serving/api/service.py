@@ -11,6 +11,7 @@ from typing import Annotated, Any, cast
 from fastapi import Depends, Request
 from sqlalchemy.exc import SQLAlchemyError
 
+from registry import people
 from registry.artifacts import ArtifactStore
 from registry.clock import Clock, new_id, utc_now
 from registry.crypto import Keyring, load_keyring
@@ -101,8 +102,9 @@ class Service:
 
     def act(self, caller: Principal, reason: str) -> Act:
         """What `caller` does to the registry, and why."""
-        actor = f"api:{caller.subject or caller.role}"
-        return Act(actor, reason, self.clock(), self.keyring, new_id)
+        person = caller.subject
+        actor = f"api:{caller.role}" if person is None else people.actor(person, self.keyring)
+        return Act(actor, reason, self.clock(), self.keyring, new_id, person)
 
     def workload(self, name: str | None) -> str:
         """The workload that clients call so; unset, the default one. Raises `ProblemError` 404."""

@@ -113,7 +113,7 @@ def _unnamed(caller: Principal, user_id: str) -> Principal:
     """The caller as it may be kept: not by the id that is to be forgotten."""
     if caller.subject != user_id:
         return caller
-    return Principal(THE_USER, caller.role, caller.may_act_for_others)
+    return Principal(None, caller.role, caller.may_act_for_others)
 
 
 def _name(caller: Principal) -> str:

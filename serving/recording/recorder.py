@@ -8,8 +8,9 @@ spool, in order, and from there into the database once that is back.
 import asyncio
 import logging
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import timedelta
 from functools import partial
@@ -28,6 +29,13 @@ from serving.recording.writing import Writer
 
 MAX_BATCH = 256
 MAX_WAITING = 4096
+MIN_COMPANY = 3
+"""A transaction costs as much as ten rows of it: under load, rows wait for each other."""
+COMPANY_S = 0.03
+"""The longest such wait."""
+COMPANY_STEP_S = 0.004
+RATE_MEMORY = 0.8
+"""How much of the rate of writing, as it is estimated, is what was estimated before."""
 LOOK_EVERY_S = 1.0
 """How often the spool, and those of dead routers, are looked at."""
 PARKED_FOR = timedelta(minutes=15)
@@ -72,6 +80,10 @@ class Recorder:
         self._prober = ThreadPoolExecutor(1, thread_name_prefix="recorder-probe")
         """Waits for the database, so that the other thread need not."""
         self._tasks: list[asyncio.Task[None]] = []
+        self._num_coming = 0
+        self._rate = 0.0
+        """Records a second, lately."""
+        self._written_at = 0.0
 
     def start(self) -> None:
         """Begin to write, on the running event loop."""
@@ -110,6 +122,15 @@ class Recorder:
         if self._queue.full():
             raise OverloadedError("too many answers wait to be written down")
 
+    @contextmanager
+    def expecting(self) -> Iterator[None]:
+        """Held while an answer is made that will be recorded: others may wait for it a little."""
+        self._num_coming += 1
+        try:
+            yield
+        finally:
+            self._num_coming -= 1
+
     async def record(self, *rows: Interaction) -> None:
         """Return when all rows are durable, together.
 
@@ -142,9 +163,7 @@ class Recorder:
 
     async def _work(self) -> None:
         while True:
-            batch = [await self._queue.get()]
-            while len(batch) < MAX_BATCH and not self._queue.empty():
-                batch.append(self._queue.get_nowait())
+            batch = await self._next_batch()
             items = [entry.item for entry in batch]
             started = time.perf_counter()
             outcomes = await self._on(self._thread, partial(self._keep, items))
@@ -153,6 +172,33 @@ class Recorder:
             for entry, outcome in zip(batch, outcomes, strict=True):
                 _settle(entry.future, outcome)
                 self._queue.task_done()
+            self._note_rate(len(batch))
+
+    async def _next_batch(self) -> list[_Waiting]:
+        """What waits; where much is written, also what comes within a moment.
+
+        Never more than half of those on their way are waited for: they are not to move in step.
+        """
+        batch = [await self._queue.get()]
+        self._take_waiting(batch)
+        until = time.monotonic() + COMPANY_S
+        expected = int(self._rate * COMPANY_S)
+        while expected >= MIN_COMPANY and len(batch) < min(expected, self._num_coming // 2):
+            if time.monotonic() >= until:
+                break
+            await asyncio.sleep(COMPANY_STEP_S)
+            self._take_waiting(batch)
+        return batch
+
+    def _take_waiting(self, batch: list[_Waiting]) -> None:
+        while len(batch) < MAX_BATCH and not self._queue.empty():
+            batch.append(self._queue.get_nowait())
+
+    def _note_rate(self, num_written: int) -> None:
+        now = time.monotonic()
+        rate = num_written / max(now - self._written_at, 1e-6)
+        self._rate = RATE_MEMORY * self._rate + (1 - RATE_MEMORY) * rate
+        self._written_at = now
 
     def _keep(self, batch: Sequence[Item]) -> list[Exception | None]:
         """Write a batch where rows go now. Never raises: the writer goes on whatever happens."""

@@ -76,6 +76,7 @@ READING_COMMANDS = {
 """They change nothing that is known or decided. `evaluate` builds a dataset, see there."""
 ELSEWHERE = {
     "demo": "an installation of its own, whose flows are these",
+    "federate": "each site builds its dataset, which its log tells: test_federation.py",
     "db upgrade": "the schema, which alembic_version tells",
     "keys reseal": "how values are sealed, not what they are",
     "up": "processes of this machine; the settings that they start with are told, see below",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 from collections.abc import Callable, Iterator
 from datetime import timedelta
 from pathlib import Path
@@ -11,13 +12,15 @@ from typing import Any
 
 import pytest
 from sqlalchemy import text
+from sqlmodel import select
 from typer.testing import CliRunner, Result
 
 from flows.cli import app
 from flows.context import Context
 from flows.retrain import run_retrain
-from registry import by_hand
+from registry import by_hand, privacy
 from registry.errors import KalimtakError
+from registry.models import User
 from registry.settings import load_settings
 from tests.flows.conftest import FakeClock
 from tests.support.fake_learner import FakeLearner
@@ -170,6 +173,61 @@ def test_a_backup_is_made_checked_and_brought_back(
     assert (settings.home / "secret.key").read_bytes() == (
         context.settings.home / "secret.key"
     ).read_bytes()
+
+
+@pytest.mark.parametrize("known_by", ["the database that is replaced", "reports in files"])
+def test_who_was_erased_since_does_not_come_back_with_a_backup(
+    cli: Cli, context: Context, clock: FakeClock, tmp_path: Path, known_by: str
+) -> None:
+    log_liked(context, 30, at=clock())
+    [person] = people_of(context)[:1]
+    told_of = len(people_of(context))
+    cli("backup", str(tmp_path / "backup"))
+    assert cli("erase-user", person, "--approved-by", "the DPO").exit_code == 0
+    if known_by == "reports in files":
+        context.database.close()
+        for path in context.settings.home.glob("kalimtak.db*"):
+            path.unlink()
+    else:
+        shutil.rmtree(context.settings.home / "erasures")
+    back = cli("restore", str(tmp_path / "backup"), "--force")
+    assert back.exit_code == 0, back.output
+    assert "1 erasures that the backup did not know hold again" in back.stdout
+    assert "1 people whom the backup had brought back are erased again" in back.stdout
+    assert person not in people_of(context)
+    assert len(people_of(context)) == told_of - 1
+    again = cli("restore", str(tmp_path / "backup"), "--force")
+    assert "2 erasures that the backup did not know hold again" in again.stdout
+    assert cli("audit", "verify").exit_code == 0
+
+
+def people_of(context: Context) -> list[str]:
+    with context.database.read() as session:
+        return [
+            context.keyring.decrypt(user.external_id_encrypted or "", context=place(user.id))
+            for user in session.exec(select(User).order_by(User.id))
+        ]
+
+
+def place(user_id: str) -> str:
+    return f"users.external_id:{user_id}"
+
+
+def test_a_report_that_we_did_not_sign_erases_nobody(
+    cli: Cli, context: Context, clock: FakeClock, tmp_path: Path
+) -> None:
+    log_liked(context, 3, at=clock())
+    before = people_of(context)
+    subject = privacy.subject_of(context.keyring.pseudonym(before[0]), context.keyring)
+    cli("backup", str(tmp_path / "backup"))
+    forged = context.settings.home / "erasures"
+    forged.mkdir()
+    report = {"erasure_id": "e", "subject": subject, "signature": "0" * 64}
+    (forged / "e.json").write_text(json.dumps(report), encoding="utf-8")
+    (forged / "broken.json").write_text("{", encoding="utf-8")
+    back = cli("restore", str(tmp_path / "backup"), "--force")
+    assert back.exit_code == 0, back.output
+    assert people_of(context) == before
 
 
 def test_a_damaged_backup_is_named_and_not_restored(

@@ -18,13 +18,17 @@ from sqlalchemy import text
 from sqlmodel import col, func, select
 
 from flows.context import Context, open_context
+from flows.retention import run_retention
+from flows.steps import PlainSteps
 from registry import audit, deployment
 from registry.db import Database
 from registry.models import (
     Dataset,
+    Erasure,
     FeedbackEvent,
     ModelVersion,
     ProductionPeriod,
+    User,
     UserInteraction,
 )
 from registry.settings import Settings
@@ -36,7 +40,13 @@ from tests.support.crash_nursery import OLD
 from tests.support.migrating import migrate
 
 PROJECT = Path(__file__).parents[2]
-KINDS = {"record": "feedback", "promote": "champion", "publish": "dataset", "upgrade": ""}
+KINDS = {
+    "record": "feedback",
+    "promote": "champion",
+    "publish": "dataset",
+    "erase": "erased",
+    "upgrade": "",
+}
 """What writers do, and the last that each acknowledges."""
 
 
@@ -108,7 +118,7 @@ def nursery(home: Path) -> Iterator[Nursery]:
 
 
 @pytest.mark.parametrize(
-    "kills", [8, pytest.param(200, marks=[pytest.mark.slow, pytest.mark.timeout(900)])]
+    "kills", [10, pytest.param(200, marks=[pytest.mark.slow, pytest.mark.timeout(900)])]
 )
 def test_a_kill_at_any_moment_loses_and_doubles_nothing(
     home: Path, nursery: Nursery, kills: int, monkeypatch: pytest.MonkeyPatch
@@ -126,7 +136,9 @@ def test_a_kill_at_any_moment_loses_and_doubles_nothing(
     told: dict[str, list[str]] = {}
     for line in (home / "acknowledged").read_text().splitlines():
         told.setdefault(line.split()[0], []).append(line.split()[1])
-    assert set(told) == {"interaction", "feedback", "champion", "dataset"}
+    assert set(told) == {"interaction", "feedback", "champion", "dataset", "asked", "erased"}
+    run_retention(context, steps=PlainSteps())
+    check_erased(context, told)
     check_rows(context, told)
     check_production(context, told["champion"])
     check_datasets(context, told["dataset"])
@@ -185,6 +197,23 @@ def check_production(context: Context, told: list[str]) -> None:
     assert desired is not None
     assert list(champions) == list(open_periods) == [desired.version]
     assert [version for version in served if version in set(told)] == told
+
+
+def check_erased(context: Context, told: dict[str, list[str]]) -> None:
+    """Who was told to be gone is; the last of each writer may not have got so far."""
+    begun = {context.keyring.pseudonym(person): person for person in told["asked"]}
+    with context.database.read() as session:
+        left = set(
+            session.exec(
+                select(UserInteraction.user_id).where(col(UserInteraction.user_id).in_(begun))
+            )
+        )
+        known = set(session.exec(select(User.id).where(col(User.id).in_(begun))))
+        erasures = session.exec(select(Erasure)).all()
+    assert left == known
+    assert not {begun[user_id] for user_id in known if user_id is not None} & set(told["erased"])
+    assert all(erasure.report and erasure.scrubbed_at for erasure in erasures)
+    assert len(erasures) == len(begun) - len(known)
 
 
 def check_datasets(context: Context, told: list[str]) -> None:

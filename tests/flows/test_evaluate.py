@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
@@ -14,6 +15,9 @@ from flows.steps import PlainSteps
 from tests.flows.conftest import FakeClock
 from tests.support.fake_learner import FakeLearner
 from tests.support.usage import log_liked
+from training.encoding import Example
+from training.errors import DataError
+from training.evaluation.frozen import freeze
 
 pytestmark = pytest.mark.both_databases
 
@@ -51,5 +55,40 @@ def test_the_report_shows_base_previous_versions_and_champion_in_their_order(
     assert [row.evaluated.scores.accuracy for row in report.rows] == [0.5, 0.65, 0.7, 0.75, 0.8]
     page = report.page.read_text(encoding="utf-8")
     assert all(name in page for name in names[1:] if name)
-    assert page.count("data:image/png;base64,") == 3
+    assert page.count("data:image/png;base64,") == 4
     assert "http://" not in page.replace("http://www.w3.org", "")
+
+
+def test_frozen_suites_are_asked_where_there_are_some(
+    without_trials: Context, clock: FakeClock, tmp_path: Path
+) -> None:
+    suites = tuple(
+        freeze([_question(f"{name}-{number}") for number in range(7)], name=name, folder=tmp_path)
+        for name in ("support", "sales")
+    )
+    training = without_trials.settings.training.model_copy(update={"suites": suites})
+    settings = without_trials.settings.model_copy(update={"training": training})
+    context = replace(without_trials, settings=settings)
+    # A suite needs no held-out sample.
+    report = evaluate(context, FakeLearner([]))
+    assert [row.evaluated.scores.num_samples for row in report.rows] == [14]
+    log_liked(context, 60, at=clock())
+    version = run_retrain(context, FakeLearner([0.8]), workload="default").version
+    report = evaluate(context, FakeLearner([]))
+    assert [row.version for row in report.rows] == ["base", version]
+    assert {row.evaluated.scores.num_samples for row in report.rows} == {14}
+    assert report.asked == f"frozen suites {suites[0].stem}, {suites[1].stem}"
+    assert suites[0].stem in report.page.read_text(encoding="utf-8")
+    suites[1].write_text(suites[0].read_text())
+    with pytest.raises(DataError, match=r"sales\..* was changed"):
+        evaluate(context, FakeLearner([]))
+
+
+def _question(name: str) -> Example:
+    return Example(
+        id=name,
+        messages=(
+            {"role": "user", "content": f"What is {name}?"},
+            {"role": "assistant", "content": "A name."},
+        ),
+    )

@@ -79,7 +79,7 @@ def test_usage_becomes_a_version_that_can_be_evaluated(context: Context, tmp_pat
 
     report = run_evaluate(context, learner, workload="default", steps=PlainSteps())
 
-    assert [item.standing for item in report.rows] == ["base", "challenger"]
+    assert [item.standing for item in report.rows] == ["base", "base", "challenger"]
     page = report.page.read_text()
     assert result.version in page
-    assert page.count("data:image/png;base64,") == 2
+    assert page.count("data:image/png;base64,") == 4

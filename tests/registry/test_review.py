@@ -95,7 +95,7 @@ def test_an_item_is_decided_once(answers: Database, new_id: NewId, act: MakeAct)
     with answers.write() as session:
         review.decide(session, act("no"), item_id, accepted=False)
         assert review.held_back(session, workload="default") == {"a"}
-    with answers.write() as session, pytest.raises(ConflictError, match="rejected by test"):
+    with answers.write() as session, pytest.raises(ConflictError, match="was rejected already"):
         review.decide(session, act("yes"), item_id, accepted=True)
     with answers.write() as session, pytest.raises(NotFoundError):
         review.decide(session, act("yes"), "gone", accepted=True)

@@ -8,11 +8,14 @@ from collections.abc import AsyncIterator, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
+from typing import Any
 
 import httpx
 import uvicorn
 from fastapi import FastAPI
+from sqlmodel import select
 
+from registry.models import UserInteraction
 from registry.settings import Settings
 from serving.api.app import create_api
 from serving.api.service import Service, make_service
@@ -20,6 +23,7 @@ from serving.jobs import Delta, Job, Models, Reply
 from serving.routing import Role
 from serving.state import ReplicaState, Reporter, RouterState
 from serving.worker import ModelWorker, make_worker
+from tests.serving.conftest import Installation
 
 
 @dataclass
@@ -150,6 +154,25 @@ def live_router(settings: Settings) -> Iterator[Live]:
             served.result(60)
 
 
+def rows(installation: Installation) -> list[UserInteraction]:
+    """All rows that are kept."""
+    with installation.database.read() as session:
+        return list(session.exec(select(UserInteraction)).all())
+
+
+def assert_problem(response: httpx.Response, status: int, field: str | None = None) -> Any:
+    """The body of a refusal, which must name `field`."""
+    assert response.status_code == status, response.text
+    assert response.headers["content-type"].startswith("application/problem+json")
+    body = response.json()
+    assert body["status"] == status
+    assert body["title"]
+    if field is not None:
+        assert body["field"] == field, body
+        assert field in body["detail"] or field == "body", body
+    return body
+
+
 async def _serve(settings: Settings, begun: Future[tuple[Live, uvicorn.Server]]) -> None:
     parts = _make(settings)
     parts.models.worker.start()
@@ -175,4 +198,13 @@ def _as_models(models: LocalModels) -> Models:
     return models
 
 
-__all__ = ["Live", "LocalModels", "Router", "RouterState", "live_router", "running_router"]
+__all__ = [
+    "Live",
+    "LocalModels",
+    "Router",
+    "RouterState",
+    "assert_problem",
+    "live_router",
+    "rows",
+    "running_router",
+]

@@ -3,153 +3,43 @@
 from __future__ import annotations
 
 import json
-import os
-from collections.abc import AsyncIterator
 from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
-import pytest
 from sqlmodel import select
 
-from flows.context import Context
-from flows.curation.dataset import build_dataset
-from flows.curation.pipeline import curate
-from flows.retention import run_retention
-from flows.steps import PlainSteps
-from registry import audit, erasure, erasure_report, interactions, keys, versions
-from registry.clock import new_id, utc_now
+from registry import audit, erasure_report, keys
+from registry.clock import utc_now
 from registry.deployment import AUDIT_PURPOSE
 from registry.interactions import Feedback, Interaction
 from registry.models import (
-    Dataset,
     Erasure,
-    ErasureEffect,
     User,
     UserInteraction,
 )
-from registry.settings import CurationSettings, PrivacySettings
-from registry.settings_access import AuthSettings
-from serving.access.tokens import make_signer, make_token
-from serving.erasing import Eraser
-from serving.recording import recorder as recorder_module
 from serving.recording.records import seal
 from serving.recording.spool import Spool
 from tests.serving.conftest import Installation
-from tests.serving.router import Router, running_router
+from tests.serving.erasures import (
+    CANARY,
+    CANARY_TEXT,
+    CAROL,
+    OTHER,
+    age_run_folders,
+    ask,
+    eraser,
+    headers,
+    learn,
+    private,
+    retain,
+    router,
+)
+from tests.serving.router import Router
 from tests.support.traces import files_with, tables_with
 
-CANARY = "kanarienvogel"
-CAROL, OTHER = f"carol-{CANARY}@example.org", "dave"
-CANARY_TEXT = f"Write an email about {CANARY}"
-
-
-@pytest.fixture
-def private(installation: Installation) -> Installation:
-    """The installation with authentication on and a rehearsal file."""
-    rehearsal = installation.settings.home / "rehearsal.jsonl"
-    rehearsal.touch()
-    settings = installation.settings.model_copy(
-        update={
-            "auth": AuthSettings(enabled=True),
-            "curation": CurationSettings(min_quality=0, rehearsal_file=str(rehearsal)),
-        }
-    )
-    return replace(installation, settings=settings)
-
-
-@pytest.fixture
-async def router(private: Installation, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Router]:
-    """A router that adopts other spools when the test says so."""
-    monkeypatch.setattr(recorder_module, "LOOK_EVERY_S", 3600)
-    async with running_router(private.settings) as found:
-        yield found
-
-
-def headers(installation: Installation, user: str, role: str = "user") -> dict[str, str]:
-    settings = installation.settings.auth
-    signer = make_signer(settings, installation.keyring)
-    token = make_token(
-        signer,
-        settings,
-        subject=user,
-        role=role,
-        now=utc_now(),
-        lifetime=timedelta(hours=1),
-    )
-    return {"Authorization": f"Bearer {token}"}
-
-
-def context_of(installation: Installation) -> Context:
-    return Context(
-        settings=installation.settings,
-        database=installation.database,
-        store=installation.store,
-        keyring=installation.keyring,
-    )
-
-
-def eraser(installation: Installation) -> Eraser:
-    return Eraser(
-        database=installation.database,
-        keyring=installation.keyring,
-        store=installation.store,
-        settings=installation.settings,
-    )
-
-
-async def ask(router: Router, who: dict[str, str], text: str, **more: str) -> str:
-    """An answer that its user likes; its interaction."""
-    said = await router.client.post("/api/generate", json={"text": text}, headers=who | more)
-    assert said.status_code == 200, said.text
-    row_id = said.json()["interaction_id"]
-    feedback = {
-        "interaction_id": row_id,
-        "score": 5,
-        "feedback_text": f"good, says {text}",
-        "corrected_output": f"Role: {text}\nTask: {text}",
-    }
-    rated = await router.client.post("/api/feedback", json=feedback, headers=who)
-    assert rated.status_code == 200, rated.text
-    return str(row_id)
-
-
-def learn(installation: Installation, name: str) -> str:
-    """Curate, build a dataset and register a version that learned from it."""
-    found = context_of(installation)
-    settings = installation.settings.curation
-    curate(
-        found.database,
-        workload="default",
-        settings=settings,
-        clock=utc_now,
-        new_id=new_id,
-        keyring=found.keyring,
-    )
-    run = found.folder("runs", f"failed-{name}")
-    built = build_dataset(
-        found.database,
-        found.store,
-        workload="default",
-        settings=settings,
-        folder=run / "dataset",
-        clock=utc_now,
-        new_id=new_id,
-        keyring=found.keyring,
-    )
-    found.store.fetch(built.digest)
-    with found.database.write() as session:
-        return versions.register(
-            session,
-            version=f"tiny-{name}",
-            workload="default",
-            base_model="tiny",
-            adapter_digest="0" * 64,
-            recipe="tiny_cpu",
-            now=utc_now(),
-            training_dataset_id=built.dataset_id,
-        ).version
+__all__ = ["private", "router"]
 
 
 def leave_files(installation: Installation, row_id: str) -> None:
@@ -182,10 +72,6 @@ def leave_files(installation: Installation, row_id: str) -> None:
     path.write_text("".join(json.dumps(r) + "\n" for r in ({"messages": turns}, others)))
 
 
-def retain(installation: Installation) -> dict[str, int]:
-    return run_retention(context_of(installation), steps=PlainSteps()).counts
-
-
 async def test_after_an_erasure_no_file_and_no_table_knows_the_user(
     router: Router, private: Installation
 ) -> None:
@@ -199,6 +85,11 @@ async def test_after_an_erasure_no_file_and_no_table_knows_the_user(
     ).status_code == 200
     with private.database.write() as session:
         keys.create(session, private.act(), name="app", role="user", subject=CAROL)
+    # Whoever asks may also be an admin.
+    told = await router.client.get(
+        f"/api/users/{OTHER}/export", headers=headers(private, CAROL, "admin")
+    )
+    assert told.status_code == 200
     version = learn(private, "one")
     pseudonym = private.keyring.pseudonym(CAROL)
     limited = private.keyring.pseudonym(f"subject:{CAROL}")
@@ -217,7 +108,7 @@ async def test_after_an_erasure_no_file_and_no_table_knows_the_user(
     assert erased.status_code == 200, erased.text
     report = erased.json()
     assert report["rows"]["user_interactions"] == 2
-    assert report["rows"]["api_keys"] == 1
+    assert report["rows"]["api_keys"] == report["rows"]["actors"] == 1
     assert report["files"] == {
         "spooled": 2,
         "quarantined": 2,
@@ -246,12 +137,6 @@ async def test_after_an_erasure_no_file_and_no_table_knows_the_user(
     with private.database.read() as session:
         assert session.get(UserInteraction, f"spooled-{OTHER}") is not None
     assert files_with(home, CAROL) == []
-
-
-def age_run_folders(home: Path) -> None:
-    """As if the runs had ended long ago."""
-    for folder in (home / "runs").glob("*/"):
-        os.utime(folder, (0, 0))
 
 
 async def drain(router: Router) -> None:
@@ -309,112 +194,3 @@ async def test_who_comes_back_is_new(router: Router, private: Installation) -> N
     with private.database.read() as session:
         assert len(session.exec(select(Erasure.id)).all()) == 2
         assert session.exec(select(UserInteraction.id)).all() == []
-
-
-@pytest.mark.parametrize("policy", ["list", "retire", "retrain"])
-async def test_versions_that_learned_from_it_meet_the_policy(
-    router: Router, private: Installation, adapters: dict[str, Path], policy: str
-) -> None:
-    await ask(router, headers(private, CAROL), CANARY_TEXT)
-    version = learn(private, "one")
-    clean = private.register(adapters["one"])
-    private.deploy(clean)
-    private.deploy(version)
-    with private.database.write() as session:
-        child = versions.register(
-            session,
-            version="child",
-            workload="default",
-            base_model="tiny",
-            adapter_digest="1" * 64,
-            recipe="tiny_cpu",
-            now=utc_now(),
-            parent_version=version,
-        ).version
-    settings = private.settings.model_copy(
-        update={"privacy": PrivacySettings(erased_versions=policy)}  # type: ignore[arg-type]
-    )
-    installation = replace(private, settings=settings)
-    report = eraser(installation).erase(CAROL, actor="test", approved_by="test")
-    assert [found["name"] for found in report["versions"]] == sorted([version, child])
-    desired = private.desired()
-    assert desired.champion is not None
-    assert desired.champion.version == (clean if policy == "retire" else version)
-    asked: list[str] = []
-    run_retention(context_of(installation), steps=PlainSteps(), retrain=asked.append)
-    run_retention(context_of(installation), steps=PlainSteps(), retrain=asked.append)
-    assert asked == (["default"] if policy == "retrain" else [])
-    with private.database.read() as session:
-        assert erasure.untouched_ancestor(session, version) is None
-        assert all(e.done_at is not None for e in session.exec(select(ErasureEffect)))
-
-
-def test_a_version_made_while_the_erasure_ran_is_found_later(private: Installation) -> None:
-    log(private, "one")
-    learn(private, "one")
-    found = eraser(private)
-    report = found.erase(CAROL, actor="test", approved_by="test")
-    with private.database.write() as session:
-        dataset = session.exec(select(Dataset)).one()
-        assert dataset.files_deleted_at is not None
-        versions.register(
-            session,
-            version="late",
-            workload="default",
-            base_model="tiny",
-            adapter_digest="2" * 64,
-            recipe="tiny_cpu",
-            now=utc_now(),
-            training_dataset_id=dataset.id,
-        )
-    retain(private)
-    with private.database.read() as session:
-        names = {e.name for e in erasure.effects(session, report["erasure_id"])}
-    assert "late" in names
-
-
-@pytest.mark.parametrize("step", ["_sweep_files", "delete_datasets", "carry_out_policy", "scrub"])
-def test_an_erasure_that_was_cut_off_is_finished_by_retention(
-    private: Installation, monkeypatch: pytest.MonkeyPatch, step: str
-) -> None:
-    log(private, "one")
-    learn(private, "one")
-    with monkeypatch.context() as patch:
-        patch.setattr(Eraser, step, _cut_off)
-        with pytest.raises(KeyboardInterrupt):
-            eraser(private).erase(CAROL, actor="test", approved_by="test")
-    age_run_folders(private.settings.home)
-    retain(private)
-    assert tables_with(private.database, CANARY) == []
-    assert files_with(private.settings.home, CANARY) == []
-    with private.database.read() as session:
-        row = session.exec(select(Erasure)).one()
-        assert row.completed_at is not None
-        assert row.user_id is None
-        assert row.scrubbed_at is not None
-
-
-def _cut_off(*_arguments: object, **_named: object) -> None:
-    raise KeyboardInterrupt
-
-
-def log(installation: Installation, name: str) -> None:
-    """One answer that was liked, without a router."""
-    item = Interaction(
-        id=name,
-        created_at=utc_now(),
-        input_text=CANARY_TEXT,
-        structured_prompt=f"Role: {CANARY}",
-        model_output=f"Role: {CANARY}",
-        external_user_id=CAROL,
-        quality_score=0.9,
-        ip_address="10.0.0.1",
-    )
-    with installation.database.write() as session:
-        interactions.log(session, [item], keyring=installation.keyring)
-        interactions.add_feedback(
-            session,
-            Feedback(interaction_id=name, score=5, text=CANARY),
-            now=utc_now(),
-            new_id=new_id,
-        )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import io
 import json
 import logging
@@ -20,7 +21,7 @@ from registry.interactions import Rated
 from serving.api.app import create_api
 from serving.api.service import make_service
 from serving.jobs import Models
-from serving.logs import JsonLines, PlainLines
+from serving.logs import FLUSH_S, JsonLines, Lines, PlainLines
 from serving.metrics import Metrics, clean_stale, metrics_folder
 from tests.serving.conftest import Installation
 from tests.serving.router import Router, running_router
@@ -201,3 +202,34 @@ def test_plain_lines_are_for_people() -> None:
     record = logging.LogRecord("serving", logging.INFO, "", 0, "request", None, None)
     record.fields = {"status": 200, "role": None}
     assert PlainLines("%(levelname)s %(message)s").format(record) == "INFO request status=200"
+
+
+def _line(**fields: object) -> logging.LogRecord:
+    record = logging.LogRecord("serving.requests", logging.INFO, "", 0, "request", (), None)
+    record.fields = fields
+    return record
+
+
+async def test_lines_about_requests_are_written_several_at_a_time() -> None:
+    stream = io.StringIO()
+    lines = Lines(stream)
+    lines.setFormatter(PlainLines("%(message)s"))
+    for number in range(3):
+        lines.handle(_line(status=200 + number))
+    assert stream.getvalue() == ""
+    await asyncio.sleep(2 * FLUSH_S)
+    assert stream.getvalue().splitlines() == [f"request status={200 + n}" for n in range(3)]
+
+
+def test_any_other_line_is_written_at_once_and_none_is_lost_without_a_loop() -> None:
+    stream = io.StringIO()
+    lines = Lines(stream)
+    lines.setFormatter(PlainLines("%(message)s"))
+    lines.handle(_line(status=200))
+    warning = logging.LogRecord("serving", logging.WARNING, "", 0, "the disk is full", None, None)
+    lines.handle(warning)
+    assert stream.getvalue().splitlines() == ["request status=200", "the disk is full"]
+    lines.handle(_line(status=201))
+    lines.close()
+    lines.flush()
+    assert stream.getvalue().splitlines()[-1] == "request status=201"

@@ -130,6 +130,11 @@ def test_haproxy_waits_for_nobodys_headers(haproxy: Haproxy) -> None:
     assert {"timeout http-request 15s", "timeout http-keep-alive 90s"} <= set(defaults)
 
 
+def test_serve_leaves_it_to_the_router_to_notice_who_has_left(haproxy: Haproxy) -> None:
+    subprocess.run([haproxy.wrapper, "-c", "-f", haproxy.config], check=True, capture_output=True)
+    assert "http-request set-header x-request-disconnect-disabled ?1" in haproxy.lines()
+
+
 def test_a_client_cannot_name_an_address_of_its_own(running: str) -> None:
     forged = [("X-Forwarded-For", "6.6.6.6"), ("x-forwarded-for", "7.7.7.7")]
     assert httpx.get(running, headers=forged).text == "127.0.0.1"

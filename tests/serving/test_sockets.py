@@ -25,7 +25,7 @@ from flows.local import processes, state
 from flows.local.state import LocalState
 from registry.settings import Settings, load_settings
 from tests.flows.local.test_up_and_down import PROJECT, Installation
-from tests.support.sockets import Listener, family, listeners
+from tests.support.sockets import Listener, children_named, family, listeners
 from tests.support.tiny_model import make_tiny_model
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
@@ -36,6 +36,7 @@ LOOPBACK = "127.0.0.1"
 ANY = "any"
 SETTLED_S = 60
 """Some of Ray's and Prefect's helpers begin to listen after the first request is answered."""
+LOOKS_AT_WORKERS = 10
 
 NOTHING, TOKEN, APPLICATION, RUN = "none", "Ray token", "application", "run token"
 SERVE_CALL = "/ray.serve.ASGIService/HandleRequest"
@@ -130,10 +131,13 @@ class Running:
     settings: Settings
     state: LocalState
 
-    def listeners(self) -> set[Listener]:
+    def processes(self) -> set[int]:
         # A process that renames itself may write over its environment, and the marker in it.
         started = [*self.state.processes, *processes.marked(self.state.marker)]
-        return listeners(family(process.pid for process in started))
+        return family(process.pid for process in started)
+
+    def listeners(self) -> set[Listener]:
+        return listeners(self.processes())
 
 
 @pytest.fixture(scope="module")
@@ -213,7 +217,8 @@ def test_a_training_with_two_workers_listens_on_loopback_alone(
             "target_tool": "email",
             "weight": 1.0,
         }
-        for number in range(40)
+        # Enough steps for a look at the workers while they speak to each other, however slow.
+        for number in range(800)
     ]
     data = tmp_path / "train.jsonl"
     data.write_text("".join(json.dumps(row) + "\n" for row in rows))
@@ -230,10 +235,14 @@ def test_a_training_with_two_workers_listens_on_loopback_alone(
             "RAY_ADDRESS": running.state.addresses[state.RAY],
         },
     )
+    parents, workers = running.processes(), set[Listener]()
     while process.poll() is None:
+        # A look at all takes seconds on a busy machine, in which workers come and go.
+        for _ in range(LOOKS_AT_WORKERS):
+            workers |= listeners(children_named("RayTrainWorker", parents))
+            time.sleep(0.1)
         during |= running.listeners() - before
-        time.sleep(0.2)
     assert process.returncode == 0
-    workers = {it for it in during if "RayTrainWorker" in it.process}
+    during |= workers
     assert len(workers) >= 5  # a port for each worker's calls and its gradients; the store
     assert [listener for listener in sorted(during) if listener.address != LOOPBACK] == []

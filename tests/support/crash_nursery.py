@@ -10,11 +10,13 @@ import asyncio
 import os
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from itertools import count
 from pathlib import Path
 
 from flows.context import Context, open_context
 from flows.curation.dataset import build_dataset
+from flows.erasing import eraser
 from registry import experiments, interactions, versions
 from registry.clock import new_id, utc_now
 from registry.db import Database
@@ -117,6 +119,18 @@ def publish(context: Context, acknowledge: Acknowledge) -> None:
         acknowledge("dataset", built.digest)
 
 
+def erase(context: Context, acknowledge: Acknowledge) -> None:
+    """Person after person asks something, is learned from, and is erased."""
+    for _ in count():
+        person = f"gone-{new_id()}"
+        row = replace(answer(new_id()), external_user_id=person)
+        with context.database.write() as session:
+            interactions.log(session, [row], keyring=context.keyring)
+        acknowledge("asked", person)
+        eraser(context).erase(person, actor="test", approved_by="test")
+        acknowledge("erased", person)
+
+
 def upgrade(context: Context, _acknowledge: Acknowledge) -> None:
     """An old database to the newest schema and back again."""
     database = Database(f"sqlite:///{context.settings.home / OLD}")
@@ -126,7 +140,13 @@ def upgrade(context: Context, _acknowledge: Acknowledge) -> None:
             migrate(session.connection(), "0001")
 
 
-WORK = {"record": record, "promote": promote, "publish": publish, "upgrade": upgrade}
+WORK = {
+    "record": record,
+    "promote": promote,
+    "publish": publish,
+    "erase": erase,
+    "upgrade": upgrade,
+}
 
 
 def work(home: Path, kind: str) -> None:

@@ -14,6 +14,7 @@ class FakeLearner:
 
     base_model = "fake/base"
     recipe = "fake"
+    objective = "sft"
 
     def __init__(
         self,
@@ -77,4 +78,5 @@ def _evaluated(accuracy: float, num_samples: int) -> Evaluated:
     return Evaluated(
         scores=Scores(accuracy, num_samples, {"email": ToolScore(num_samples, accuracy)}),
         metrics={"accuracy": accuracy, "diversity": 0.8, "coherence": 0.9},
+        by_tool={"email": {"accuracy": accuracy}},
     )

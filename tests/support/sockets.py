@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from pathlib import Path
 
 import psutil
 
@@ -35,6 +36,21 @@ def family(pids: Iterable[int]) -> set[int]:
             found |= {pid, *(child.pid for child in psutil.Process(pid).children(recursive=True))}
         except psutil.NoSuchProcess:
             continue
+    return found
+
+
+def children_named(name: str, parents: Iterable[int]) -> set[int]:
+    """The children of these processes that have `name` in their command line; a quick look."""
+    known, found = set(parents), set()
+    for folder in Path("/proc").glob("[0-9]*"):
+        try:
+            if name.encode() not in (folder / "cmdline").read_bytes():
+                continue
+            parent = int((folder / "stat").read_text().rpartition(")")[2].split()[1])
+        except OSError:  # it has ended meanwhile
+            continue
+        if parent in known:
+            found.add(int(folder.name))
     return found
 
 

@@ -40,6 +40,14 @@ def test_unknown_recipe_is_answered_with_the_known_ones() -> None:
         ("num_workers = 2", "num_workers = 17", r"num_workers \(17\) exceeds .*\(16\)"),
         ("max_tokens = 512", "max_tokens = 4096", r"max_tokens \(4096\) exceeds .*\(2048\)"),
         ("[data]", '[objective]\nname = "ppo"\n[data]', r"objective\.name: .*'ppo'"),
+        ("[data]", "[search]\nnum_trials = 2\n[data]", r"num_trials \(2\) needs learning_rates"),
+        ("[data]", "[search]\nranks = [4]\n[data]", r"num_trials \(0\) needs learning_rates"),
+        (
+            "[data]",
+            "[search]\nnum_trials = 1\nepochs = [-1.0]\n[data]",
+            r"search: -1\.0 cannot be tried",
+        ),
+        ("[data]", "[search]\nnum_seeds = 0\n[data]", r"search\.num_seeds: .*\(got 0\)"),
         ("rank = 8", "rank = ", "is not TOML"),
     ],
 )

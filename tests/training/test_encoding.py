@@ -60,10 +60,24 @@ def test_answers_that_are_too_long_are_dropped_and_counted(
     long, short = _example("p", "y" * 64), _example("p", "ok")
     dataset = encode_all([long, short], tokenizer, max_tokens=32)
     assert (len(dataset.examples), dataset.num_dropped) == (1, 1)
-    with pytest.raises(DataError, match=r"of 1 examples every answer is longer than max_tokens"):
+    with pytest.raises(DataError, match="of 1 examples every answer is empty or longer"):
         encode_all([long], tokenizer, max_tokens=32)
     with pytest.raises(DataError, match="the dataset is empty"):
         encode_all([], tokenizer, max_tokens=32)
+
+
+def test_answers_that_say_nothing_are_dropped_and_counted(
+    tokenizer: PreTrainedTokenizerBase, examples: list[Example]
+) -> None:
+    question = {"role": "user", "content": "Say nothing"}
+    silent = [
+        Example(id=str(number), messages=(question, {"role": "assistant", "content": said}))
+        for number, said in enumerate(("", " \n", None))
+    ]
+    data = encode_all([*examples, *silent], tokenizer, max_tokens=128)
+    assert (len(data.examples), data.num_dropped) == (len(examples), 3)
+    with pytest.raises(DataError, match="of 3 examples every answer is empty or longer"):
+        encode_all(silent, tokenizer, max_tokens=128)
 
 
 def test_a_base_without_chat_template_is_refused(tiny_base: str) -> None:

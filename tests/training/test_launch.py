@@ -4,7 +4,8 @@ import json
 import os
 import re
 import signal
-from collections.abc import Callable, Iterator
+import sys
+from collections.abc import Callable
 from datetime import UTC, datetime
 from itertools import pairwise
 from pathlib import Path
@@ -12,18 +13,26 @@ from pathlib import Path
 import pytest
 import torch
 
-from tests.support.ray_cluster import RAY_WARNINGS
+from tests.support.ray_cluster import RAY_WARNINGS, train_workers
 from tests.training import test_loop
+from training import launch
 from training.base import load_base, load_tokenizer
 from training.config import RECIPES, Recipe, load_recipe
 from training.encoding import Example, encode_all
-from training.errors import BaseModelError, DataError, DivergedError, RunFailedError
+from training.errors import (
+    BaseModelError,
+    CheckpointError,
+    DataError,
+    DivergedError,
+    RunFailedError,
+)
 from training.evaluation.frozen import freeze
 from training.launch import TrainingOutcome, _without_suites, train
 from training.loop import TrainingLoop
 from training.lora import new_adapter, read_adapter_config, write_adapter
 from training.parallel import Alone
 from training.progress import Progress
+from training.storage import open_storage
 
 pytestmark = [pytest.mark.timeout(600), *RAY_WARNINGS]
 
@@ -64,6 +73,7 @@ def _train(
     folder: Path,
     on_progress: Callable[[Progress], None] | None = None,
     parent: Path | None = None,
+    storage: str | None = None,
 ) -> TrainingOutcome:
     return train(
         run_id="run",
@@ -73,7 +83,7 @@ def _train(
         base_model=base,
         parent_adapter=parent,
         output_dir=folder / "adapter",
-        storage_path=str(folder / "storage"),
+        storage_path=storage or str(folder / "storage"),
         on_progress=on_progress,
     )
 
@@ -152,7 +162,7 @@ def test_a_killed_worker_is_replaced_and_the_loss_curve_goes_on(
     def kill_once(progress: Progress) -> None:
         steps.append(progress.step)
         if progress.step >= 25 and not killed:
-            killed.append(_workers_of_this_test()[-1])
+            killed.append(train_workers()[-1])
             os.kill(killed[0], signal.SIGKILL)
 
     outcome = _train(recipe, tiny_base, train_file, tmp_path, kill_once)
@@ -162,6 +172,39 @@ def test_a_killed_worker_is_replaced_and_the_loss_curve_goes_on(
     assert resumed_at > 10
     assert outcome.losses == pytest.approx(
         _losses_without_ray(recipe, tiny_base, examples), rel=1e-3
+    )
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("ray_cluster")
+def test_a_run_that_is_launched_again_goes_on_wherever_its_checkpoints_are(
+    tiny_base: str, examples: list[Example], train_file: Path, tmp_path: Path
+) -> None:
+    # pyarrow does not know this scheme: fsspec does, as it knows many others.
+    storage = f"local://{tmp_path / 'storage'}"
+    recipe = _recipe(
+        tmp_path,
+        num_workers=1,
+        num_steps=150,
+        min_steps=150,
+        checkpoint_every=10,
+        max_failures=0,
+    )
+
+    def kill(progress: Progress) -> None:
+        if progress.step == 25:
+            os.kill(train_workers()[-1], signal.SIGKILL)
+
+    with pytest.raises(RunFailedError):
+        _train(recipe, tiny_base, train_file, tmp_path, kill, storage=storage)
+    steps: list[int] = []
+    outcome = _train(
+        recipe, tiny_base, train_file, tmp_path, lambda p: steps.append(p.step), storage=storage
+    )
+    assert steps[0] > 10
+    assert (tmp_path / "storage" / "run").is_dir()
+    assert outcome.losses == pytest.approx(
+        _losses_without_ray(recipe, tiny_base, examples), rel=1e-4
     )
 
 
@@ -205,6 +248,38 @@ def test_a_missing_file_is_told_before_ray_is_asked(tiny_base: str, tmp_path: Pa
         _train(load_recipe("tiny_cpu"), tiny_base, tmp_path / "none.jsonl", tmp_path)
 
 
+def test_a_url_that_nobody_knows_is_told_at_once(tmp_path: Path) -> None:
+    assert open_storage(str(tmp_path)) == (str(tmp_path), None)
+    assert open_storage(f"file://{tmp_path}") == (f"file://{tmp_path}", None)
+    with pytest.raises(CheckpointError, match=r"kept at nowhere://a/b: .*Give a folder"):
+        open_storage("nowhere://a/b")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "complaint"),
+    [
+        (["--recipe", "big", "--data", "none.jsonl"], "There is no recipe 'big'; there are"),
+        (["--data", "none.jsonl"], "none.jsonl cannot be read"),
+        (["--data", "empty.jsonl"], "empty.jsonl holds no training examples"),
+    ],
+)
+def test_the_command_says_in_one_line_what_is_wrong(
+    arguments: list[str],
+    complaint: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("empty.jsonl").touch()
+    monkeypatch.setattr(sys, "argv", ["launch", *arguments, "--out", "adapter"])
+    with pytest.raises(SystemExit) as ended:
+        launch._main()
+    said = capsys.readouterr().err
+    assert (ended.value.code, len(said.splitlines())) == (2, 1)
+    assert complaint in said
+
+
 def test_what_is_near_to_a_frozen_suite_is_not_learned(
     examples: list[Example], train_file: Path, tmp_path: Path
 ) -> None:
@@ -239,26 +314,3 @@ def _broken_adapter(base: str, folder: Path) -> Path:
         next(p for p in model.parameters() if p.requires_grad).fill_(float("nan"))
     write_adapter(model, folder, base_id=base)
     return folder
-
-
-def _workers_of_this_test() -> list[int]:
-    """Process ids of the train workers that descend from this process."""
-    parents, found = {}, []
-    for entry in Path("/proc").iterdir():
-        if not entry.name.isdigit():
-            continue
-        try:
-            parents[int(entry.name)] = int(
-                (entry / "stat").read_text().rsplit(")", 1)[1].split()[1]
-            )
-            if b"RayTrainWorker" in (entry / "cmdline").read_bytes():
-                found.append(int(entry.name))
-        except OSError:  # it has ended meanwhile
-            continue
-    return sorted(pid for pid in found if os.getpid() in _ancestors(pid, parents))
-
-
-def _ancestors(pid: int, parents: dict[int, int]) -> Iterator[int]:
-    while pid in parents:
-        pid = parents[pid]
-        yield pid

@@ -3,14 +3,18 @@
 A suite is a JSONL file of training-file form (`training.encoding`) whose digest stands in
 its name: `support-v2.3f9a1c0d2b4e.jsonl`. Whoever reads one is told when it is not what
 its name says, and training leaves out what is near to any of its questions.
+
+    python -m training.evaluation.frozen questions.jsonl --name support-v2 --folder suites
 """
 
 from __future__ import annotations
 
+import argparse
 import hashlib
 import json
 import os
 import re
+import sys
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
 from itertools import pairwise
@@ -51,6 +55,20 @@ def read_suite(path: Path) -> list[Example]:
     if found != match.group(2):
         raise DataError(f"The suite {path} was changed: its content has the digest {found}.")
     return examples
+
+
+def join_suites(paths: Sequence[Path], target: Path) -> Path:
+    """Writes the questions of all suites into one training file, and returns its path.
+
+    Ids become `suite/id`. DataError where a suite is not what its name says.
+    """
+    lines = []
+    for path in paths:
+        for example in read_suite(path):
+            record = _record(example) | {"id": f"{path.stem}/{example.id}"}
+            lines.append(json.dumps(record, ensure_ascii=False) + "\n")
+    target.write_text("".join(lines), encoding="utf-8")
+    return target
 
 
 def apart_from(
@@ -100,3 +118,23 @@ def _record(example: Example) -> dict[str, object]:
 
 def _digest(content: bytes) -> str:
     return hashlib.sha256(content).hexdigest()[:_DIGEST_CHARACTERS]
+
+
+def _main() -> None:
+    parser = argparse.ArgumentParser(description="Freeze questions and their answers as a suite.")
+    parser.add_argument("questions", type=Path, help="training-file form, JSONL")
+    parser.add_argument("--name", required=True, help="such as support-v1")
+    parser.add_argument("--folder", type=Path, default=Path("suites"))
+    arguments = parser.parse_args()
+    try:
+        path = freeze(
+            read_examples(arguments.questions), name=arguments.name, folder=arguments.folder
+        )
+    except DataError as error:
+        sys.stderr.write(f"{error}\n")
+        sys.exit(2)
+    sys.stdout.write(f"{path}\n")
+
+
+if __name__ == "__main__":
+    _main()

@@ -2,11 +2,23 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 from transformers import DynamicCache, PreTrainedTokenizerBase
+
+
+@dataclass(frozen=True)
+class Written:
+    """One answer."""
+
+    ids: list[int]
+    """Its tokens, the end token left out."""
+    seconds: float
+    """From the start of its batch to its own end: what a caller in such a batch waits for."""
 
 
 def generate_greedy(
@@ -16,15 +28,15 @@ def generate_greedy(
     *,
     max_new_tokens: int,
     batch_size: int,
-) -> list[list[int]]:
-    """The tokens that `model` writes after each prompt, the end token left out.
+) -> list[Written]:
+    """What `model` writes after each prompt.
 
     Prompts are batched by length, so that little is padded, and answered in their order.
     """
     device = next(model.parameters()).device
     encoded = [tokenizer(prompt, add_special_tokens=False)["input_ids"] for prompt in prompts]
     order = sorted(range(len(encoded)), key=lambda index: len(encoded[index]))
-    answers: list[list[int]] = [[] for _ in encoded]
+    answers: list[Written] = [Written([], 0.0) for _ in encoded]
     with torch.inference_mode():
         for start in range(0, len(order), batch_size):
             chosen = order[start : start + batch_size]
@@ -57,8 +69,10 @@ class _Batch:
         )
         self._end = tokenizer.eos_token_id
 
-    def answer(self, model: nn.Module, max_new_tokens: int) -> list[list[int]]:
+    def answer(self, model: nn.Module, max_new_tokens: int) -> list[Written]:
+        started = time.perf_counter()
         answers: list[list[int]] = [[] for _ in range(len(self._ids))]
+        ended = [0.0] * len(answers)
         rows = list(range(len(self._ids)))
         cache = DynamicCache()
         ids, mask = self._ids, self._mask
@@ -67,6 +81,7 @@ class _Batch:
             chosen = self._step(model, ids, mask=mask, positions=positions, cache=cache)
             going = []
             for place, token in enumerate(chosen.tolist()):
+                ended[rows[place]] = time.perf_counter() - started
                 if token != self._end:
                     answers[rows[place]].append(token)
                     going.append(place)
@@ -79,7 +94,7 @@ class _Batch:
                 cache.batch_select_indices(keep)
                 ids, mask, positions = ids[keep], mask[keep], positions[keep]
                 rows = [rows[place] for place in going]
-        return answers
+        return [Written(ids, seconds) for ids, seconds in zip(answers, ended, strict=True)]
 
     @staticmethod
     def _step(

@@ -9,6 +9,7 @@ import numpy.typing as npt
 
 NUM_RESAMPLES = 2000
 LEVEL = 0.95
+_DRAWS_AT_ONCE = 1 << 18
 
 
 def interval(values: Sequence[float], *, seed: int = 0) -> tuple[float, float]:
@@ -36,8 +37,10 @@ def _resampled_means(values: npt.NDArray[np.float64], seed: int) -> npt.NDArray[
         raise ValueError("there is no value to resample")
     rng = np.random.default_rng(seed)
     means = np.empty(NUM_RESAMPLES)
-    for turn in range(NUM_RESAMPLES):
-        means[turn] = values[rng.integers(0, len(values), len(values))].mean()
+    at_once = max(1, _DRAWS_AT_ONCE // len(values))
+    for start in range(0, NUM_RESAMPLES, at_once):
+        part = means[start : start + at_once]
+        part[:] = values[rng.integers(0, len(values), (len(part), len(values)))].mean(axis=1)
     return means
 
 

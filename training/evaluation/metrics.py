@@ -7,6 +7,10 @@
 | coherence | share of answers that keep the format and do not repeat themselves | seq-rep-4, Welleck et al. 2020 (arXiv:1908.04319) |
 | diversity | distinct bigrams over all bigrams of all answers | distinct-2, Li et al. 2016 (arXiv:1510.03055) |
 | chrF | likeness to the reference, by characters, 0 to 1 | Popović 2015, as sacrebleu computes it |
+| ROUGE-L | F1 of the longest common subsequence of words with the reference, 0 to 1 | Lin 2004 (W04-1013) |
+| self-BLEU | mean BLEU of an answer against the others; high where all say the same, 0 to 1 | Zhu et al. 2018 (arXiv:1802.01886), BLEU as sacrebleu computes it |
+| perplexity | exp of the mean loss per token of the references | what the model would have had to write |
+| latency | seconds from the start of an answer's batch to its end, median and 95th percentile | this machine's clock |
 | repetition | mean share of 4-grams that occurred before in the answer | seq-rep-4, Welleck et al. 2020 |
 | refusals | share of answers that begin as a refusal does, or say nothing | the beginnings in this file |
 """  # noqa: E501  # a table's rows cannot be broken
@@ -24,6 +28,8 @@ FREE_TEXT_F1 = 0.8
 """Least token F1 of a right answer whose reference is not a structured prompt."""
 MAX_REPETITION = 0.2
 """Most repetition, as `repetition` measures it, of a coherent answer."""
+MAX_SELF_BLEU = 50
+"""Most answers that self-BLEU compares with each other: its work grows by their square."""
 
 _WORDS = re.compile(r"\w+")
 _MIN_SECTIONS = 2
@@ -102,6 +108,32 @@ def chrf(output: str, reference: str) -> float:
     return float(CHRF().sentence_score(output, [reference]).score) / 100
 
 
+def rouge_l(output: str, reference: str) -> float:
+    """ROUGE-L in [0, 1]: F1 of the longest common subsequence of words (Lin 2004, β = 1)."""
+    got, expected = words(output), words(reference)
+    common = _common_subsequence(got, expected)
+    return 2 * common / (len(got) + len(expected)) if common else 0.0
+
+
+def self_bleu(outputs: Sequence[str]) -> float | None:
+    """Mean BLEU-4 of each output against the others, in [0, 1]; None for fewer than two.
+
+    Of many, evenly spread `MAX_SELF_BLEU` stand for all.
+    """
+    from sacrebleu.metrics.bleu import BLEU  # as above
+
+    step = max(1, -(-len(outputs) // MAX_SELF_BLEU))
+    chosen = outputs[::step]
+    if len(chosen) < 2:
+        return None
+    bleu = BLEU(effective_order=True)
+    scores = [
+        bleu.sentence_score(output, [*chosen[:place], *chosen[place + 1 :]]).score
+        for place, output in enumerate(chosen)
+    ]
+    return float(sum(scores)) / len(scores) / 100
+
+
 def is_refusal(output: str) -> bool:
     """Whether `output` says nothing, or begins as a refusal does (English alone)."""
     return not words(output) or bool(_REFUSAL.match(output.strip()))
@@ -118,3 +150,15 @@ def diversity(outputs: Iterable[str]) -> float:
 
 def _ngrams(tokens: Sequence[str], size: int) -> list[tuple[str, ...]]:
     return [tuple(tokens[start : start + size]) for start in range(len(tokens) - size + 1)]
+
+
+def _common_subsequence(first: Sequence[str], second: Sequence[str]) -> int:
+    """The length of the longest one; in the memory of one row of the usual table."""
+    row = [0] * (len(second) + 1)
+    for word in first:
+        diagonal = 0
+        for place, other in enumerate(second, start=1):
+            above = row[place]
+            row[place] = diagonal + 1 if word == other else max(above, row[place - 1])
+            diagonal = above
+    return row[-1]

@@ -15,6 +15,7 @@ from training.base import load_base, load_tokenizer
 from training.encoding import Example, prompt_text
 from training.errors import DataError
 from training.evaluation.generate import generate_greedy
+from training.evaluation.perplexity import reference_losses
 from training.evaluation.shots import FEW_SHOT, with_shots
 from training.evaluation.suite import EvalExample, Evaluation, judge, summarise
 from training.lora import attach_adapter
@@ -97,8 +98,16 @@ def _evaluate_model(
         model, tokenizer, prompts, max_new_tokens=max_new_tokens, batch_size=batch_size
     )
     seconds = time.perf_counter() - started
+    losses = reference_losses(model, tokenizer, examples)
     answers = [
-        judge(example, str(tokenizer.decode(ids, skip_special_tokens=True)), num_tokens=len(ids))
-        for example, ids in zip(examples, generated, strict=True)
+        judge(
+            example,
+            str(tokenizer.decode(written.ids, skip_special_tokens=True)),
+            num_tokens=len(written.ids),
+            seconds=written.seconds,
+            reference_nats=loss.nats,
+            reference_tokens=loss.num_tokens,
+        )
+        for example, written, loss in zip(examples, generated, losses, strict=True)
     ]
     return summarise(answers, seconds=seconds)

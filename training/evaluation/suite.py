@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from statistics import fmean
 from typing import Any
+
+import numpy as np
 
 from training.encoding import Example
 from training.evaluation import metrics
@@ -55,8 +58,14 @@ class Answer:
     language: str = ""
     """Empty where the example names none."""
     chrf: float = 0.0
+    rouge: float = 0.0
     repetition: float = 0.0
     refusal: bool = False
+    seconds: float = 0.0
+    """What it took, as `generate.Written` has it."""
+    reference_nats: float = 0.0
+    """The loss of the reference, which has so many tokens:"""
+    reference_tokens: int = 0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -74,8 +83,17 @@ class Scores:
     accuracy_interval: tuple[float, float] = (0.0, 1.0)
     """95 % bootstrap interval of `accuracy`; everything is possible where none was computed."""
     chrf: float = 0.0
+    chrf_interval: tuple[float, float] = (0.0, 1.0)
+    rouge: float = 0.0
+    rouge_interval: tuple[float, float] = (0.0, 1.0)
     repetition: float = 0.0
     refusals: float = 0.0
+    self_bleu: float | None = None
+    """None of fewer than two answers."""
+    perplexity: float | None = None
+    """None where no reference was measured."""
+    latency_p50_s: float = 0.0
+    latency_p95_s: float = 0.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -112,12 +130,23 @@ class Evaluation:
 
 
 def _read(stored: Mapping[str, Any]) -> Scores:
-    interval = tuple(stored.get("accuracy_interval", (0.0, 1.0)))
-    return Scores(**{**stored, "accuracy_interval": interval})
+    values: dict[str, Any] = {
+        name: tuple(value) if name.endswith("_interval") else value
+        for name, value in stored.items()
+    }
+    return Scores(**values)
 
 
-def judge(example: EvalExample, output: str, *, num_tokens: int) -> Answer:
-    """The verdict on `output` as an answer to `example`."""
+def judge(
+    example: EvalExample,
+    output: str,
+    *,
+    num_tokens: int,
+    seconds: float = 0.0,
+    reference_nats: float = 0.0,
+    reference_tokens: int = 0,
+) -> Answer:
+    """The verdict on `output` as an answer to `example`; what was measured of it is kept."""
     reference, tool = example.reference, example.target_tool
     structured = metrics.is_structured(reference)
     right, total = metrics.sections_right(output, reference) if structured else (0, 0)
@@ -132,8 +161,12 @@ def judge(example: EvalExample, output: str, *, num_tokens: int) -> Answer:
         num_tokens=num_tokens,
         language=example.language or "",
         chrf=metrics.chrf(output, reference),
+        rouge=metrics.rouge_l(output, reference),
         repetition=metrics.repetition(output),
         refusal=metrics.is_refusal(output),
+        seconds=seconds,
+        reference_nats=reference_nats,
+        reference_tokens=reference_tokens,
     )
 
 
@@ -168,6 +201,20 @@ def _scores(answers: Sequence[Answer]) -> Scores:
         mean_tokens=fmean(answer.num_tokens for answer in answers),
         accuracy_interval=interval([float(answer.right) for answer in answers]),
         chrf=fmean(answer.chrf for answer in answers),
+        chrf_interval=interval([answer.chrf for answer in answers]),
+        rouge=fmean(answer.rouge for answer in answers),
+        rouge_interval=interval([answer.rouge for answer in answers]),
         repetition=fmean(answer.repetition for answer in answers),
         refusals=fmean(answer.refusal for answer in answers),
+        self_bleu=metrics.self_bleu([answer.output for answer in answers]),
+        perplexity=_perplexity(answers),
+        latency_p50_s=float(np.quantile([answer.seconds for answer in answers], 0.5)),
+        latency_p95_s=float(np.quantile([answer.seconds for answer in answers], 0.95)),
     )
+
+
+def _perplexity(answers: Sequence[Answer]) -> float | None:
+    num_tokens = sum(answer.reference_tokens for answer in answers)
+    if not num_tokens:
+        return None
+    return math.exp(sum(answer.reference_nats for answer in answers) / num_tokens)

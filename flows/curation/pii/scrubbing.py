@@ -22,7 +22,7 @@ from flows.curation.pii import patterns, second_pass
 from flows.curation.pii.patterns import Span
 from registry.settings_curation import PiiSettings
 
-TEXTS = ("input_text", "messages", "target")
+TEXTS = ("input_text", "messages", "target", "rejected")
 """What a sample is made of."""
 NameFinder = Callable[[Sequence[str]], Sequence[Sequence[tuple[int, int, str]]]]
 

@@ -6,7 +6,9 @@ It is some hundred times slower than the patterns, and sees only what still look
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
@@ -140,6 +142,23 @@ def _results(recognizer: Any, text: str) -> list[Any]:
 
 @lru_cache(maxsize=1)
 def _recognizers() -> tuple[EntityRecognizer, ...]:
-    from presidio_analyzer import predefined_recognizers
+    with _absent("torch", "transformers", "stanza"):
+        from presidio_analyzer import predefined_recognizers
 
     return tuple(getattr(predefined_recognizers, name)() for name in RECOGNIZERS)
+
+
+@contextmanager
+def _absent(*names: str) -> Iterator[None]:
+    """Imports inside find none of these packages, unless they are loaded already.
+
+    presidio loads them for recognizers that need a model, which ours do not: five seconds and
+    320 MiB.
+    """
+    missing = [name for name in names if name not in sys.modules]
+    sys.modules.update(dict.fromkeys(missing))  # type: ignore[arg-type]
+    try:
+        yield
+    finally:
+        for name in missing:
+            del sys.modules[name]

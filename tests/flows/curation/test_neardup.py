@@ -1,4 +1,5 @@
 from collections.abc import Sequence
+from datetime import UTC, datetime
 
 import numpy as np
 import pytest
@@ -6,22 +7,34 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from benchmarks.curation_data import Writer
-from flows.curation.neardup import History, Sample, near_duplicates
-from flows.curation.signatures import sign, similarity, words
+from flows.curation.neardup import NOTHING, History, Sample, near_duplicates
+from flows.curation.signatures import sign, similarity, word_keys, words
 from registry.settings_curation import NearDuplicateSettings
 
 SETTINGS = NearDuplicateSettings()
 
 
-def repeats(texts: Sequence[str], history: History | None = None) -> list[bool]:
-    found, _ = near_duplicates(
+def sample(name: str, text: str, *, corrected: bool = False) -> Sample:
+    return Sample(
+        id=name,
+        age=(datetime(2026, 1, 1, tzinfo=UTC), name),
+        cluster_id=name,
+        side="train",
+        corrected=corrected,
+        counts=True,
+        keys={"signature": word_keys(words(text))},
+    )
+
+
+def repeats(texts: Sequence[str], history: History = NOTHING) -> list[bool]:
+    found = near_duplicates(
         texts,
         np.zeros(len(texts), np.bool_),
         np.ones(len(texts)),
         SETTINGS,
         history=history,
     )
-    return found.tolist()
+    return found.repeats.tolist()
 
 
 @pytest.mark.parametrize("language", ["en", "ar"])
@@ -40,10 +53,10 @@ def test_planted_near_duplicates_are_found_and_template_mates_are_kept(language:
 def test_new_batches_are_compared_with_everything_before() -> None:
     write = Writer(8)
     old = [write.prose() for _ in range(300)]
-    samples = {str(i): Sample(str(i), text, False) for i, text in enumerate(old)}
+    samples = {str(i): sample(str(i), text) for i, text in enumerate(old)}
     signatures = sign([words(text) for text in old])
     history = History(
-        lambda: [([str(i) for i in range(300)], signatures)],
+        lambda _: [([str(i) for i in range(300)], signatures)],
         lambda ids: {name: samples[name] for name in ids},
     )
     fresh = [write.prose() for _ in range(300)]
@@ -56,16 +69,17 @@ def test_a_correction_stays_though_its_accepted_like_was_there_before() -> None:
     write = Writer(9)
     text = write.prose(least=40)
     signature = sign([words(text)])
-    history = History(lambda: [(["a"], signature)], lambda _: {"a": Sample("a", text, False)})
+    history = History(lambda _: [(["a"], signature)], lambda _: {"a": sample("a", text)})
     for corrected in (True, False):
-        found, _ = near_duplicates(
+        found = near_duplicates(
             [write.edited(text)],
             np.array([corrected]),
             np.ones(1),
             SETTINGS,
             history=history,
         )
-        assert found.tolist() == [not corrected]
+        assert found.repeats.tolist() == [not corrected]
+        assert [old.id for _, old in found.kin] == ["a"]
 
 
 def test_the_best_of_those_alike_stays() -> None:
@@ -74,8 +88,8 @@ def test_the_best_of_those_alike_stays() -> None:
     texts = [text, write.edited(text), write.edited(text)]
     quality = np.array([0.7, 0.9, 0.8])
     for corrected, best in (([0, 0, 0], 1), ([0, 0, 1], 2)):
-        found, _ = near_duplicates(texts, np.array(corrected, np.bool_), quality, SETTINGS)
-        assert [i for i in range(3) if not found[i]] == [best]
+        found = near_duplicates(texts, np.array(corrected, np.bool_), quality, SETTINGS)
+        assert [i for i in range(3) if not found.repeats[i]] == [best]
 
 
 def test_short_texts_are_never_alike() -> None:

@@ -7,6 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from benchmarks.curation_data import PII, Writer, clean_text, planted
+from flows.curation.pii import scrubbing
 from flows.curation.pii.patterns import plain
 from flows.curation.pii.scrubbing import Scrubber, scrub
 from registry.settings_curation import PiiSettings
@@ -17,8 +18,13 @@ NUM_CANARIES = 500
 
 def frame(texts: list[str], messages: list[str | None] | None = None) -> pl.DataFrame:
     return pl.DataFrame(
-        {"input_text": texts, "messages": messages or [None] * len(texts), "target": texts},
-        schema={"input_text": pl.String, "messages": pl.String, "target": pl.String},
+        {
+            "input_text": texts,
+            "messages": messages or [None] * len(texts),
+            "target": texts,
+            "rejected": texts,
+        },
+        schema=dict.fromkeys(scrubbing.TEXTS, pl.String),
     )
 
 

@@ -67,11 +67,11 @@ class World:
                 new_id=self.new_id,
             )
 
-    def curate(self, *, dry_run: bool = False) -> CurationReport:
+    def curate(self, *, dry_run: bool = False, **settings: object) -> CurationReport:
         return curate(
             self.database,
             workload="default",
-            settings=CurationSettings(),
+            settings=CurationSettings(**settings),  # type: ignore[arg-type]
             keyring=KEYRING,
             clock=lambda: self.now,
             new_id=self.new_id,

@@ -63,6 +63,7 @@ def curated(context: Context, engine: Engine) -> list[tuple[object, ...]]:
         context.database,
         workload="default",
         settings=context.settings.curation,
+        keyring=context.keyring,
         clock=context.clock,
         new_id=lambda: f"{next(names):06}",
         engine=engine,

@@ -1,3 +1,5 @@
+import numpy as np
+import numpy.typing as npt
 import polars as pl
 import pytest
 from hypothesis import given
@@ -20,6 +22,10 @@ def frame(*rows: dict[str, object]) -> pl.DataFrame:
         "user_feedback": 1,
     }
     return pl.DataFrame([dict.fromkeys(SCHEMA) | default | row for row in rows], schema=SCHEMA)
+
+
+def components(hashed: pl.DataFrame) -> npt.NDArray[np.int64]:
+    return hashed["request_hash"].rank("dense").cast(pl.Int64).to_numpy()
 
 
 def ids(found: pl.DataFrame) -> list[str]:
@@ -99,8 +105,9 @@ def test_equal_requests_never_stand_on_both_sides(texts: list[str]) -> None:
         row | {"input_text": str(row["input_text"]).encode("utf-8", "replace").decode()}
         for row in rows
     ]
-    found = with_split(steps.with_hashes(steps.with_target(frame(*clean))), SETTINGS, known={})
-    sides = found.group_by("cluster_id").agg(pl.col("split").n_unique())
+    hashed = steps.with_hashes(steps.with_target(frame(*clean)))
+    found = with_split(hashed, SETTINGS, components=components(hashed)).frame
+    sides = found.group_by("request_hash").agg(pl.col("split").n_unique())
     assert sides["split"].max() in (None, 1)
 
 
@@ -108,7 +115,8 @@ def test_the_split_has_its_share() -> None:
     rows = steps.with_hashes(
         steps.with_target(frame(*({"id": str(i), "input_text": f"ask {i}"} for i in range(2000))))
     )
-    share = (with_split(rows, SETTINGS, known={})["split"] == "validation").mean()
+    found = with_split(rows, SETTINGS, components=components(rows)).frame
+    share = (found["split"] == "validation").mean()
     assert share == pytest.approx(SETTINGS.validation_share, abs=0.03)
 
 

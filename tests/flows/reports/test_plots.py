@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import base64
 import struct
+from datetime import UTC, datetime
 
 import pytest
 
 from flows.decisions.gate import Scores, ToolScore
 from flows.learner import Evaluated
 from flows.reports import plots
+from flows.reports.over_time import over_time_plot
 
 PNG = b"\x89PNG\r\n\x1a\n"
 
@@ -47,3 +49,13 @@ def test_losses_are_drawn() -> None:
 def test_a_data_uri_holds_the_image_itself() -> None:
     uri = plots.data_uri(PNG)
     assert base64.b64decode(uri.removeprefix("data:image/png;base64,")) == PNG
+
+
+@pytest.mark.parametrize("number", [0, 1, 4])
+def test_versions_are_drawn_over_time(number: int) -> None:
+    made = {
+        f"Qwen/Qwen2-7B-ft-17000000{index:02}": datetime(2026, 1, 1 + 9 * index, tzinfo=UTC)
+        for index in range(number)
+    }
+    results = {name: evaluated("email") for name in ("base", "few-shot", *made)}
+    assert size_of(over_time_plot(results, made))

@@ -3,22 +3,28 @@
 from __future__ import annotations
 
 import json
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
 from pathlib import Path
 
 import jwt
 import pytest
 from cryptography.hazmat.primitives.asymmetric import rsa
 
+from registry.clock import utc_now
 from registry.crypto import Keyring
 from registry.errors import SettingsError
 from registry.settings_access import AuthSettings
 from serving.access.tokens import (
+    GOOD_FOR_S,
     JWKS_MAX_AGE_S,
     JWKS_MIN_AGE_S,
+    LEEWAY_S,
     ProviderKeys,
     TokenChecker,
     TokenError,
     make_signer,
+    make_token,
 )
 
 
@@ -145,3 +151,45 @@ async def test_an_rsa_key_that_can_be_broken_signs_nothing(
     checker = TokenChecker(settings, make_signer(settings, Keyring(b"1" * 32)), keys)
     with pytest.raises(TokenError, match="not valid"):
         await checker.claims(token)
+
+
+@dataclass
+class FakeClock:
+    """A clock that a test moves."""
+
+    now: datetime = field(default_factory=utc_now)
+
+    def __call__(self) -> datetime:
+        return self.now
+
+
+async def test_a_signature_is_looked_at_once_for_many_requests_but_its_end_each_time(
+    keys: ProviderKeys, time: FakeTime
+) -> None:
+    clock, settings = FakeClock(), AuthSettings()
+    signer = make_signer(settings, Keyring(b"1" * 32))
+    checker = TokenChecker(settings, signer, keys, clock=clock, monotonic=time)
+    token = make_token(
+        signer, settings, subject="alice", role="user", now=clock(), lifetime=timedelta(minutes=5)
+    )
+    first = await checker.claims(token)
+    assert await checker.claims(token) is first
+    time.now += GOOD_FOR_S + 1
+    again = await checker.claims(token)
+    assert again == first
+    assert again is not first
+    clock.now += timedelta(minutes=5, seconds=LEEWAY_S)
+    with pytest.raises(TokenError, match="expired"):
+        await checker.claims(token)
+
+
+async def test_a_bad_token_is_never_remembered(keys: ProviderKeys) -> None:
+    settings = AuthSettings()
+    checker = TokenChecker(settings, make_signer(settings, Keyring(b"1" * 32)), keys)
+    other = make_signer(settings, Keyring(b"2" * 32))
+    token = make_token(
+        other, settings, subject="eve", role="admin", now=utc_now(), lifetime=timedelta(minutes=5)
+    )
+    for _ in range(2):
+        with pytest.raises(TokenError, match="not valid"):
+            await checker.claims(token)

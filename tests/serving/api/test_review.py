@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from sqlmodel import select
 
-from registry import interactions, review
+from registry import interactions, people, review
 from registry.clock import new_id, utc_now
 from registry.interactions import Interaction
 from registry.models import AuditEntry, FeedbackEvent, UserInteraction
@@ -179,7 +179,7 @@ async def test_only_reviewers_review_and_what_they_say_is_theirs(
         }
         [entry] = session.exec(select(AuditEntry)).all()
     assert raters == {(installation.keyring.pseudonym("bob"), True)}
-    assert entry.actor == "api:bob"
+    assert entry.actor == people.actor("bob", installation.keyring)
 
 
 def bearer(settings: Settings, installation: Installation, role: str) -> dict[str, str]:

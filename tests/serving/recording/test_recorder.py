@@ -93,3 +93,35 @@ async def test_what_waits_is_written_before_the_recorder_stops(
     await recorder.stop()
     await asyncio.gather(*tasks)
     assert len(ids(installation)) == 10
+
+
+async def test_under_load_answers_wait_for_those_that_come_within_a_moment(
+    recorder: Recorder, installation: Installation
+) -> None:
+    commits = []
+    event.listen(installation.database.engine, "commit", commits.append)
+    # What it takes to count as load: many records, lately.
+    await asyncio.gather(*(recorder.record(answer(n)) for n in range(200)))
+    commits.clear()
+
+    async def make_and_record(number: int) -> None:
+        with recorder.expecting():
+            await asyncio.sleep(number % 8 / 1000)
+            await recorder.record(answer(number))
+
+    await asyncio.gather(*(make_and_record(n) for n in range(200, 216)))
+    assert len(ids(installation)) == 216
+    assert len(commits) <= 4
+
+
+async def test_one_who_is_alone_waits_for_nobody(
+    recorder: Recorder, installation: Installation
+) -> None:
+    commits = []
+    event.listen(installation.database.engine, "commit", commits.append)
+    await asyncio.gather(*(recorder.record(answer(n)) for n in range(200)))
+    commits.clear()
+    for number in range(200, 204):
+        with recorder.expecting():
+            await recorder.record(answer(number))
+    assert len(commits) == 4

@@ -1,11 +1,13 @@
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 
 import pytest
 
 from training.encoding import Example
 from training.errors import DataError
+from training.evaluation import frozen
 from training.evaluation.frozen import apart_from, freeze, read_suite
 
 
@@ -57,3 +59,23 @@ def test_one_word_is_near_to_itself_alone() -> None:
     kept, left_out = apart_from([_asked("Hello!", 1), _asked("goodbye", 2)], [_asked("hello")])
     assert left_out == ["e1"]
     assert [example.id for example in kept] == ["e2"]
+
+
+def test_the_command_freezes_a_file_or_says_what_is_wrong(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    questions = tmp_path / "questions.jsonl"
+    questions.write_text(
+        '{"id": "1", "messages": [{"role": "user", "content": "a"}], "completion": "b"}\n'
+    )
+    arguments = ["frozen", str(questions), "--name", "support-v1", "--folder", str(tmp_path)]
+    monkeypatch.setattr(sys, "argv", arguments)
+    frozen._main()
+    (written,) = tmp_path.glob("support-v1.*.jsonl")
+    assert capsys.readouterr().out == f"{written}\n"
+    assert [example.id for example in read_suite(written)] == ["1"]
+    questions.write_text("{}\n")
+    with pytest.raises(SystemExit) as ended:
+        frozen._main()
+    assert ended.value.code == 2
+    assert "line 1: not a training example" in capsys.readouterr().err

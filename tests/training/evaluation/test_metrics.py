@@ -3,6 +3,7 @@ from __future__ import annotations
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from rouge_score import rouge_scorer
 
 from registry.prompts import TOOLS, render
 from training.evaluation.metrics import (
@@ -13,7 +14,9 @@ from training.evaluation.metrics import (
     is_right,
     is_structured,
     repetition,
+    rouge_l,
     sections_right,
+    self_bleu,
     token_f1,
 )
 
@@ -110,3 +113,19 @@ def test_chrf_is_1_for_the_reference_and_falls_with_likeness() -> None:
     assert chrf(REFERENCE, REFERENCE) == pytest.approx(1)
     near, far = REFERENCE.replace("warm", "worm"), "nothing of the kind"
     assert 1 > chrf(near, REFERENCE) > 0.9 > 0.3 > chrf(far, REFERENCE)
+
+
+@given(st.lists(st.sampled_from("abc"), max_size=8), st.lists(st.sampled_from("abc"), max_size=8))
+def test_rouge_l_is_that_of_its_authors_package(output: list[str], reference: list[str]) -> None:
+    scorer = rouge_scorer.RougeScorer(["rougeL"])
+    theirs = scorer.score(" ".join(reference), " ".join(output))["rougeL"].fmeasure
+    assert rouge_l(" ".join(output), " ".join(reference)) == pytest.approx(theirs)
+
+
+def test_self_bleu_is_high_where_all_say_the_same() -> None:
+    same = ["the meeting is moved to monday"] * 3
+    different = ["the meeting is moved", "please send two invoices", "what a lovely poster this is"]
+    assert self_bleu(same) == pytest.approx(1)
+    assert (self_bleu(different) or 0) < 0.2
+    assert self_bleu(["alone"]) is None
+    assert self_bleu(same * 100) == pytest.approx(1)

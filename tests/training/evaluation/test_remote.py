@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -26,7 +27,8 @@ def test_a_task_answers_as_this_process_does(tiny_base: str, examples: list[Exam
         examples=questions,
     )
     here = evaluate(base_model=tiny_base, adapter=None, examples=questions, max_new_tokens=8)
-    assert done["base"].answers == here.answers
+    there = [replace(answer, seconds=0.0) for answer in done["base"].answers]
+    assert there == [replace(answer, seconds=0.0) for answer in here.answers]
 
 
 def test_errors_arrive_as_they_were_raised(

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import math
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,6 +14,7 @@ from training.base import load_base, load_tokenizer
 from training.encoding import Example, prompt_text
 from training.errors import DataError
 from training.evaluation.generate import generate_greedy
+from training.evaluation.perplexity import reference_losses
 from training.evaluation.runner import evaluate, evaluate_many
 from training.evaluation.shots import with_shots
 from training.evaluation.suite import (
@@ -56,7 +58,8 @@ def test_batched_answers_are_those_of_transformers_one_by_one(
         ids = tokenizer(prompt, add_special_tokens=False, return_tensors="pt")
         whole = model.generate(**ids, max_new_tokens=12, do_sample=False)[0].tolist()
         expected = whole[ids["input_ids"].shape[1] :]
-        assert answer == [token for token in expected if token != tokenizer.eos_token_id]
+        assert answer.ids == [token for token in expected if token != tokenizer.eos_token_id]
+        assert answer.seconds > 0
 
 
 def test_rows_that_end_leave_and_the_others_go_on(
@@ -64,16 +67,20 @@ def test_rows_that_end_leave_and_the_others_go_on(
 ) -> None:
     model = load_base(tiny_base)
     prompts = [prompt_text(tokenizer, question.messages) for question in questions]
-    free = generate_greedy(model, tokenizer, prompts, max_new_tokens=8, batch_size=12)
+    written = generate_greedy(model, tokenizer, prompts, max_new_tokens=8, batch_size=12)
+    free = [answer.ids for answer in written]
     # Taking a token that some rows choose in the middle for the end makes them stop there.
     end = next(answer[3] for answer in free if answer[3] not in answer[:3])
 
     early = load_tokenizer(tiny_base)
     early.eos_token = early.convert_ids_to_tokens(end)
-    cut = generate_greedy(model, early, prompts, max_new_tokens=8, batch_size=12)
+    stopped = generate_greedy(model, early, prompts, max_new_tokens=8, batch_size=12)
+    cut = [answer.ids for answer in stopped]
     expected = [answer[: answer.index(end)] if end in answer else answer for answer in free]
     assert cut == expected
     assert any(len(answer) < 8 for answer in cut)
+    longest = max(answer.seconds for answer in stopped)
+    assert all(answer.seconds < longest for answer in stopped if len(answer.ids) < 3)
 
 
 def test_the_bare_base_answers_the_same_before_and_after_an_adapter(
@@ -118,6 +125,31 @@ def test_scores_are_given_overall_and_by_tool_and_survive_json() -> None:
     low, high = evaluation.overall.accuracy_interval
     assert low <= evaluation.overall.accuracy <= high
     assert Evaluation.from_dict(json.loads(json.dumps(evaluation.to_dict()))) == evaluation
+
+
+def test_perplexity_is_that_of_the_padded_model_on_its_own(
+    tiny_base: str, tokenizer: PreTrainedTokenizerBase, questions: list[EvalExample]
+) -> None:
+    model = load_base(tiny_base)
+    asked = [*questions, replace(questions[0], reference="x" * 600)]
+    found = reference_losses(model, tokenizer, asked)
+    for question, loss in zip(questions, found, strict=False):
+        prompt = prompt_text(tokenizer, question.messages)
+        answer = f"{question.reference}<|im_end|>"
+        ids = tokenizer(prompt + answer, add_special_tokens=False, return_tensors="pt")
+        learned = len(tokenizer(answer, add_special_tokens=False)["input_ids"])
+        labels = ids["input_ids"].clone()
+        labels[:, :-learned] = -100
+        expected = float(model(**ids, labels=labels).loss)
+        assert loss.num_tokens == learned
+        assert loss.nats / learned == pytest.approx(expected, rel=1e-5)
+    # The last one is longer than the model's context: nothing is made up for it.
+    assert (found[-1].nats, found[-1].num_tokens) == (0, 0)
+
+    scores = evaluate(base_model=tiny_base, adapter=None, examples=asked, max_new_tokens=4).overall
+    nats, tokens = sum(one.nats for one in found), sum(one.num_tokens for one in found)
+    assert scores.perplexity == pytest.approx(math.exp(nats / tokens))
+    assert 0 < scores.latency_p50_s <= scores.latency_p95_s
 
 
 def test_the_base_with_examples_in_its_prompt_is_one_more_arm(

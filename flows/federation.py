@@ -1,0 +1,185 @@
+"""Several installations learn one adapter together; none shows its database to another.
+
+Each site is an actor on Ray that opens its own installation. Into it goes an adapter, and out
+of it come an adapter, counts and a loss: `training.federated.rounds` has all that is sent.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import tempfile
+from collections.abc import Callable, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import ray
+
+from flows.context import Context, open_context
+from flows.curation.dataset import BuiltDataset, build_dataset
+from flows.errors import RefusedError
+from flows.runtime import ray_session
+from registry.errors import KalimtakError
+from registry.settings import Settings
+from training.config import Recipe, load_recipe
+from training.encoding import read_examples
+from training.federated.averaging import Averaging
+from training.federated.rounds import Judged, Returned, RoundReport, federate
+from training.transport import ADAPTER_NAME, Packed, pack, place, unpack
+
+REPORT_NAME = "federation.json"
+
+
+class Site:
+    """One installation, as the coordinator reaches it. Runs as a Ray actor."""
+
+    def __init__(self, name: str, settings: Settings, workload: str) -> None:
+        """Builds the site's own dataset; raises `RefusedError` where it has none to learn from."""
+        self._settings = settings
+        self._recipe = load_recipe(settings.training.recipe)
+        self._folder = tempfile.TemporaryDirectory(prefix="kalimtak-site-")
+        dataset = _dataset(open_context(settings), Path(self._folder.name), workload)
+        if not dataset.num_train or not dataset.num_validation:
+            raise RefusedError(
+                f"site {name} has {dataset.num_train} samples to train on and "
+                f"{dataset.num_validation} to validate with: both are needed (kalimtak curate)"
+            )
+        self._train = read_examples(dataset.train_file)
+        self._held_out = read_examples(dataset.validation_file)
+
+    def learn(self, turn: int, start: Packed | None) -> Returned:
+        """The adapter that the site makes of `start`."""
+        from training.alone import learn
+        from training.lora import write_adapter
+
+        recipe = self._recipe.model_copy(update={"seed": self._recipe.seed + turn})
+        with tempfile.TemporaryDirectory() as folder:
+            parent = None if start is None else unpack(start, Path(folder) / "start")
+            base = self._settings.training.base_model
+            learned = learn(recipe, base, self._train, parent=parent)
+            write_adapter(learned.model, Path(folder) / ADAPTER_NAME, base_id=base)
+            return Returned(
+                adapter=pack(Path(folder) / ADAPTER_NAME), num_samples=learned.num_examples
+            )
+
+    def judge(self, adapter: Packed) -> Judged:
+        """How well `adapter` does on what the site holds out."""
+        from training.alone import judge_adapter
+
+        with tempfile.TemporaryDirectory() as folder:
+            found = judge_adapter(
+                self._recipe,
+                self._settings.training.base_model,
+                self._held_out,
+                adapter=unpack(adapter, Path(folder) / "adapter"),
+            )
+        return Judged(loss=found.loss, num_samples=len(self._held_out))
+
+
+class RaySites:
+    """All sites, each an actor that works at the same time as the others."""
+
+    def __init__(self, homes: Sequence[Path], settings: Settings, recipe: Recipe, workload: str):
+        """Ray is initialised."""
+        workers = recipe.workers
+        actor: Any = ray.remote(Site).options(
+            num_cpus=workers.cpus_per_worker, num_gpus=workers.gpus_per_worker
+        )
+        self._actors = [
+            actor.remote(str(home), settings_of(home, settings), workload) for home in homes
+        ]
+
+    def learn(self, turn: int, start: Packed | None) -> list[Returned]:
+        """See `training.federated.rounds.Sites`."""
+        sent = ray.put(start)
+        found: list[Returned] = _all([actor.learn.remote(turn, sent) for actor in self._actors])
+        return found
+
+    def judge(self, adapter: Packed) -> list[Judged]:
+        """See `training.federated.rounds.Sites`."""
+        sent = ray.put(adapter)
+        found: list[Judged] = _all([actor.judge.remote(sent) for actor in self._actors])
+        return found
+
+
+def settings_of(home: Path, settings: Settings) -> Settings:
+    """`settings` for the installation in `home`; `RefusedError` where there is none."""
+    if not (home / "kalimtak.db").is_file():
+        raise RefusedError(f"{home} is no installation: it holds no kalimtak.db")
+    return settings.model_copy(
+        update={"home": home.absolute(), "database_url": None, "artifacts_url": None}
+    )
+
+
+def run_federation(
+    settings: Settings,
+    homes: Sequence[Path],
+    *,
+    num_rounds: int,
+    averaging: Averaging,
+    out: Path,
+    workload: str,
+    on_round: Callable[[RoundReport], None],
+) -> list[RoundReport]:
+    """Learn together, and leave `out` with the adapter and a report, or nothing.
+
+    Raises `RefusedError` where a site has nothing to learn from, and the TrainingErrors of
+    the sites.
+    """
+    if len(homes) < 2 or len({home.resolve() for home in homes}) < len(homes):
+        raise RefusedError("give at least two sites, each of them once")
+    recipe = load_recipe(settings.training.recipe)
+    found = [settings_of(home, settings).home for home in homes]
+    with ray_session(settings), tempfile.TemporaryDirectory() as scratch:
+        target = Path(scratch) / "federation"
+        reports = federate(
+            RaySites(found, settings, recipe, workload),
+            num_rounds=num_rounds,
+            averaging=averaging,
+            seed=recipe.seed,
+            out=target / ADAPTER_NAME,
+            on_round=on_round,
+        )
+        told = {
+            "sites": [str(home) for home in homes],
+            "base_model": settings.training.base_model,
+            "recipe": recipe.name,
+            "averaging": asdict(averaging),
+            "rounds": [_plain(report) for report in reports],
+        }
+        (target / REPORT_NAME).write_text(json.dumps(told, indent=2) + "\n", encoding="utf-8")
+        place(target, out)
+    return reports
+
+
+def _plain(report: RoundReport) -> dict[str, Any]:
+    """JSON knows no infinity: without noise there is no ε."""
+    return asdict(report) | {"epsilon": report.epsilon if math.isfinite(report.epsilon) else None}
+
+
+def _all(tasks: Sequence[Any]) -> Any:
+    """What all of them return; what the product refuses at a site is raised as it is."""
+    try:
+        return ray.get(list(tasks))
+    except (ray.exceptions.RayTaskError, ray.exceptions.ActorDiedError) as error:
+        cause = getattr(error, "cause", None)
+        if isinstance(cause, KalimtakError):
+            raise cause from error
+        raise
+
+
+def _dataset(context: Context, folder: Path, workload: str) -> BuiltDataset:
+    try:
+        return build_dataset(
+            context.database,
+            context.store,
+            workload=workload,
+            settings=context.settings.curation,
+            keyring=context.keyring,
+            folder=folder / "dataset",
+            clock=context.clock,
+            new_id=context.new_id,
+        )
+    finally:
+        context.database.close()

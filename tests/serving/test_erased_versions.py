@@ -1,0 +1,128 @@
+"""Versions that learned from somebody who is erased, and erasures that were cut off."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from sqlmodel import select
+
+from flows.retention import run_retention
+from flows.steps import PlainSteps
+from registry import erasure, versions
+from registry.clock import utc_now
+from registry.models import (
+    Dataset,
+    Erasure,
+    ErasureEffect,
+)
+from registry.settings import PrivacySettings
+from serving.erasing import Eraser
+from tests.serving.conftest import Installation
+from tests.serving.erasures import (
+    CANARY,
+    CANARY_TEXT,
+    CAROL,
+    age_run_folders,
+    ask,
+    context_of,
+    eraser,
+    headers,
+    learn,
+    log,
+    private,
+    retain,
+    router,
+)
+from tests.serving.router import Router
+from tests.support.traces import files_with, tables_with
+
+__all__ = ["private", "router"]
+
+
+@pytest.mark.parametrize("policy", ["list", "retire", "retrain"])
+async def test_versions_that_learned_from_it_meet_the_policy(
+    router: Router, private: Installation, adapters: dict[str, Path], policy: str
+) -> None:
+    await ask(router, headers(private, CAROL), CANARY_TEXT)
+    version = learn(private, "one")
+    clean = private.register(adapters["one"])
+    private.deploy(clean)
+    private.deploy(version)
+    with private.database.write() as session:
+        child = versions.register(
+            session,
+            version="child",
+            workload="default",
+            base_model="tiny",
+            adapter_digest="1" * 64,
+            recipe="tiny_cpu",
+            now=utc_now(),
+            parent_version=version,
+        ).version
+    settings = private.settings.model_copy(
+        update={"privacy": PrivacySettings(erased_versions=policy)}  # type: ignore[arg-type]
+    )
+    installation = replace(private, settings=settings)
+    report = eraser(installation).erase(CAROL, actor="test", approved_by="test")
+    assert [found["name"] for found in report["versions"]] == sorted([version, child])
+    desired = private.desired()
+    assert desired.champion is not None
+    assert desired.champion.version == (clean if policy == "retire" else version)
+    asked: list[str] = []
+    run_retention(context_of(installation), steps=PlainSteps(), retrain=asked.append)
+    run_retention(context_of(installation), steps=PlainSteps(), retrain=asked.append)
+    assert asked == (["default"] if policy == "retrain" else [])
+    with private.database.read() as session:
+        assert erasure.untouched_ancestor(session, version) is None
+        assert all(e.done_at is not None for e in session.exec(select(ErasureEffect)))
+
+
+def test_a_version_made_while_the_erasure_ran_is_found_later(private: Installation) -> None:
+    log(private, "one")
+    learn(private, "one")
+    found = eraser(private)
+    report = found.erase(CAROL, actor="test", approved_by="test")
+    with private.database.write() as session:
+        dataset = session.exec(select(Dataset)).one()
+        assert dataset.files_deleted_at is not None
+        versions.register(
+            session,
+            version="late",
+            workload="default",
+            base_model="tiny",
+            adapter_digest="2" * 64,
+            recipe="tiny_cpu",
+            now=utc_now(),
+            training_dataset_id=dataset.id,
+        )
+    retain(private)
+    with private.database.read() as session:
+        names = {e.name for e in erasure.effects(session, report["erasure_id"])}
+    assert "late" in names
+
+
+@pytest.mark.parametrize("step", ["_sweep_files", "delete_datasets", "carry_out_policy", "scrub"])
+def test_an_erasure_that_was_cut_off_is_finished_by_retention(
+    private: Installation, monkeypatch: pytest.MonkeyPatch, step: str
+) -> None:
+    log(private, "one")
+    learn(private, "one")
+    with monkeypatch.context() as patch:
+        patch.setattr(Eraser, step, _cut_off)
+        with pytest.raises(KeyboardInterrupt):
+            eraser(private).erase(CAROL, actor="test", approved_by="test")
+    age_run_folders(private.settings.home)
+    retain(private)
+    assert tables_with(private.database, CANARY) == []
+    assert files_with(private.settings.home, CANARY) == []
+    with private.database.read() as session:
+        row = session.exec(select(Erasure)).one()
+        assert row.completed_at is not None
+        assert row.user_id is None
+        assert row.scrubbed_at is not None
+
+
+def _cut_off(*_arguments: object, **_named: object) -> None:
+    raise KeyboardInterrupt

@@ -1,0 +1,1 @@
+"""Adapters that learn at several sites whose data stays where it is."""
