@@ -13,9 +13,12 @@ over quarters. `--quick` shows that it runs.
 from __future__ import annotations
 
 import argparse
+import json
 import math
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -32,7 +35,7 @@ from registry.settings_decisions import ExperimentSettings
 SETTINGS = ExperimentSettings()
 MOST_FALSE, LEAST_POWER, MOST_REQUESTS = 0.01, 0.95, 100
 WEEK = 168.0
-NUM_PEERS = 100
+NUM_PEERS = 80
 """Experiments of each world that the other rules and variants of ours decide, at most."""
 NUM_CROWDS = 200
 """Trials of several challengers, at most."""
@@ -44,7 +47,18 @@ WITHOUT = {
 ADAPTIVE = "ours, adaptive share"
 ADAPTIVE_SHARES, SURE_OF = (0.1, 0.25, 0.5, 0.75, 0.9), (0.9, 0.97)
 """Beyond a half once it is so likely that the challenger is better: Thompson sampling in steps."""
-VARIED = ("no difference", *(world.name for world in BETTER_WORLDS[:4]))
+VARIED = ("no difference", "10% better, 20% rated, 12 h late", "10% better, heavy users")
+"""Worlds in which the variants of ours are tried."""
+PEERED = (
+    *VARIED,
+    "no difference, heavy users",
+    "no difference, novelty of 10% fades",
+    "10% better",
+    "twice the latency",
+    "better, breaks after a day",
+    "20% worse",
+)
+"""Worlds in which the other rules are tried."""
 
 
 def main() -> None:
@@ -54,32 +68,31 @@ def main() -> None:
     parser.add_argument("--runs", type=int, default=1000, help="Experiments of each world.")
     parser.add_argument("--quarters", type=int, default=200, help="Quarters of each trigger world.")
     parser.add_argument("--out", type=Path)
+    parser.add_argument(
+        "--parts", type=Path, help="Keep each part here, and go on where a run was broken off."
+    )
     arguments = parser.parse_args()
     console = Console()
     num = 10 if arguments.quick else arguments.runs
+    quarters = 4 if arguments.quick else arguments.quarters
     worlds: tuple[World, ...] = (*SAME_WORLDS, *BETTER_WORLDS, *BAD_WORLDS)
     if arguments.quick:
         worlds = (BAD_WORLDS[0], BAD_WORLDS[2])
-    table = Table("world", "rule", "promoted", "in 7 days", "stopped", "hours", "rated", "bad")
-    figures: list[Figure] = []
-    began = time.monotonic()
-    for world in worlds:
-        outcomes = simulate(world, num)
-        figures += figures_of(world, outcomes)
-        for name, outcome in outcomes.items():
-            table.add_row(world.name, name, *cells(outcome))
-        console.print(f"{time.monotonic() - began:5.0f} s  {world.name}", highlight=False)
-    console.print(table)
-    figures += decision_several.figures(
-        min(num, NUM_CROWDS), SETTINGS, CROWDS[-1:] if arguments.quick else CROWDS
-    )
-    quarters = 4 if arguments.quick else arguments.quarters
-    figures += decision_triggers.figures(quarters, console)
+    parts: dict[str, Callable[[], list[Figure]]] = {
+        world.name: partial(part_of, world, num) for world in worlds
+    }
+    for crowd in CROWDS[-1:] if arguments.quick else CROWDS:
+        parts[crowd.name] = partial(decision_several.figures, min(num, NUM_CROWDS), SETTINGS, crowd)
+    parts["triggers"] = partial(decision_triggers.figures, quarters, console)
+    figures = [figure for part in carried_out(parts, arguments.parts, console) for figure in part]
     path = write_results(
         "decisions",
         figures,
         sizes={
             "runs": num,
+            "runs of busier worlds": {
+                world.name: runs_of(world, num) for world in worlds if runs_of(world, num) < num
+            },
             "runs of other rules": min(num, NUM_PEERS),
             "runs of several challengers": min(num, NUM_CROWDS),
             "quarters": quarters,
@@ -89,6 +102,42 @@ def main() -> None:
         out=arguments.out,
     )
     console.print(f"written: {path}", highlight=False)
+
+
+def carried_out(
+    parts: Mapping[str, Callable[[], list[Figure]]], kept: Path | None, console: Console
+) -> Iterator[list[Figure]]:
+    """Each part's figures; those that are `kept` in the file are not computed again."""
+    done: dict[str, list[Figure]] = {}
+    if kept is not None and kept.exists():
+        for line in kept.read_text("utf-8").splitlines():
+            row = json.loads(line)
+            done[row["part"]] = [Figure(**figure) for figure in row["figures"]]
+    for name, compute in parts.items():
+        began = time.process_time()
+        if name not in done:
+            done[name] = compute()
+            if kept is not None:
+                row = {"part": name, "figures": [asdict(figure) for figure in done[name]]}
+                with kept.open("a", encoding="utf-8") as file:
+                    file.write(json.dumps(row) + "\n")
+        console.print(f"{time.process_time() - began:5.0f} s  {name}", highlight=False)
+        yield done[name]
+
+
+def runs_of(world: World, num: int) -> int:
+    """Fewer where more is asked, so that every world takes about as long."""
+    return max(10, round(num * min(1, World.per_day / world.per_day)))
+
+
+def part_of(world: World, num: int) -> list[Figure]:
+    """What is filed of one world."""
+    outcomes = simulate(world, runs_of(world, num))
+    table = Table("rule", "promoted", "in 7 days", "stopped", "hours", "rated", "bad")
+    for name, outcome in outcomes.items():
+        table.add_row(name, *cells(outcome))
+    Console().print(table)
+    return figures_of(world, outcomes)
 
 
 def simulate(world: World, num: int, seed: int = 1) -> dict[str, Outcome]:
@@ -111,7 +160,7 @@ def simulate(world: World, num: int, seed: int = 1) -> dict[str, Outcome]:
         }
     play(world, seed, list(rules.values()))
     ours = {name: rule.outcome for name, rule in rules.items()}
-    return {**ours, **play_peers(world, few, seed)}
+    return {**ours, **(play_peers(world, few, seed) if world.name in PEERED else {})}
 
 
 def _oracle(world: World, num: int = 4000) -> Figure:
