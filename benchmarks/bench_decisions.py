@@ -16,8 +16,8 @@ import argparse
 import json
 import math
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import asdict
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
 
@@ -78,24 +78,21 @@ def main() -> None:
     worlds: tuple[World, ...] = (*SAME_WORLDS, *BETTER_WORLDS, *BAD_WORLDS)
     if arguments.quick:
         worlds = (BAD_WORLDS[0], BAD_WORLDS[2])
-    parts: dict[str, Callable[[], list[Figure]]] = {
-        world.name: partial(part_of, world, num) for world in worlds
+    parts = {
+        world.name: Part(runs_of(world, num), partial(part_of, world, runs_of(world, num)))
+        for world in worlds
     }
     for crowd in CROWDS[-1:] if arguments.quick else CROWDS:
-        parts[crowd.name] = partial(decision_several.figures, min(num, NUM_CROWDS), SETTINGS, crowd)
-    parts["triggers"] = partial(decision_triggers.figures, quarters, console)
-    figures = [figure for part in carried_out(parts, arguments.parts, console) for figure in part]
+        few = min(num, NUM_CROWDS)
+        parts[crowd.name] = Part(few, partial(decision_several.figures, few, SETTINGS, crowd))
+    parts["triggers"] = Part(quarters, partial(decision_triggers.figures, quarters, console))
+    done = carried_out(parts, arguments.parts, console)
     path = write_results(
         "decisions",
-        figures,
+        [figure for part in done.values() for figure in part.compute()],
         sizes={
-            "runs": num,
-            "runs of busier worlds": {
-                world.name: runs_of(world, num) for world in worlds if runs_of(world, num) < num
-            },
+            "runs": {name: part.runs for name, part in done.items()},
             "runs of other rules": min(num, NUM_PEERS),
-            "runs of several challengers": min(num, NUM_CROWDS),
-            "quarters": quarters,
             "settings": SETTINGS.model_dump(mode="json"),
             "worlds": [vars(world) for world in worlds],
         },
@@ -104,25 +101,36 @@ def main() -> None:
     console.print(f"written: {path}", highlight=False)
 
 
-def carried_out(
-    parts: Mapping[str, Callable[[], list[Figure]]], kept: Path | None, console: Console
-) -> Iterator[list[Figure]]:
-    """Each part's figures; those that are `kept` in the file are not computed again."""
-    done: dict[str, list[Figure]] = {}
-    if kept is not None and kept.exists():
-        for line in kept.read_text("utf-8").splitlines():
-            row = json.loads(line)
-            done[row["part"]] = [Figure(**figure) for figure in row["figures"]]
-    for name, compute in parts.items():
+@dataclass(frozen=True)
+class Part:
+    """What is simulated at a time: how often (quarters, of the triggers), and what it gives."""
+
+    runs: int
+    compute: Callable[[], list[Figure]]
+
+
+def carried_out(parts: Mapping[str, Part], kept: Path | None, console: Console) -> dict[str, Part]:
+    """The parts with their figures at hand; what is `kept` in the file is not computed again.
+
+    It keeps the number of runs that it had.
+    """
+    done: dict[str, Part] = {}
+    before = kept.read_text("utf-8").splitlines() if kept is not None and kept.exists() else []
+    rows = {row["part"]: row for row in map(json.loads, before)}
+    for name, part in parts.items():
         began = time.process_time()
-        if name not in done:
-            done[name] = compute()
+        if name in rows:
+            row = rows[name]
+            figures, runs = [Figure(**figure) for figure in row["figures"]], row["runs"]
+        else:
+            figures, runs = part.compute(), part.runs
+            row = {"part": name, "runs": runs, "figures": [asdict(each) for each in figures]}
             if kept is not None:
-                row = {"part": name, "figures": [asdict(figure) for figure in done[name]]}
                 with kept.open("a", encoding="utf-8") as file:
                     file.write(json.dumps(row) + "\n")
         console.print(f"{time.process_time() - began:5.0f} s  {name}", highlight=False)
-        yield done[name]
+        done[name] = Part(runs, figures.copy)
+    return done
 
 
 def runs_of(world: World, num: int) -> int:
@@ -131,8 +139,8 @@ def runs_of(world: World, num: int) -> int:
 
 
 def part_of(world: World, num: int) -> list[Figure]:
-    """What is filed of one world."""
-    outcomes = simulate(world, runs_of(world, num))
+    """What is filed of `num` trials in one world."""
+    outcomes = simulate(world, num)
     table = Table("rule", "promoted", "in 7 days", "stopped", "hours", "rated", "bad")
     for name, outcome in outcomes.items():
         table.add_row(name, *cells(outcome))

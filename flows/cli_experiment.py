@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 from rich.console import Console
 from rich.markup import escape
-from rich.table import Table
+from rich.table import Column, Table
 
 from flows import environment, rollout
 from flows.context import Context, open_context
@@ -51,7 +51,16 @@ def show_all(workload: Workload = "default") -> None:
     with _open().database.read() as session:
         found = experiments.list_experiments(session, workload=workload)
         tried = {row.id: [arm.version for arm in arms.of(session, row.id)] for row in found}
-    table = Table("id", "what", "status", "share", "from (UTC)", "to", "reason", box=None)
+    table = Table(
+        Column("id", no_wrap=True),
+        "what",
+        "status",
+        "share",
+        "from (UTC)",
+        "to",
+        "reason",
+        box=None,
+    )
     for row in found:
         table.add_row(
             row.id,
