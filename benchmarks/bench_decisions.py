@@ -13,9 +13,12 @@ over quarters. `--quick` shows that it runs.
 from __future__ import annotations
 
 import argparse
+import json
 import math
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -32,8 +35,10 @@ from registry.settings_decisions import ExperimentSettings
 SETTINGS = ExperimentSettings()
 MOST_FALSE, LEAST_POWER, MOST_REQUESTS = 0.01, 0.95, 100
 WEEK = 168.0
-NUM_PEERS = 200
-"""Experiments of each world that the other rules decide, at most."""
+NUM_PEERS = 80
+"""Experiments of each world that the other rules and variants of ours decide, at most."""
+NUM_CROWDS = 200
+"""Trials of several challengers, at most."""
 WITHOUT = {
     "ours, without unrated answers": {"use_unrated": False},
     "ours, without the time before": {"use_prior": False},
@@ -42,7 +47,18 @@ WITHOUT = {
 ADAPTIVE = "ours, adaptive share"
 ADAPTIVE_SHARES, SURE_OF = (0.1, 0.25, 0.5, 0.75, 0.9), (0.9, 0.97)
 """Beyond a half once it is so likely that the challenger is better: Thompson sampling in steps."""
-VARIED = ("no difference", *(world.name for world in BETTER_WORLDS[:4]))
+VARIED = ("no difference", "10% better, 20% rated, 12 h late", "10% better, heavy users")
+"""Worlds in which the variants of ours are tried."""
+PEERED = (
+    *VARIED,
+    "no difference, heavy users",
+    "no difference, novelty of 10% fades",
+    "10% better",
+    "twice the latency",
+    "better, breaks after a day",
+    "20% worse",
+)
+"""Worlds in which the other rules are tried."""
 
 
 def main() -> None:
@@ -52,38 +68,84 @@ def main() -> None:
     parser.add_argument("--runs", type=int, default=1000, help="Experiments of each world.")
     parser.add_argument("--quarters", type=int, default=200, help="Quarters of each trigger world.")
     parser.add_argument("--out", type=Path)
+    parser.add_argument(
+        "--parts", type=Path, help="Keep each part here, and go on where a run was broken off."
+    )
     arguments = parser.parse_args()
     console = Console()
     num = 10 if arguments.quick else arguments.runs
+    quarters = 4 if arguments.quick else arguments.quarters
     worlds: tuple[World, ...] = (*SAME_WORLDS, *BETTER_WORLDS, *BAD_WORLDS)
     if arguments.quick:
         worlds = (BAD_WORLDS[0], BAD_WORLDS[2])
-    table = Table("world", "rule", "promoted", "in 7 days", "stopped", "hours", "rated", "bad")
-    figures: list[Figure] = []
-    began = time.monotonic()
-    for world in worlds:
-        outcomes = simulate(world, num)
-        figures += figures_of(world, outcomes)
-        for name, outcome in outcomes.items():
-            table.add_row(world.name, name, *cells(outcome))
-        console.print(f"{time.monotonic() - began:5.0f} s  {world.name}", highlight=False)
-    console.print(table)
-    figures += decision_several.figures(num, SETTINGS, CROWDS[-1:] if arguments.quick else CROWDS)
-    quarters = 4 if arguments.quick else arguments.quarters
-    figures += decision_triggers.figures(quarters, console)
+    parts = {
+        world.name: Part(runs_of(world, num), partial(part_of, world, runs_of(world, num)))
+        for world in worlds
+    }
+    for crowd in CROWDS[-1:] if arguments.quick else CROWDS:
+        few = min(num, NUM_CROWDS)
+        parts[crowd.name] = Part(few, partial(decision_several.figures, few, SETTINGS, crowd))
+    parts["triggers"] = Part(quarters, partial(decision_triggers.figures, quarters, console))
+    done = carried_out(parts, arguments.parts, console)
     path = write_results(
         "decisions",
-        figures,
+        [figure for part in done.values() for figure in part.compute()],
         sizes={
-            "runs": num,
+            "runs": {name: part.runs for name, part in done.items()},
             "runs of other rules": min(num, NUM_PEERS),
-            "quarters": quarters,
             "settings": SETTINGS.model_dump(mode="json"),
             "worlds": [vars(world) for world in worlds],
         },
         out=arguments.out,
     )
     console.print(f"written: {path}", highlight=False)
+
+
+@dataclass(frozen=True)
+class Part:
+    """What is simulated at a time: how often (quarters, of the triggers), and what it gives."""
+
+    runs: int
+    compute: Callable[[], list[Figure]]
+
+
+def carried_out(parts: Mapping[str, Part], kept: Path | None, console: Console) -> dict[str, Part]:
+    """The parts with their figures at hand; what is `kept` in the file is not computed again.
+
+    It keeps the number of runs that it had.
+    """
+    done: dict[str, Part] = {}
+    before = kept.read_text("utf-8").splitlines() if kept is not None and kept.exists() else []
+    rows = {row["part"]: row for row in map(json.loads, before)}
+    for name, part in parts.items():
+        began = time.process_time()
+        if name in rows:
+            row = rows[name]
+            figures, runs = [Figure(**figure) for figure in row["figures"]], row["runs"]
+        else:
+            figures, runs = part.compute(), part.runs
+            row = {"part": name, "runs": runs, "figures": [asdict(each) for each in figures]}
+            if kept is not None:
+                with kept.open("a", encoding="utf-8") as file:
+                    file.write(json.dumps(row) + "\n")
+        console.print(f"{time.process_time() - began:5.0f} s  {name}", highlight=False)
+        done[name] = Part(runs, figures.copy)
+    return done
+
+
+def runs_of(world: World, num: int) -> int:
+    """Fewer where more is asked, so that every world takes about as long."""
+    return max(10, round(num * min(1, World.per_day / world.per_day)))
+
+
+def part_of(world: World, num: int) -> list[Figure]:
+    """What is filed of `num` trials in one world."""
+    outcomes = simulate(world, num)
+    table = Table("rule", "promoted", "in 7 days", "stopped", "hours", "rated", "bad")
+    for name, outcome in outcomes.items():
+        table.add_row(name, *cells(outcome))
+    Console().print(table)
+    return figures_of(world, outcomes)
 
 
 def simulate(world: World, num: int, seed: int = 1) -> dict[str, Outcome]:
@@ -106,7 +168,7 @@ def simulate(world: World, num: int, seed: int = 1) -> dict[str, Outcome]:
         }
     play(world, seed, list(rules.values()))
     ours = {name: rule.outcome for name, rule in rules.items()}
-    return {**ours, **play_peers(world, few, seed)}
+    return {**ours, **(play_peers(world, few, seed) if world.name in PEERED else {})}
 
 
 def _oracle(world: World, num: int = 4000) -> Figure:

@@ -46,30 +46,27 @@ CROWDS = (
 )
 
 
-def figures(
-    num: int, settings: ExperimentSettings, crowds: tuple[Crowd, ...] = CROWDS
-) -> list[Figure]:
-    """Simulate `num` trials of each crowd."""
-    found: list[Figure] = []
-    for crowd in crowds:
-        winner, hours = play(crowd, num, 1, settings)
-        lifts = np.array([*crowd.lifts, 0.0])
-        wrong = float(((winner >= 0) & (lifts[winner] <= 0)).mean())
-        found.append(
-            Figure(
-                f"{crowd.name}: a wrong one promoted",
-                wrong,
-                "share",
-                goal=f"≤ {MOST_FALSE:g}",
-                holds=wrong <= MOST_FALSE,
-            )
+def figures(num: int, settings: ExperimentSettings, crowd: Crowd) -> list[Figure]:
+    """Simulate `num` trials of a crowd."""
+    winner, hours = play(crowd, num, 1, settings)
+    lifts = np.array([*crowd.lifts, 0.0])
+    wrong = float(((winner >= 0) & (lifts[winner] <= 0)).mean())
+    found = [
+        Figure(
+            f"{crowd.name}: a wrong one promoted",
+            wrong,
+            "share",
+            goal=f"≤ {MOST_FALSE:g}",
+            holds=wrong <= MOST_FALSE,
         )
-        if max(crowd.lifts) > 0:
-            right = (winner >= 0) & (lifts[winner] > 0)
-            found.append(
-                Figure(f"{crowd.name}: the right one promoted", float(right.mean()), "share")
-            )
-            found.append(Figure(f"{crowd.name}: median hours", float(np.median(hours[right])), "h"))
+    ]
+    if max(crowd.lifts) > 0:
+        right = (winner >= 0) & (lifts[winner] > 0)
+        median = float(np.median(hours[right])) if right.any() else math.inf
+        found += [
+            Figure(f"{crowd.name}: the right one promoted", float(right.mean()), "share"),
+            Figure(f"{crowd.name}: median hours", median, "h"),
+        ]
     return found
 
 

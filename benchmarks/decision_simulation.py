@@ -169,15 +169,15 @@ class PeopleSums:
 
     def add(self, user: Indexes, period: Indexes, treated: Flags, sums: Array) -> None:
         """`sums` (experiments, NUM_SUMS) of one answer."""
-        run, arm = self._run, treated.astype(np.int64)
-        slots = ((period * 2 + arm) * arms.NUM_SUMS)[:, None] + np.arange(arms.NUM_SUMS)
-        own = self._own[run, user]
-        np.put_along_axis(own, slots, np.take_along_axis(own, slots, 1) + sums / 2, 1)
+        run, place = self._run, period * 2 + treated.astype(np.int64)
+        own = self._own.reshape(*self._own.shape[:2], -1, arms.NUM_SUMS)
+        half = self._half.reshape(len(run), -1, arms.NUM_SUMS, self._half.shape[-1])
+        totals = self._totals.reshape(len(run), -1, arms.NUM_SUMS)
+        own[run, user, place] += sums / 2
         # Σ inc ⊗ (old + inc / 2), plus its transpose, is the change of Σ own ⊗ own.
-        self._half[run[:, None], slots] += sums[:, :, None] * own[:, None, :]
-        np.put_along_axis(own, slots, np.take_along_axis(own, slots, 1) + sums / 2, 1)
-        self._own[run, user] = own
-        self._totals[run[:, None], slots] += sums
+        half[run, place] += sums[:, :, None] * self._own[run, user][:, None, :]
+        own[run, user, place] += sums / 2
+        totals[run, place] += sums
 
     def clear(self) -> None:
         """Forget everything."""

@@ -9,14 +9,14 @@ from typing import Annotated
 import typer
 from rich.console import Console
 from rich.markup import escape
-from rich.table import Table
+from rich.table import Column, Table
 
 from flows import environment, rollout
 from flows.context import Context, open_context
 from flows.decisions.replay import decide_again, is_same
 from flows.reports.experiment_page import sentence, status_text, telling, title, write_page
 from flows.steering import Act, steer
-from registry import by_hand, experiments, itself
+from registry import arms, by_hand, experiments, itself
 from registry.deployment import desired
 from registry.errors import NotFoundError
 from registry.models import Experiment
@@ -50,11 +50,21 @@ def show_all(workload: Workload = "default") -> None:
     """The experiments, newest first."""
     with _open().database.read() as session:
         found = experiments.list_experiments(session, workload=workload)
-    table = Table("id", "what", "status", "share", "from (UTC)", "to", "reason", box=None)
+        tried = {row.id: [arm.version for arm in arms.of(session, row.id)] for row in found}
+    table = Table(
+        Column("id", no_wrap=True),
+        "what",
+        "status",
+        "share",
+        "from (UTC)",
+        "to",
+        "reason",
+        box=None,
+    )
     for row in found:
         table.add_row(
             row.id,
-            escape(title(row)),
+            escape(title(row, tried[row.id])),
             status_text(row) + (", frozen" if row.frozen and row.status == "running" else ""),
             f"{row.share:.0%}",
             f"{row.started_at:%Y-%m-%d %H:%M}",
@@ -75,6 +85,7 @@ def show(
     found = _find(context, experiment_id, workload)
     with context.database.read() as session:
         looks = experiments.decisions(session, experiment_id=found.id)
+        tried = [arm.version for arm in arms.of(session, found.id)]
     if as_json:
         content = {
             **json.loads(found.model_dump_json()),
@@ -82,8 +93,8 @@ def show(
         }
         sys.stdout.write(json.dumps(content, indent=2) + "\n")
         return
-    _tell(title(found))
-    _tell(sentence(found, looks[-1] if looks else None))
+    _tell(title(found, tried))
+    _tell(sentence(found, looks))
     table = Table("when (UTC)", "action", "reasons", box=None)
     for at, action, reasons in telling(looks):
         table.add_row(f"{at:%Y-%m-%d %H:%M}", action, escape(reasons))

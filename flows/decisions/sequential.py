@@ -24,7 +24,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
-from scipy.special import betaln, lambertw, log_ndtr, logsumexp
+from scipy.special import betaln, lambertw, log_ndtr
 
 Array = npt.NDArray[np.float64]
 Flags = npt.NDArray[np.bool_]
@@ -159,5 +159,5 @@ def split_log_e(
 
 def mixed(log_es: Sequence[Array]) -> Array:
     """ln of the mean of several e-processes, which is one again."""
-    found: Array = logsumexp(np.stack(log_es), axis=0) - math.log(len(log_es))
+    found: Array = np.logaddexp.reduce(np.stack(log_es), axis=0) - math.log(len(log_es))
     return found

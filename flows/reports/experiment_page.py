@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +14,7 @@ from flows.context import Context
 from flows.reports.experiment_plots import evidence_plot, interval_plot, samples_plot
 from flows.reports.plots import data_uri
 from flows.reports.tables import cell, table
-from registry import experiments, holdback
+from registry import arms, experiments, holdback
 from registry.models import Experiment, ExperimentDecision
 
 MAX_ROWS = 40
@@ -56,30 +55,35 @@ def write_page(context: Context, experiment_id: str) -> Page:
     with context.database.read() as session:
         experiment = experiments.get(session, experiment_id)
         looks = experiments.decisions(session, experiment_id=experiment_id)
-    said = sentence(experiment, looks[-1] if looks else None)
-    plots = _plots(looks)
+        tried = [row.version for row in arms.of(session, experiment_id)]
+    said = sentence(experiment, looks)
+    parts = _parts(looks)
     html = _environment.get_template("experiment.html").render(
-        title=title(experiment),
+        title=title(experiment, tried),
         id=experiment.id,
         since=experiment.started_at,
         until=experiment.ended_at or (looks[-1].decided_at if looks else experiment.started_at),
         status=status_text(experiment),
         frozen=experiment.frozen and experiment.status == "running",
         sentence=said,
-        plots=plots,
-        arms=_arms(looks[-1].facts) if looks else [],
+        parts=parts,
         looks=telling(looks),
     )
     path = context.folder("experiments") / f"{experiment.id}.html"
     temporary = path.with_suffix(".tmp")
     temporary.write_text(html, "utf-8")
     temporary.replace(path)
-    return Page(path, said, _markdown(experiment, said, looks), plots[0][1] if plots else None)
+    shown = [image for part in parts for _, image in part.plots]
+    markdown = _markdown(title(experiment, tried), said, parts, looks)
+    return Page(path, said, markdown, shown[0] if shown else None)
 
 
-def title(experiment: Experiment) -> str:
-    """What is compared with what."""
-    champion, challenger = experiment.champion or BASE, experiment.challenger or BASE
+def title(experiment: Experiment, tried: Sequence[str] = ()) -> str:
+    """What is compared with what. `tried`: all challengers, where they are several."""
+    champion = experiment.champion or BASE
+    challenger = ", ".join(tried) or experiment.challenger or BASE
+    if experiment.kind == experiments.ITSELF:
+        return f"{champion} on trial against itself"
     if experiment.kind == holdback.KIND:
         return f"{champion}, promoted, on watch against {challenger}"
     return f"{challenger} on trial against {champion}"
@@ -92,10 +96,31 @@ def status_text(experiment: Experiment) -> str:
     return experiment.status.replace("_", " ")
 
 
-def sentence(experiment: Experiment, last: ExperimentDecision | None) -> str:
-    """The state of the experiment in one sentence."""
-    if last is None:
+def sentence(experiment: Experiment, looks: Sequence[ExperimentDecision]) -> str:
+    """The state of the experiment in one sentence; of several challengers, one for each."""
+    latest = {look.version: look for look in looks}
+    if not latest:
         return "The trial has begun; nobody has looked at it yet."
+    if experiment.kind == experiments.ITSELF:
+        return _of_itself(experiment, looks[-1])
+    if len(latest) == 1:
+        return _of_one(experiment, looks[-1])
+    return " ".join(f"{version}: {_of_one(experiment, last)}" for version, last in latest.items())
+
+
+def _of_itself(experiment: Experiment, last: ExperimentDecision) -> str:
+    reason = last.reasons["reasons"][0]
+    if experiment.status == "running":
+        return f"The champion is on trial against itself: nothing should be found ({reason})."
+    if last.action in ("wait", "ramp") or reason.startswith("no decision within"):
+        return f"No difference was found, as there is none ({experiment.reason})."
+    return (
+        f"A difference was found where there is none ({reason}): by chance, or something treats "
+        "the two groups of people differently."
+    )
+
+
+def _of_one(experiment: Experiment, last: ExperimentDecision) -> str:
     if experiment.kind == holdback.KIND:
         return _after(last)
     facts = last.facts
@@ -115,17 +140,26 @@ def sentence(experiment: Experiment, last: ExperimentDecision | None) -> str:
 
 def telling(looks: Sequence[ExperimentDecision]) -> list[tuple[datetime, str, str]]:
     """Looks that changed something or were the first with new reasons, and the last; in order."""
-    chosen = [
-        after
-        for before, after in pairwise([None, *looks])
-        if after is not None and (after.action != "wait" or before is None)
-    ]
-    if looks and looks[-1] not in chosen:
-        chosen.append(looks[-1])
+    ends = {id(own[place]) for own in _by_version(looks).values() for place in (0, -1)}
+    chosen = [look for look in looks if look.action != "wait" or id(look) in ends]
     return [
-        (look.decided_at, look.action.replace("_", " "), "; ".join(look.reasons["reasons"]))
+        (look.decided_at, look.action.replace("_", " "), _reasons(look))
         for look in chosen[-MAX_ROWS:]
     ]
+
+
+def _reasons(look: ExperimentDecision) -> str:
+    about = "" if look.version is None else f"{look.version}: "
+    return about + "; ".join(look.reasons["reasons"])
+
+
+def _by_version(
+    looks: Sequence[ExperimentDecision],
+) -> dict[str | None, list[ExperimentDecision]]:
+    found: dict[str | None, list[ExperimentDecision]] = {}
+    for look in looks:
+        found.setdefault(look.version, []).append(look)
+    return found
 
 
 def _after(last: ExperimentDecision) -> str:
@@ -142,6 +176,23 @@ def _was_ended_by_hand(experiment: Experiment, last: ExperimentDecision) -> bool
 
 def _word(better: float) -> str:
     return "better" if better >= 0 else "worse"
+
+
+@dataclass(frozen=True)
+class Part:
+    """One challenger's part of the page; `name` is None where it is the only one."""
+
+    name: str | None
+    plots: list[tuple[str, str]]
+    """Heading and image, as a data: URI."""
+    arms: list[tuple[str, str, str]]
+    """What is counted, of champion and challenger."""
+
+
+def _parts(looks: Sequence[ExperimentDecision]) -> list[Part]:
+    return [
+        Part(name, _plots(own), _arms(own[-1].facts)) for name, own in _by_version(looks).items()
+    ]
 
 
 def _plots(looks: Sequence[ExperimentDecision]) -> list[tuple[str, str]]:
@@ -169,10 +220,14 @@ def _arms(facts: dict[str, Any]) -> list[tuple[str, str, str]]:
     ]
 
 
-def _markdown(experiment: Experiment, said: str, looks: Sequence[ExperimentDecision]) -> str:
-    arms = table(["", "champion", "challenger"], _arms(looks[-1].facts)) if looks else ""
+def _markdown(
+    heading: str, said: str, parts: list[Part], looks: Sequence[ExperimentDecision]
+) -> str:
+    compared = "\n\n".join(
+        table(["", "champion", part.name or "challenger"], part.arms) for part in parts
+    )
     decided = table(
         ["when (UTC)", "action", "reasons"],
         [(f"{at:%Y-%m-%d %H:%M}", action, reasons) for at, action, reasons in telling(looks)],
     )
-    return f"# {cell(title(experiment))}\n\n**{cell(said)}**\n\n{arms}\n\n{decided}\n"
+    return f"# {cell(heading)}\n\n**{cell(said)}**\n\n{compared}\n\n{decided}\n"

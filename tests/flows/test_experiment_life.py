@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import timedelta
 from itertools import pairwise
 
@@ -10,7 +11,6 @@ from sqlalchemy import text
 from sqlalchemy.exc import IntegrityError
 from sqlmodel import select
 
-from flows import experiment as flow
 from flows import rollout
 from flows.context import Context
 from flows.decisions.experiment import Action
@@ -18,7 +18,7 @@ from flows.decisions.replay import decide_again, is_same
 from flows.experiment import look
 from flows.reports.experiment_page import write_page
 from flows.steering import Act, steer
-from registry import deployment, experiments, versions
+from registry import deployment, experiments, itself, versions
 from registry.errors import ConflictError
 from registry.models import Experiment, ExperimentDecision, ProductionPeriod
 from registry.settings_decisions import ExperimentSettings, Step
@@ -194,7 +194,7 @@ def test_a_crash_between_decision_and_switch_leaves_neither(
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patched:
-        patched.setattr(flow.experiments, "promote", killed)
+        patched.setattr(experiments, "promote", killed)
         with pytest.raises(KeyboardInterrupt):
             look(context, "default")
     with context.database.read() as session:
@@ -280,3 +280,95 @@ def test_the_page_tells_the_decision_in_a_sentence(context: Context, clock: Fake
     content = page.path.read_text("utf-8")
     assert page.sentence in content
     assert content.count("<img") == 3
+
+
+def begin_several(context: Context) -> Experiment:
+    for version in ("v1", "v2", "v3"):
+        register(context, version)
+    several = context.settings.experiment.model_copy(
+        update={
+            "max_challengers": 3,
+            **SETTINGS.model_dump(include={"settle_hours", "split_alpha"}),
+        }
+    )
+    waiting = replace(context, settings=context.settings.model_copy(update={"experiment": several}))
+    assert look(waiting, "default").action is Action.START
+    with context.database.read() as session:
+        found = experiments.running(session, workload="default")
+    assert found is not None
+    return found
+
+
+def test_versions_that_wait_are_tried_together_and_judged_apart(
+    context: Context, clock: FakeClock
+) -> None:
+    experiment = begin_several(context)
+    at = context.clock()
+    log_trial(context, experiment.id, role="default", number=300, good=False, at=at)
+    for version, good in (("v1", False), ("v2", True), ("v3", False)):
+        log_trial(
+            context,
+            f"{experiment.id}",
+            role="challenger",
+            number=150,
+            good=good,
+            at=at + timedelta(milliseconds=int(version[1])),
+            version=version,
+        )
+    clock.move(hours=49)
+    decision = look(context, "default")
+    assert decision.action is Action.PROMOTE
+    assert [reason.split(":")[0] for reason in decision.reasons] == [
+        "'v3', retire",
+        "'v2', promote",
+        "'v1', retire",
+    ]
+    found = state(context)
+    assert found.champion is not None
+    assert (found.champion.version, found.mode) == ("v2", "holdback")
+    with context.database.read() as session:
+        looks = experiments.decisions(session, experiment_id=experiment.id)
+    settings = ExperimentSettings.model_validate(experiment.settings)
+    assert {row.version for row in looks} == {"v1", "v2", "v3"}
+    for row in looks:
+        again = decide_again(row.facts, settings)
+        assert again is not None
+        assert is_same(
+            again, action=row.action, reasons=row.reasons["reasons"], row_facts=row.facts
+        )
+    page = write_page(context, experiment.id)
+    assert "v2: The new version is better beyond chance" in page.sentence
+
+
+def test_one_of_several_that_cannot_be_served_leaves_alone(context: Context) -> None:
+    begin_several(context)
+    with context.database.write() as session:
+        deployment.report(
+            session,
+            replica_id="r",
+            kind="model",
+            generations={"default": 1},
+            versions={},
+            refused={"v2": "its adapter is missing"},
+            now=context.clock(),
+        )
+    assert look(context, "default").action is Action.ROLL_BACK
+    assert [live.version for live in state(context).challengers] == ["v3", "v1"]
+
+
+def test_a_champion_against_itself_is_never_promoted(context: Context, clock: FakeClock) -> None:
+    register(context, "v1")
+    with context.database.write() as session:
+        act = context.act("test", "deploy")
+        experiments.deploy(session, act, workload="default", version="v1")
+        experiment = itself.begin(session, act, workload="default", settings=SETTINGS)
+    at = context.clock()
+    for role, version, good in (("champion", "v1", False), ("challenger", "v1-again", True)):
+        log_trial(context, experiment.id, role=role, number=150, good=good, at=at, version=version)
+    clock.move(hours=49)
+    assert look(context, "default").action is Action.PROMOTE
+    found = state(context)
+    assert found.champion is not None
+    assert (found.champion.version, found.challengers) == ("v1", ())
+    page = write_page(context, experiment.id)
+    assert page.sentence.startswith("A difference was found where there is none")

@@ -65,6 +65,30 @@ def test_the_share_is_respected(share: float) -> None:
     assert roles.count("challenger") / 10_000 == pytest.approx(share, abs=0.012)
 
 
+def test_several_challengers_have_equal_parts_and_one_that_leaves_moves_its_own_people_only() -> (
+    None
+):
+    others = tuple(LiveVersion(name, name[0] * 64) for name in ("alpha", "beta"))
+    state = replace(TRIAL, share=0.6, rivals=others)
+    left = replace(state, challenger=others[0], rivals=others[1:])
+    units = [f"user:{number}" for number in range(10_000)]
+    before, after = ([assign(each, unit=unit).version for unit in units] for each in (state, left))
+    for live in state.challengers:
+        assert before.count(live) / 10_000 == pytest.approx(0.2, abs=0.015)
+    assert all(a == b for a, b in zip(before, after, strict=True) if a != NEW)
+    assert {b for a, b in zip(before, after, strict=True) if a == NEW} == set(others)
+
+
+def test_of_several_challengers_one_that_is_refused_gets_no_traffic() -> None:
+    rival = LiveVersion("rival", "r" * 64)
+    desired = replace(TRIAL, rivals=(rival,))
+    waiting = settle(desired, [says(OLD, NEW)], current=BASE_ONLY)
+    assert waiting == BASE_ONLY
+    found = settle(desired, [says(OLD, rival, refused=(NEW,))], current=BASE_ONLY)
+    assert found is not None
+    assert (found.challengers, found.experiment_id) == ((rival,), "e1")
+
+
 def test_experiments_draw_their_people_independently() -> None:
     both = sum(
         position("e1", f"u{number}") < 0.1 and position("e2", f"u{number}") < 0.1
