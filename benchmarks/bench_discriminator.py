@@ -86,12 +86,29 @@ def time_figures(fitted: Fitted, test: Sequence[Rated]) -> list[Figure]:
     p50 = median(median(spent) for spent in rounds)
     p99 = median(quantiles(spent, n=100)[98] for spent in rounds)
     words = " ".join(f"word{number}" for number in range(MAX_CHARS))
-    longest = Sample(words, words[::-1], "email", "en")
-    most = median(score_ms(fitted, [longest] * 20))
+    lines = "\n".join(f"Task: {words[place : place + 20]}" for place in range(0, MAX_CHARS, 20))
+    most = max(
+        median(
+            median(
+                score_ms(
+                    fitted,
+                    [Sample(words, f"{place} {text}", "email", "en") for place in range(100)],
+                )
+            )
+            for _ in range(ROUNDS)
+        )
+        for text in (words[::-1], lines)
+    )
     return [
         Figure("one score, median", p50, "ms of CPU", goal="≤ 1", holds=p50 <= 1),
         Figure("one score, 99 % of all", p99, "ms of CPU", goal="≤ 1", holds=p99 <= 1),
-        Figure(f"one score, texts of {MAX_CHARS} characters and more", most, "ms of CPU"),
+        Figure(
+            f"one score, texts of {MAX_CHARS} characters and more",
+            most,
+            "ms of CPU",
+            goal="≤ 1",
+            holds=most <= 1,
+        ),
     ]
 
 

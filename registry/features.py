@@ -21,7 +21,7 @@ from registry import prompts
 FEATURES = "features-2"
 """Changes whenever what is below changes: a scorer fits the features it was fitted on."""
 NUM_HASHED = 2**15
-MAX_CHARS = 1_200
+MAX_CHARS = 1_000
 """Of a longer request or answer, only so much is looked at."""
 COPIED = "◦"
 """Stands for a word that the person typed."""

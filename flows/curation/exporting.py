@@ -61,38 +61,34 @@ def write_split(
     Of the training split also what people rejected, beside the rest, for preference objectives.
     """
     with ExitStack() as files:
-        sinks = [_without_opinions(_lines(files, folder / f"{split}.jsonl", lambda record: record))]
+        sinks = [_lines(files, folder / f"{split}.jsonl", lambda record: record)]
         for form in forms:
             place = folder if form == "chatml" else folder / form
             place.mkdir(exist_ok=True)
             if form != "chatml":
-                sinks.append(
-                    _without_opinions(_lines(files, place / f"{split}.jsonl", SHAPES[form]))
-                )
-            sinks.append(_without_opinions(_parquet(files, place / f"{split}.parquet", form)))
+                sinks.append(_lines(files, place / f"{split}.jsonl", SHAPES[form]))
+            sinks.append(_parquet(files, place / f"{split}.parquet", form))
+        preferences: list[Sink] = []
         if split == "train":
             place = folder / PREFERENCE
             place.mkdir(exist_ok=True)
-            sinks.append(_lines(files, place / f"{split}.jsonl", lambda record: record))
-            sinks.append(_parquet(files, place / f"{split}.parquet", PREFERENCE))
+            preferences.append(_lines(files, place / f"{split}.jsonl", lambda record: record))
+            preferences.append(_parquet(files, place / f"{split}.parquet", PREFERENCE))
         for block in blocks:
+            plain = _without_opinions(block)
             for sink in sinks:
+                sink(plain)
+            for sink in preferences:
                 sink(block)
 
 
-def _without_opinions(sink: Sink) -> Sink:
-    """Of a block, what is to be learned as it stands."""
-
-    def write(block: list[Record]) -> None:
-        sink(
-            [
-                {name: value for name, value in record.items() if name not in _OPINION}
-                for record in block
-                if record.get("label") is not False
-            ]
-        )
-
-    return write
+def _without_opinions(block: list[Record]) -> list[Record]:
+    """What is to be learned as it stands."""
+    return [
+        {name: value for name, value in record.items() if name not in _OPINION}
+        for record in block
+        if record.get("label") is not False
+    ]
 
 
 def card(forms: Iterable[DatasetForm], splits: Iterable[str]) -> str:

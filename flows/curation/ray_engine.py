@@ -71,7 +71,7 @@ class RayEngine:
             }
         )
         blocks = [table.slice(start, 500_000) for start in range(0, len(table), 500_000)]
-        grouped = ray.data.from_arrow(blocks).groupby("partition")
+        grouped = ray.data.from_arrow(blocks).groupby("partition", num_partitions=NUM_PARTITIONS)
         found = grouped.map_groups(_pairs_of_partition, batch_format="numpy")
         pairs = [np.stack([batch["first"], batch["second"]], axis=1) for batch in _batches(found)]
         return np.unique(np.concatenate([np.empty((0, 2), np.int64), *pairs]), axis=0)

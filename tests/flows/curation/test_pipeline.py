@@ -36,7 +36,7 @@ class World:
 
     def __init__(self, database: Database, folder: Path) -> None:
         self.database, self.folder, self.now = database, folder, NOW
-        self.counter = iter(range(10_000))
+        self.counter = iter(range(100_000))
         self.store = ArtifactStore((folder / "store").as_uri(), cache=folder / "cache")
 
     def new_id(self) -> str:
