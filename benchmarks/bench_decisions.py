@@ -91,7 +91,8 @@ def main() -> None:
         "decisions",
         [figure for part in done.values() for figure in part.compute()],
         sizes={
-            "runs": {name: part.runs for name, part in done.items()},
+            "runs": num,
+            **{f"runs of {name}": part.runs for name, part in done.items() if part.runs != num},
             "runs of other rules": min(num, NUM_PEERS),
             "settings": SETTINGS.model_dump(mode="json"),
             "worlds": [vars(world) for world in worlds],

@@ -23,9 +23,9 @@ from registry.candidates import candidates
 from registry.clock import new_id
 from registry.crypto import Keyring
 from registry.db import Database, open_database
-from registry.experiment_statistics import SharePeriod, answers, user_sums
+from registry.experiment_statistics import SharePeriod, answers, prior_sums, user_sums
 from registry.interactions import Feedback, Interaction
-from registry.models import CurationRun
+from registry.models import CurationRun, Experiment
 from registry.settings import CurationSettings, Settings
 from tests.support.many_rows import NOW, fill
 from tests.support.postgresql import Server
@@ -95,6 +95,14 @@ QUERIES: dict[str, Callable[[Session], object]] = {
     ),
     "answers of a trial": lambda s: answers(
         s, experiment_id="e3", stage="trial", since=NOW - DAY, until=NOW
+    ),
+    "answers of one of several": lambda s: answers(
+        s, experiment_id="e3", stage="trial", since=NOW - DAY, until=NOW, version="v3"
+    ),
+    "what people said before a trial": lambda s: prior_sums(
+        s,
+        experiment=Experiment(id="e3", workload="default", settings={}, share=0.1, started_at=NOW),
+        days=1,
     ),
     "decisions": lambda s: experiments.last_decisions(s, workload="default"),
     "interactions of a version": lambda s: lineage.interactions_of(s, "v3"),
