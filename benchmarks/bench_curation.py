@@ -11,16 +11,13 @@ from __future__ import annotations
 import argparse
 import json
 import shutil
-import sqlite3
 import statistics
 import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from hashlib import sha256
 from pathlib import Path
 
 import numpy as np
@@ -29,6 +26,7 @@ from rich.table import Table
 
 from benchmarks.curation_data import INSULTS, PII, Writer, planted
 from benchmarks.results import Figure, write_results
+from benchmarks.row_by_row import generate
 
 START = datetime(2026, 1, 1, tzinfo=UTC)
 SIZES = (100_000, 1_000_000)
@@ -39,11 +37,6 @@ COLUMNS = (
     " target_tool, language, feedback_at, created_at, updated_at"
 )
 FRAME_ROWS = 20_000
-RECORDS = (
-    "SELECT id, created_at, input_text, structured_prompt, model_version, quality_score,"
-    " user_feedback, target_tool, language FROM user_interactions"
-    " WHERE quality_score >= 0.7 AND user_feedback >= 1"
-)
 INSERT = f"INSERT INTO user_interactions ({COLUMNS}) VALUES ({','.join('?' * 12)})"
 
 
@@ -147,7 +140,7 @@ def run_seed_steps(path: Path, *, ours: bool) -> None:
         import registry.models  # noqa: F401
     begin = time.perf_counter()
     with tempfile.NamedTemporaryFile("w", suffix=".jsonl") as out:
-        number = (_ours if ours else _generator)(path, out.name)
+        number = (_ours if ours else generate)(path, out.name)
     _tell(total_s=time.perf_counter() - begin, counts={"written": number})
 
 
@@ -186,55 +179,6 @@ def _ours(path: Path, out: str) -> int:
                 )
             ).write_ndjson(file)
     return written
-
-
-def _generator(path: Path, out: str) -> int:
-    """As afs.continuous has it: records of the log, candidates, filter, dedupe by hash, export."""
-    connection = sqlite3.connect(path)
-    connection.row_factory = sqlite3.Row
-    records = [
-        UsageRecord(
-            id=row["id"],
-            timestamp=datetime.fromisoformat(row["created_at"]),
-            prompt=row["input_text"],
-            response=row["structured_prompt"],
-            model=row["model_version"],
-            quality_score=row["quality_score"],
-            feedback=row["user_feedback"],
-            metadata={"tool": row["target_tool"], "language": row["language"]},
-        )
-        for row in connection.execute(RECORDS).fetchall()
-    ]
-    candidates = [r for r in records if r.quality_score >= 0.7 and r.feedback >= 1]
-    seen, samples = set(), []
-    for record in candidates:
-        text = f"{record.prompt.strip().lower()}\x1f{record.response.strip().lower()}"
-        digest = sha256(text.encode()).hexdigest()
-        if digest not in seen:
-            seen.add(digest)
-            samples.append(record)
-    with open(out, "w", encoding="utf-8") as file:
-        for record in samples:
-            turns = [
-                {"role": "user", "content": record.prompt},
-                {"role": "assistant", "content": record.response},
-            ]
-            file.write(json.dumps({"messages": turns}, ensure_ascii=False) + "\n")
-    return len(samples)
-
-
-@dataclass
-class UsageRecord:
-    """One row of the usage log, as afs.continuous hands it to its generator."""
-
-    id: str
-    timestamp: datetime
-    prompt: str
-    response: str
-    model: str | None
-    quality_score: float
-    feedback: int
-    metadata: dict[str, object]
 
 
 def _tell(**found: object) -> None:
