@@ -3,7 +3,8 @@
 The product's router, with every caller checked and counted and every answer durable before it
 leaves, on a model that answers at once; beside it, in the same cluster and behind the same
 HAProxy, an ingress that passes requests to the same model and does nothing else. A client
-process of its own asks both, in turn, over 1, 16 and 64 kept connections.
+process of its own asks both, in turn, over 1, 16 and 64 kept connections. Beside what a busy
+machine lets through, it tells what a request takes of the processors, all of Serve included.
 """
 
 from __future__ import annotations
@@ -47,18 +48,22 @@ class Speed:
     p50_ms: float
     p99_ms: float
     failed: int
+    processor_ms: float
+    """For each request, of all the cluster's processes; the client's are not among them."""
 
 
-def speed(outcomes: Sequence[Outcome]) -> Speed:
-    """Answers per second and latencies, once warm."""
+def speed(outcomes: Sequence[Outcome], processor_s: float) -> Speed:
+    """Answers per second and latencies, once warm; processor time over all of them."""
+    each_ms = 1000 * processor_s / max(len(outcomes), 1)
     warm = min(outcome.at for outcome in outcomes) + WARM_UP_S
     counted = [outcome for outcome in outcomes if outcome.at >= warm]
     answered = [outcome.seconds * 1000 for outcome in counted if outcome.status == 200]
     if len(answered) < 2:
-        return Speed(0.0, 0.0, 0.0, len(counted))
+        return Speed(0.0, 0.0, 0.0, len(counted), each_ms)
     span = max(outcome.at + outcome.seconds for outcome in counted) - warm
     cuts = quantiles(answered, n=100)
-    return Speed(len(answered) / span, cuts[49], cuts[98], len(counted) - len(answered))
+    failed = len(counted) - len(answered)
+    return Speed(len(answered) / span, cuts[49], cuts[98], failed, each_ms)
 
 
 def ask(
@@ -72,8 +77,9 @@ def ask(
     command += ["--seconds", str(WARM_UP_S + seconds)]
     for header in headers:
         command += ["--header", header]
+    before = system.processor_s()
     subprocess.run(command, check=True)
-    return speed(read_outcomes(out))
+    return speed(read_outcomes(out), system.processor_s() - before)
 
 
 def make_key(settings: Settings) -> str:
@@ -118,6 +124,13 @@ def figures(found: dict[tuple[str, int], list[Speed]]) -> list[Figure]:
                 "ms",
                 peer="bare ingress",
                 peer_value=median(speed.p99_ms for speed in bare),
+            ),
+            Figure(
+                f"processor time of a request at {at}",
+                median(speed.processor_ms for speed in ours),
+                "ms",
+                peer="bare ingress",
+                peer_value=median(speed.processor_ms for speed in bare),
             ),
             Figure(f"not answered at {at}", sum(speed.failed for speed in ours), "requests"),
         ]

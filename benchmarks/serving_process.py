@@ -49,6 +49,19 @@ class System:
                 continue
         return sorted(found)
 
+    def processor_s(self) -> float:
+        """Processor time that all processes of the cluster have taken so far, in seconds."""
+        token = environment(self.settings)["RAY_AUTH_TOKEN_PATH"].encode()
+        ticks = 0
+        for folder in Path("/proc").glob("[0-9]*"):
+            try:
+                if token in (folder / "environ").read_bytes():
+                    fields = (folder / "stat").read_text().rpartition(")")[2].split()
+                    ticks += int(fields[11]) + int(fields[12])
+            except OSError:  # it has ended meanwhile, or is somebody else's
+                continue
+        return ticks / os.sysconf("SC_CLK_TCK")
+
     def kill(self, deployment: str) -> bool:
         """Kill -9 one replica of a deployment; whether there was one."""
         found = self.processes(deployment)
