@@ -1,16 +1,17 @@
-"""Reads many rows into polars, batch by batch, by Arrow's own drivers (ADBC).
+"""Reads many rows into polars, batch by batch.
 
-For curation and export: what is read may be far larger than the memory. One statement sees
-one state of the database, however long it takes to read.
+What is read may be far larger than the memory; one statement sees one state of the database,
+however long it takes to read. PostgreSQL is read by Arrow's own driver (ADBC). SQLite is not:
+that driver brings a second SQLite into the process, and a file that one of them closes loses the
+locks of the other (sqlite.org, "How to corrupt an SQLite database file", section 2.2.1).
 """
 
 from __future__ import annotations
 
+import sqlite3
 from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any
 
-import adbc_driver_manager
 import polars as pl
 from sqlalchemy import JSON, Boolean, DateTime, Float, Integer, Select, Text, cast, make_url
 from sqlalchemy.types import TypeEngine
@@ -20,8 +21,11 @@ from registry.errors import DatabaseError
 
 BATCH_ROWS = 10_000
 MOMENT = pl.Datetime("us", "UTC")
-EMPTY = "''"
-_EXAMPLES = {pl.Float64: "0.0", pl.Int64: "0", pl.Boolean: "0"}
+_STORED: dict[type[pl.DataType], pl.DataType] = {
+    pl.Datetime: pl.String(),
+    pl.Boolean: pl.Int64(),
+}
+"""How SQLite keeps what it has no type for."""
 
 
 def schema_of(query: Select[Any]) -> pl.Schema:
@@ -38,54 +42,48 @@ def iter_frames(
 
     Columns are named and typed as in `schema_of`. Raises `DatabaseError`.
     """
+    if database.engine.dialect.name == "sqlite":
+        yield from _from_sqlite(database, query, batch_rows)
+    else:
+        yield from _from_postgresql(database, query, batch_rows)
+
+
+def _from_sqlite(database: Database, query: Select[Any], batch_rows: int) -> Iterator[pl.DataFrame]:
     schema = schema_of(query)
-    is_sqlite = database.engine.dialect.name == "sqlite"
-    statement = (_on_sqlite if is_sqlite else _on_postgresql)(database, query)
-    to_skip = 1 if is_sqlite else 0
+    stored = {name: _STORED.get(type(type_), type_) for name, type_ in schema.items()}
+    statement = _compiled(database, query)
     try:
-        with _cursor(database, batch_rows) as cursor:
+        with database.engine.connect() as connection:
+            cursor = connection.connection.cursor()
+            cursor.execute(statement)
+            while rows := cursor.fetchmany(batch_rows):
+                yield _typed(pl.DataFrame(rows, schema=stored, orient="row"), schema)
+    except sqlite3.Error as error:
+        raise _unreadable(error) from error
+
+
+def _from_postgresql(
+    database: Database, query: Select[Any], batch_rows: int
+) -> Iterator[pl.DataFrame]:
+    from adbc_driver_postgresql import dbapi  # comes with kalimtak[postgresql]
+
+    schema, statement = schema_of(query), _on_postgresql(database, query)
+    url = make_url(database.url).set(drivername="postgresql")
+    address = url.render_as_string(hide_password=False)
+    try:
+        with dbapi.connect(address) as connection, connection.cursor() as cursor:
             cursor.execute(statement)
             for batch in cursor.fetch_record_batch():
-                frame = pl.DataFrame(pl.from_arrow(batch)).slice(to_skip)
-                to_skip = 0
-                for part in frame.iter_slices(batch_rows):
+                for part in pl.DataFrame(pl.from_arrow(batch)).iter_slices(batch_rows):
                     if part.height:
                         yield _typed(part, schema)
-    except adbc_driver_manager.Error as error:
-        said = str(error).partition("\n")[0]
-        raise DatabaseError(f"the database cannot be read: {said}") from error
+    except dbapi.Error as error:
+        raise _unreadable(error) from error
 
 
-@contextmanager
-def _cursor(database: Database, batch_rows: int) -> Iterator[Any]:
-    url = make_url(database.url)
-    if url.get_backend_name() == "sqlite":
-        from adbc_driver_sqlite import StatementOptions, dbapi
-
-        with dbapi.connect(str(url.database)) as connection, connection.cursor() as cursor:
-            cursor.adbc_statement.set_options(
-                **{StatementOptions.BATCH_ROWS.value: str(batch_rows)}
-            )
-            yield cursor
-        return
-    from adbc_driver_postgresql import dbapi as postgresql_dbapi
-
-    address = url.set(drivername="postgresql").render_as_string(hide_password=False)
-    with postgresql_dbapi.connect(address) as connection, connection.cursor() as cursor:
-        yield cursor
-
-
-def _on_sqlite(database: Database, query: Select[Any]) -> str:
-    """The query behind a row that has a value of the right type in each column.
-
-    SQLite's columns have no type of their own, and the driver guesses it from the first batch:
-    wrongly where that holds only NULL. The extra row comes first, and is left out again.
-    """
-    example = ", ".join(
-        f"{_EXAMPLES.get(type(type_), EMPTY)} AS c{number}"
-        for number, type_ in enumerate(schema_of(query).dtypes())
-    )
-    return f"SELECT {example} UNION ALL SELECT * FROM ({_compiled(database, query)})"
+def _unreadable(error: Exception) -> DatabaseError:
+    said = str(error).partition("\n")[0]
+    return DatabaseError(f"the database cannot be read: {said}")
 
 
 def _on_postgresql(database: Database, query: Select[Any]) -> str:
