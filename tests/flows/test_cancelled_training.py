@@ -14,6 +14,7 @@ from typing import Any
 import httpx
 import pytest
 import ray
+from sqlmodel import select
 
 from flows.context import Context
 from registry import runs, versions
@@ -135,7 +136,7 @@ def _assert_gone(context: Context, *, number: int, by: str = "TerminationSignal"
     with context.database.read() as session:
         last = runs.last(session, workload="default")
         assert versions.list_versions(session, workload="default") == []
-        assert session.query(RetrainRun).count() == number
+        assert len(session.exec(select(RetrainRun)).all()) == number
     assert last is not None
     assert last.status == "failed"
     assert last.reason == (
