@@ -74,7 +74,9 @@ def play(crowd: Crowd, num: int, seed: int, settings: ExperimentSettings) -> tup
     """Who won each of `num` trials (-1: nobody), and when they ended."""
     rng = np.random.default_rng(seed)
     size = len(crowd.lifts)
-    pairs = [Ours(crowd.world, num, for_each(settings, size)) for _ in crowd.lifts]
+    # The split of people is tested by the product on each one's part of the share.
+    own = for_each(settings, size).model_copy(update={"split_alpha": 1e-300})
+    pairs = [Ours(crowd.world, num, own) for _ in crowd.lifts]
     people = People.draw(crowd.world, num, rng)
     rank = rng.random((num, crowd.world.num_users, size))
     run = np.arange(num)
