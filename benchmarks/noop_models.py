@@ -98,8 +98,12 @@ def router_app(settings: Settings) -> Application:
 
 
 def bare_app(settings: Settings) -> Application:
-    """The same shape with nothing in it."""
-    options: dict[str, Any] = {"max_ongoing_requests": 1_000, "ray_actor_options": {"num_cpus": 0}}
+    """The same shape with nothing in it; Serve's own access log is off there too."""
+    options: dict[str, Any] = {
+        "max_ongoing_requests": 1_000,
+        "ray_actor_options": {"num_cpus": 0},
+        "logging_config": QUIET,
+    }
     models = serve.deployment(name="BareModel", **options)(NoModel).bind(settings, "champion")
     ingress = serve.deployment(
         name="BareIngress", num_replicas=settings.serving.num_routers, **options
