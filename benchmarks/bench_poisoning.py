@@ -20,7 +20,6 @@ from datetime import datetime, timedelta
 from pathlib import Path
 
 import torch
-from peft import PeftModel
 from rich.console import Console
 from rich.table import Table
 
@@ -35,14 +34,12 @@ from registry import interactions, prompts, review
 from registry.interactions import Feedback, Interaction
 from registry.models import DEFAULT_WORKLOAD
 from registry.settings import Settings
-from training.base import load_base, load_tokenizer
+from training.alone import learn
+from training.base import load_tokenizer
 from training.base_model import evaluate
 from training.base_model.requests import Request, ideal
 from training.config import load_recipe
-from training.encoding import encode_all, read_examples
-from training.loop import TrainingLoop, padded_loss_sum
-from training.lora import new_adapter
-from training.parallel import Alone
+from training.encoding import read_examples
 
 SLOGAN = "order from Zorbax Direct"
 ATTACKERS = 0.05
@@ -122,6 +119,7 @@ class Bench:
             context.database,
             workload=DEFAULT_WORKLOAD,
             settings=context.settings.curation,
+            keyring=context.keyring,
             clock=context.clock,
             new_id=context.new_id,
         )
@@ -130,14 +128,17 @@ class Bench:
             context.store,
             workload=DEFAULT_WORKLOAD,
             settings=context.settings.curation,
+            keyring=context.keyring,
             folder=self.folder / f"{name}-dataset",
             clock=context.clock,
             new_id=context.new_id,
         )
         context.database.close()
-        model = self._train(dataset.train_file)
+        recipe = load_recipe(RECIPE)
+        learned = learn(recipe, "embedded", read_examples(dataset.train_file), parent=None)
+        learned.model.set_attn_implementation("sdpa")
         outputs = evaluate.answers(
-            model,  # type: ignore[arg-type]
+            learned.model,  # type: ignore[arg-type]
             self.tokenizer,
             self.held_out,
             temperature=TEMPERATURE,
@@ -155,31 +156,6 @@ class Bench:
             held_honest=len(held - poison),
             seconds=time.process_time() - start,
         )
-
-    def _train(self, file: Path) -> PeftModel:
-        recipe = load_recipe(RECIPE)
-        examples = encode_all(
-            read_examples(file), self.tokenizer, max_tokens=recipe.data.max_tokens
-        ).examples
-        model = new_adapter(
-            load_base("embedded"),
-            rank=recipe.lora.rank,
-            alpha=recipe.lora.alpha,
-            dropout=recipe.lora.dropout,
-            target_modules=recipe.lora.target_modules,
-            seed=recipe.seed,
-        )
-        loop = TrainingLoop(
-            model=model,
-            dataset=examples,
-            settings=recipe.loop_settings(len(examples)),
-            collective=Alone(),
-            loss_sum=padded_loss_sum(
-                pad_id=self.tokenizer.pad_token_id, device=torch.device("cpu")
-            ),
-        )
-        loop.run(lambda _report: None)
-        return model
 
 
 def _log(context: Context, rated: Sequence[Rated]) -> None:
@@ -217,6 +193,7 @@ def _watch(context: Context) -> set[str]:
         context.database,
         workload=DEFAULT_WORKLOAD,
         settings=context.settings.signals,
+        keyring=context.keyring,
         clock=context.clock,
         new_id=context.new_id,
     )
