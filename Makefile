@@ -23,7 +23,7 @@ demo: $(READY)
 	$(BIN)/kalimtak demo
 
 test: $(READY)
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n 2 --dist loadfile
 
 test-all: $(READY)
 	$(BIN)/python -m pytest -m ''

@@ -93,9 +93,10 @@ async def test_the_client_counts_what_the_server_does() -> None:
 
 def test_speed_leaves_the_warm_up_out() -> None:
     outcomes = [Outcome(str(n), n / 10, 0.1 if n >= 20 else 9.0, 200, "i") for n in range(60)]
-    found = speed(outcomes)
+    found = speed(outcomes, 0.12)
     assert round(found.per_second) == 10
     assert (round(found.p50_ms), round(found.p99_ms)) == (100, 100)
+    assert found.processor_ms == 2
     rates = [
         figure.ratio for figure in figures({("router", 1): [found], ("bare ingress", 1): [found]})
     ]
