@@ -6,7 +6,7 @@ import json
 import os
 import platform
 import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
@@ -70,7 +70,7 @@ def write_results(
     moment = now or datetime.now(UTC)
     path = out or RESULTS / f"{theme}_{hardware()}_{moment:%Y-%m-%d}.json"
     content = {
-        "command": " ".join(["python -m", f"benchmarks.bench_{theme}", *sys.argv[1:]]),
+        "command": _command(theme, sys.argv[1:]),
         "date": moment.isoformat(timespec="seconds"),
         "machine": {
             "hardware": hardware(),
@@ -107,3 +107,9 @@ def _processor() -> str:
         return platform.processor()
     models = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
     return models[0] if models else platform.processor()
+
+
+def _command(theme: str, arguments: Sequence[str]) -> str:
+    """What was typed, without the places of this machine."""
+    shown = (Path(word).name if Path(word).is_absolute() else word for word in arguments)
+    return " ".join(["python -m", f"benchmarks.bench_{theme}", *shown])
