@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 from rich.console import Console
 from rich.markup import escape
-from rich.table import Table
+from rich.table import Column, Table
 
 from flows.context import Context, open_context
 from registry import quality, scorers, texts
@@ -39,7 +39,8 @@ def show(workload: Workload = "default") -> None:
     """List the scorers, newest first."""
     with open_context().database.read() as session:
         found = scorers.list_scorers(session, workload=workload)
-    table = Table("scorer", "scores", "ratings", "held-out AUC", "created (UTC)", "why", box=None)
+    name = Column("scorer", no_wrap=True)  # to be typed again
+    table = Table(name, "scores", "ratings", "held-out AUC", "created (UTC)", "why", box=None)
     for row in found:
         held_out = row.metrics.get("held_out")
         table.add_row(

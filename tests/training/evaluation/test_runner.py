@@ -140,7 +140,7 @@ def test_perplexity_is_that_of_the_padded_model_on_its_own(
         learned = len(tokenizer(answer, add_special_tokens=False)["input_ids"])
         labels = ids["input_ids"].clone()
         labels[:, :-learned] = -100
-        expected = float(model(**ids, labels=labels).loss)
+        expected = model(**ids, labels=labels).loss.item()
         assert loss.num_tokens == learned
         assert loss.nats / learned == pytest.approx(expected, rel=1e-5)
     # The last one is longer than the model's context: nothing is made up for it.
