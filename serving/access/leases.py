@@ -5,9 +5,10 @@ as many the next time, up to a hundredth of his limit; what he does not use with
 lost to him. So a limit may be passed by at most a hundredth for each router, for a moment.
 """
 
+import asyncio
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 LEASE_S = 1.0
 SHARE = 100
@@ -24,6 +25,8 @@ class _Lease:
     left: int = 0
     until: float = 0.0
     """Moment of the clock."""
+    taking: asyncio.Lock = field(default_factory=asyncio.Lock)
+    """One request takes at a time: each of many at once would take for all of them."""
 
 
 class Leases:
@@ -39,13 +42,23 @@ class Leases:
         if most <= 1:
             return await take(1)
         lease = self._leases.setdefault(caller, _Lease())
-        now = self._clock()
-        if lease.left > 0 and now < lease.until:
-            lease.left -= 1
-            return True
         self._leases.move_to_end(caller)
         if len(self._leases) > MAX_CALLERS:
             self._leases.popitem(last=False)
+        if self._is_left(lease):
+            return True
+        async with lease.taking:
+            return self._is_left(lease) or await self._take(lease, most, take)
+
+    def _is_left(self, lease: _Lease) -> bool:
+        """Use one of those taken before, where there is one."""
+        if lease.left == 0 or self._clock() >= lease.until:
+            return False
+        lease.left -= 1
+        return True
+
+    async def _take(self, lease: _Lease, most: int, take: Take) -> bool:
+        now = self._clock()
         if now < lease.until:
             lease.size = min(most, 2 * lease.size)
         else:
@@ -56,6 +69,6 @@ class Leases:
         if not await take(size):
             lease.until = 0.0
             return size > 1 and await take(1)
-        lease.left += size - 1
+        lease.left = size - 1
         lease.until = now + LEASE_S
         return True

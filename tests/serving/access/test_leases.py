@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from dataclasses import dataclass, field
 
 from hypothesis import given
@@ -42,6 +43,23 @@ async def test_a_busy_callers_requests_are_taken_ahead_and_all_of_them_can_be_us
     assert max(window.asked) == window.limit // SHARE
     assert len(window.asked) < 100
     assert sum([await leases.use(ANN, window.limit, window.take) for _ in range(300)]) == 100
+
+
+async def test_many_requests_at_once_take_no_more_than_one_part_of_the_limit_ahead() -> None:
+    window, leases = FakeWindow(6_000), Leases(FakeClock())
+
+    async def take_slowly(amount: int) -> bool:
+        await asyncio.sleep(0)
+        return await window.take(amount)
+
+    num_asked = 0
+    for _ in range(10):
+        found = await asyncio.gather(
+            *(leases.use(ANN, window.limit, take_slowly) for _ in range(64))
+        )
+        assert all(found)
+        num_asked += len(found)
+        assert num_asked <= window.taken <= num_asked + window.limit // SHARE
 
 
 async def test_who_asks_now_and_then_loses_nothing() -> None:
