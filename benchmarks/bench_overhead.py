@@ -20,9 +20,6 @@ from typing import Any, TypeVar
 from benchmarks.results import Figure, write_results
 from flows import environment
 from flows.context import Context, open_context
-from flows.ray_learner import RayLearner
-from flows.retrain import run_retrain
-from flows.runtime import ray_session
 from flows.steps import PlainSteps
 from registry import by_hand, versions
 from registry.settings import load_settings
@@ -78,6 +75,8 @@ def measure(arguments: argparse.Namespace) -> list[dict[str, float]]:
             {"KALIMTAK_HOME": home, "KALIMTAK_TRAINING__MIN_SAMPLES": "20"}, directory=Path(home)
         )
         environment.apply(settings)
+        from flows.runtime import ray_session  # Ray takes its token when it is imported
+
         context = open_context(settings)
         log_liked(context, arguments.samples, at=context.clock())
         with ray_session(settings):
@@ -86,6 +85,9 @@ def measure(arguments: argparse.Namespace) -> list[dict[str, float]]:
 
 
 def _retrain(context: Context) -> dict[str, float]:
+    from flows.ray_learner import RayLearner
+    from flows.retrain import run_retrain
+
     steps = TimedSteps()
     started = time.perf_counter()
     result = run_retrain(

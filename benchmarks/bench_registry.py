@@ -23,20 +23,22 @@ from statistics import median
 import psutil
 from rich.console import Console
 from rich.table import Table
-from sqlalchemy import select
+from sqlalchemy import case, func, select, update
 from sqlmodel import Session, col
 
 from benchmarks.results import Figure, at_least, write_results
 from benchmarks.seed_logger import SeedLogger
+from flows.decisions.experiment_facts import read
 from flows.decisions.facts import gather, keep_days
-from registry import deployment, runs, statistics
+from registry import deployment, runs, statistics, trial_rows
 from registry.clock import new_id, utc_now
 from registry.crypto import Keyring, load_keyring
 from registry.db import Database, open_database
 from registry.interactions import Feedback, Interaction
-from registry.models import UserInteraction
+from registry.models import Experiment, UserInteraction
 from registry.reading import iter_frames
 from registry.settings import Settings
+from registry.settings_decisions import ExperimentSettings
 from serving.recording.recorder import Recorder
 from serving.recording.spool import Spool
 from tests.support.many_rows import NOW, fill
@@ -177,6 +179,15 @@ def logging_figures(folder: Path, sizes: Sizes) -> list[Figure]:
     return found
 
 
+TRIAL_DAYS = 7
+
+
+def a_trial() -> Experiment:
+    """One that has had everybody for a week."""
+    since = NOW - timedelta(days=TRIAL_DAYS)
+    return Experiment(id="trial", settings={}, share=0.25, started_at=since)
+
+
 LOOKS: dict[str, Callable[[Session], object]] = {
     "all totals (status)": lambda s: statistics.statistics(s),
     "totals of 24 hours": lambda s: statistics.statistics(
@@ -194,6 +205,25 @@ LOOKS: dict[str, Callable[[Session], object]] = {
 }
 
 
+def put_on_trial(database: Database) -> int:
+    """Make a trial's of the answers of its days, and look at it once; how many they are.
+
+    Three of ten people have the challenger.
+    """
+    treated = func.substr(UserInteraction.user_id, -1).in_(["0", "4", "8"])
+    change = (
+        update(UserInteraction)
+        .where(col(UserInteraction.created_at) >= a_trial().started_at)
+        .values(experiment_id="trial", role=case((treated, "challenger"), else_="champion"))
+    )
+    with database.write() as session:
+        session.add(a_trial())
+        session.flush()
+        found = session.connection().execute(change).rowcount
+    trial_rows.keep(database, a_trial(), prior_days=ExperimentSettings().prior_days)
+    return found
+
+
 def check_before(database: Database) -> None:
     """Leave what an installation has that trained a week ago and looks at its triggers hourly."""
     now = NOW - timedelta(days=7)
@@ -205,15 +235,30 @@ def check_before(database: Database) -> None:
     )
 
 
-def total_figures(name: str, database: Database, rounds: int) -> list[Figure]:
+def database_figures(name: str, database: Database, sizes: Sizes) -> list[Figure]:
+    """What reading and looking costs with that many interactions."""
+    fill(database, sizes.rows, workloads=1)
+    found = reading_figures(name, database)
+    check_before(database)
+    found += look_figures(name, database, LOOKS, sizes.rounds)
+    sums = f"sums of a trial with {put_on_trial(database):,} answers"
+    looks = {
+        sums: lambda s: read(s, a_trial(), stage="trial", settings=ExperimentSettings(), now=NOW)
+    }
+    return found + look_figures(name, database, looks, sizes.rounds)
+
+
+def look_figures(
+    name: str, database: Database, looks: dict[str, Callable[[Session], object]], rounds: int
+) -> list[Figure]:
     """How long the product's looks at usage take, once warm."""
     found = []
-    for look, read in LOOKS.items():
+    for look, look_at in looks.items():
         times = []
         for _ in range(rounds + 2):
             with database.read() as session:
                 started = time.perf_counter()
-                read(session)
+                look_at(session)
                 times.append((time.perf_counter() - started) * 1000)
         value = median(times[2:])
         goal = f"≤ {GOAL_MS}"
@@ -261,15 +306,9 @@ def main(arguments: list[str] | None = None) -> None:
     with tempfile.TemporaryDirectory() as folder:
         found = logging_figures(Path(folder), sizes)
         with opened(f"sqlite:///{folder}/many.db") as database:
-            fill(database, sizes.rows, workloads=1)
-            found += reading_figures("SQLite", database)
-            check_before(database)
-            found += total_figures("SQLite", database, sizes.rounds)
+            found += database_figures("SQLite", database, sizes)
     with postgresql_server(durable=True) as server, opened(server.create()) as database:
-        fill(database, sizes.rows, workloads=1)
-        found += reading_figures("PostgreSQL", database)
-        check_before(database)
-        found += total_figures("PostgreSQL", database, sizes.rounds)
+        found += database_figures("PostgreSQL", database, sizes)
     table = Table("figure", "value", "unit", "beside", "goal", "holds")
     for figure in found:
         holds = "" if figure.holds is None else ("yes" if figure.holds else "no")

@@ -22,7 +22,7 @@ from flows.reports.experiment_page import write_page
 from flows.reports.tables import experiment_table
 from flows.steering import Act, steer
 from flows.steps import Steps
-from registry import arms, deployment, experiments, holdback
+from registry import arms, deployment, experiments, holdback, trial_rows
 from registry.errors import ConflictError
 from registry.models import DeploymentState, Experiment
 from registry.settings_decisions import ExperimentSettings
@@ -55,6 +55,7 @@ def look(context: Context, workload: str) -> ExperimentDecision:
         now = _not_before(context.clock(), experiment, experiments.last_look(session, experiment))
         settings = ExperimentSettings.model_validate(experiment.settings)
         facts = _facts(context, session, experiment, settings, now)
+    trial_rows.keep(context.database, experiment, prior_days=settings.prior_days)
     judged = judge(facts, settings)
     try:
         _carry_out(context, experiment, judged, state.generation, now)

@@ -51,11 +51,14 @@ class Database:
         self.url = url
         self.engine = _create_engine(url, patience_s)
         self._write_engine = self.engine.execution_options(kalimtak_write=True)
+        self._read_engine = self.engine
+        if self.engine.dialect.name == "postgresql":
+            self._read_engine = self.engine.execution_options(isolation_level="REPEATABLE READ")
 
     @contextmanager
     def read(self) -> Iterator[Session]:
         """A session that sees one state of the database and changes nothing."""
-        with Session(self.engine, expire_on_commit=False) as session:
+        with Session(self._read_engine, expire_on_commit=False) as session:
             yield session
 
     @contextmanager

@@ -13,7 +13,7 @@ from sqlalchemy import delete, func, update
 from sqlalchemy import select as select_columns
 from sqlmodel import Session, SQLModel, col, select
 
-from registry import audit, keys, lineage, people, privacy
+from registry import audit, keys, lineage, people, privacy, trial_rows
 from registry.crypto import Keyring
 from registry.deployment import AUDIT_PURPOSE, Act
 from registry.inserting import insert_ignoring_duplicates
@@ -121,6 +121,7 @@ def delete_some(session: Session, erasure_id: str, *, batch_rows: int = BATCH_RO
     ).all()
     _note_effects(session, erasure, samples)
     _count(session, erasure, ids)
+    trial_rows.forget(session, ids)
     session.connection().execute(delete(UserInteraction).where(col(UserInteraction.id).in_(ids)))
     return True
 

@@ -1,22 +1,51 @@
 """What an experiment's answers come to: sums by user, share periods, answers in their order.
 
-Everything is read as of a moment: answers given and ratings received by then. Shadow answers
-count in the shadow phase alone. Who left before the answer was done says nothing of a
-version: such a row belongs to no experiment (see `serving.answering`).
+Everything is as of a moment: answers given and ratings received by then. Shadow answers count
+in the shadow phase alone. Who left before the answer was done says nothing of a version: such a
+row belongs to no experiment (see `serving.answering`).
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from datetime import datetime, timedelta
+from datetime import datetime
 from typing import Literal
 
-from sqlalchemy import ColumnElement, Select, and_, case, func, literal
-from sqlalchemy import select as select_columns
+import polars as pl
 from sqlmodel import Session, col, select
 
-from registry.models import Experiment, ProductionPeriod, UserInteraction
+from registry.models import Experiment, ProductionPeriod
+from registry.reading import MOMENT
 
 Stage = Literal["shadow", "trial", "holdback"]
+
+USER_SUMS = pl.Schema(
+    {
+        "unit": pl.UInt64(),
+        "period": pl.Int32(),
+        "arm": pl.Int32(),
+        "scored": pl.Int64(),
+        "quality": pl.Float64(),
+        "rated": pl.Int64(),
+        "positive": pl.Int64(),
+        "negative": pl.Int64(),
+        "rated_scored": pl.Int64(),
+        "rated_quality": pl.Float64(),
+    }
+)
+"""One user's answers in one period and arm (0 control, 1 treatment); failed ones are in no sum.
+
+`unit`: see `trial_rows.ROWS`.
+"""
+
+ANSWERS = pl.Schema(
+    {
+        "is_treatment": pl.Boolean(),
+        "failed": pl.Boolean(),
+        "latency_ms": pl.Float64(),
+        "created_at": MOMENT,
+    }
+)
+"""One answer: whether the treatment gave it, whether it failed, and how long it took."""
 
 
 @dataclass(frozen=True)
@@ -34,47 +63,6 @@ class SharePeriod:
         """Of one challenger, among its people and the champion's."""
         own = self.share / self.num_challengers
         return own / (own + 1 - self.share)
-
-
-@dataclass(frozen=True)
-class UserSums:
-    """What one user's answers in one period and arm come to.
-
-    `unit` is the user, else the session, else the answer alone: whom the assignment sticks to.
-    `arm`: 0 control, 1 treatment. Failed answers are in no sum.
-    """
-
-    unit: str
-    period: int
-    arm: int
-    scored: int
-    quality: float
-    rated: int
-    positive: int
-    negative: int
-    rated_scored: int
-    rated_quality: float
-
-
-@dataclass(frozen=True)
-class PriorSums:
-    """What one user's answers came to before the experiment; `unit` as in `UserSums`."""
-
-    unit: str
-    scored: int
-    quality: float
-    rated: int
-    positive: int
-
-
-@dataclass(frozen=True)
-class AnswerFacts:
-    """One answer: whether the treatment gave it, whether it failed, and how long it took."""
-
-    is_treatment: bool
-    failed: bool
-    latency_ms: float | None
-    created_at: datetime
 
 
 def share_periods(
@@ -114,189 +102,104 @@ def settled(periods: Sequence[SharePeriod], since: datetime) -> list[SharePeriod
 
 
 def user_sums(
-    session: Session,
+    rows: pl.DataFrame,
     *,
-    experiment_id: str,
     stage: Stage,
     periods: Sequence[SharePeriod],
     until: datetime,
     max_per_user_day: int,
     version: str | None = None,
-) -> list[UserSums]:
+) -> pl.DataFrame:
     """The sums of every user, period and arm, of answers since the first period and up to `until`.
 
+    `rows`: as `trial_rows.ROWS`, in the order they were given.
     `version`: the challenger that is compared, where there are several.
-    Of a user's answers in one day the first `max_per_user_day` count, and as many of those
+    Of a user's answers in one day (UTC) the first `max_per_user_day` count, and as many of those
     that are rated.
     """
-    rows = _numbered(experiment_id, stage, periods, until, version).subquery()
-    answered = rows.c.failed == 0
-    scored = and_(answered, rows.c.quality.is_not(None), rows.c.nth <= max_per_user_day)
-    rated = and_(answered, rows.c.is_rated == 1, rows.c.nth_rated <= max_per_user_day)
-    both = and_(rated, rows.c.quality.is_not(None))
-    query = (
-        select_columns(
-            rows.c.unit,
-            rows.c.period,
-            rows.c.arm,
-            _count(scored),
-            _sum(scored, rows.c.quality),
-            _count(rated),
-            _count(and_(rated, rows.c.thumb == 1)),
-            _count(and_(rated, rows.c.thumb == -1)),
-            _count(both),
-            _sum(both, rows.c.quality),
+    counted = _counted(rows, stage, periods[0].since, until, version).filter(~pl.col("failed"))
+    is_rated = pl.col("thumb").is_not_null() & (pl.col("feedback_at") <= until)
+    has_score = pl.col("quality").is_not_null()
+    scored, rated = pl.col("scored"), pl.col("rated")
+    grouped = (
+        counted.select("unit", "role", "created_at", "feedback_at", "thumb", "quality")
+        .sort("unit", maintain_order=True)
+        .with_columns(
+            arm=_is_treatment(stage).cast(pl.Int32),
+            period=_period(periods),
+            is_rated=is_rated.fill_null(value=False),
+            begins_day=_differs("unit") | _differs(pl.col("created_at").dt.date()),
         )
-        .group_by(rows.c.unit, rows.c.period, rows.c.arm)
-        .order_by(rows.c.unit, rows.c.period, rows.c.arm)
-    )
-    return [UserSums(*row) for row in session.connection().execute(query).tuples()]
-
-
-def prior_sums(session: Session, *, experiment: Experiment, days: int) -> list[PriorSums]:
-    """Of everybody in the `days` before the experiment, as it was known when that began.
-
-    What is said later of an answer of before may hang on the experiment, and counts for nothing.
-    """
-    begun = experiment.started_at
-    quality, thumb = col(UserInteraction.quality_score), col(UserInteraction.user_feedback)
-    rated = and_(thumb.is_not(None), col(UserInteraction.feedback_at) < begun)
-    unit = _unit().label("unit")
-    query = (
-        select_columns(
-            unit,
-            _count(quality.is_not(None)),
-            func.sum(quality),
-            _count(rated),
-            _count(and_(rated, thumb == 1)),
+        .with_columns(
+            scored=has_score & (_before(pl.int_range(pl.len())) < max_per_user_day),
+            rated=pl.col("is_rated")
+            & (_before(pl.col("is_rated").cum_sum() - pl.col("is_rated")) < max_per_user_day),
         )
-        .where(
-            col(UserInteraction.workload) == experiment.workload,
-            col(UserInteraction.created_at) >= begun - timedelta(days=days),
-            col(UserInteraction.created_at) < begun,
-            col(UserInteraction.role) != "shadow",
-            col(UserInteraction.error).is_(None),
+        .group_by("unit", "period", "arm")
+        .agg(
+            scored.sum(),
+            pl.col("quality").filter(scored).sum(),
+            rated.sum(),
+            positive=(rated & (pl.col("thumb") == 1)).sum(),
+            negative=(rated & (pl.col("thumb") == -1)).sum(),
+            rated_scored=(rated & has_score).sum(),
+            rated_quality=pl.col("quality").filter(rated).sum(),
         )
-        .group_by(unit)
-        .order_by(unit)
     )
-    return [
-        PriorSums(who, scored, float(total or 0), rated, liked)
-        for who, scored, total, rated, liked in session.connection().execute(query).tuples()
-    ]
-
-
-def _unit() -> ColumnElement[str]:
-    """Whom an assignment sticks to."""
-    return func.coalesce(
-        col(UserInteraction.user_id), col(UserInteraction.session_id), col(UserInteraction.id)
-    )
-
-
-def _numbered(
-    experiment_id: str,
-    stage: Stage,
-    periods: Sequence[SharePeriod],
-    until: datetime,
-    version: str | None,
-) -> Select[tuple[object, ...]]:
-    """Every answer with its place among its user's of that day, and among those rated."""
-    quality, thumb = col(UserInteraction.quality_score), col(UserInteraction.user_feedback)
-    unit = _unit()
-    failed = case((col(UserInteraction.error).is_not(None), 1), else_=0)
-    is_rated = case(
-        (and_(thumb.is_not(None), col(UserInteraction.feedback_at) <= until), 1), else_=0
-    )
-    day = func.date(col(UserInteraction.created_at))
-    order = (col(UserInteraction.created_at), col(UserInteraction.id))
-    return select_columns(
-        unit.label("unit"),
-        _period(periods).label("period"),
-        _is_treatment(stage).label("arm"),
-        failed.label("failed"),
-        quality.label("quality"),
-        thumb.label("thumb"),
-        is_rated.label("is_rated"),
-        func.row_number().over(partition_by=(unit, day, failed), order_by=order).label("nth"),
-        func.row_number()
-        .over(partition_by=(unit, day, failed, is_rated), order_by=order)
-        .label("nth_rated"),
-    ).where(
-        *_counted(experiment_id, stage, until, version),
-        col(UserInteraction.created_at) >= periods[0].since,
-    )
+    return grouped.cast(USER_SUMS).select(USER_SUMS.names()).sort("unit", "period", "arm")
 
 
 def answers(
-    session: Session,
+    rows: pl.DataFrame,
     *,
-    experiment_id: str,
     stage: Stage,
     since: datetime,
     until: datetime,
     version: str | None = None,
-) -> list[AnswerFacts]:
-    """Every answer of the experiment in [since, until], in the order it was given.
+) -> pl.DataFrame:
+    """Every answer in [since, until] as `ANSWERS`, in the order it was given.
 
-    `version`: see `user_sums`.
+    `rows`, `version`: see `user_sums`.
     """
-    query = (
-        select_columns(
-            _is_treatment(stage),
-            col(UserInteraction.error).is_not(None),
-            col(UserInteraction.processing_time_ms),
-            col(UserInteraction.created_at),
-        )
-        .where(
-            *_counted(experiment_id, stage, until, version),
-            col(UserInteraction.created_at) >= since,
-        )
-        .order_by(col(UserInteraction.created_at), col(UserInteraction.id))
+    counted = _counted(rows, stage, since, until, version)
+    return counted.select(
+        _is_treatment(stage).alias("is_treatment"), "failed", "latency_ms", "created_at"
     )
-    return [
-        AnswerFacts(bool(treated), bool(failed), latency, at)
-        for treated, failed, latency, at in session.connection().execute(query).tuples()
-    ]
 
 
 def _counted(
-    experiment_id: str, stage: Stage, until: datetime, version: str | None
-) -> list[ColumnElement[bool]]:
-    conditions = [
-        col(UserInteraction.experiment_id) == experiment_id,
-        col(UserInteraction.created_at) <= until,
-    ]
+    rows: pl.DataFrame, stage: Stage, since: datetime, until: datetime, version: str | None
+) -> pl.DataFrame:
+    conditions = [pl.col("created_at").is_between(since, until)]
     if stage != "shadow":
-        conditions.append(col(UserInteraction.role) != "shadow")
+        conditions.append(pl.col("role") != "shadow")
     if version is not None:
-        is_another = and_(
-            col(UserInteraction.role).in_(("challenger", "shadow")),
-            col(UserInteraction.model_version).is_distinct_from(version),
-        )
-        conditions.append(~is_another)
-    return conditions
+        is_another = pl.col("version").ne_missing(version)
+        conditions.append(~(pl.col("role").is_in(["challenger", "shadow"]) & is_another))
+    return rows.filter(conditions)
 
 
-def _is_treatment(stage: Stage) -> ColumnElement[int]:
+def _differs(value: str | pl.Expr) -> pl.Expr:
+    """From the row above."""
+    each = pl.col(value) if isinstance(value, str) else value
+    return each.ne_missing(each.shift())
+
+
+def _before(above: pl.Expr) -> pl.Expr:
+    """How much of `above`, which counts from the first row, is of the same user's day.
+
+    A day's answers lie together. The same by `over` takes twenty times as long.
+    """
+    return above - pl.when("begins_day").then(above).forward_fill()
+
+
+def _is_treatment(stage: Stage) -> pl.Expr:
     """After a promotion the new champion is the treatment, and whoever holds back the control."""
     role = {"shadow": "shadow", "trial": "challenger", "holdback": "champion"}[stage]
-    return case((col(UserInteraction.role) == role, 1), else_=0)
+    return pl.col("role") == role
 
 
-def _period(periods: Sequence[SharePeriod]) -> ColumnElement[int]:
+def _period(periods: Sequence[SharePeriod]) -> pl.Expr:
     """The last period that had begun when the answer was given."""
-    later = list(enumerate(periods))[1:]
-    if not later:
-        return literal(0)
-    created_at = col(UserInteraction.created_at)
-    return case(*((created_at >= period.since, number) for number, period in later[::-1]), else_=0)
-
-
-def _count(condition: ColumnElement[bool]) -> ColumnElement[int]:
-    return func.sum(case((condition, 1), else_=0))
-
-
-def _sum(
-    condition: ColumnElement[bool], value: ColumnElement[float | None]
-) -> ColumnElement[float]:
-    return func.sum(case((condition, value), else_=0.0))
+    begun = [(pl.col("created_at") >= period.since).cast(pl.Int32) for period in periods[1:]]
+    return pl.sum_horizontal(pl.lit(0, dtype=pl.Int32), *begun)

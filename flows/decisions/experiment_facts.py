@@ -5,9 +5,10 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 
 import numpy as np
+import polars as pl
 from sqlmodel import Session
 
 from flows.decisions import comparison as arms
@@ -23,14 +24,11 @@ from flows.decisions.sequential import (
     split_log_e,
     tightest_at,
 )
+from registry import trial_rows
 from registry.experiment_statistics import (
-    AnswerFacts,
-    PriorSums,
     SharePeriod,
     Stage,
-    UserSums,
     answers,
-    prior_sums,
     settled,
     share_periods,
     user_sums,
@@ -47,10 +45,12 @@ class Seen:
     periods: Sequence[SharePeriod]
     """Of the comparison: once the first hours are over, without them."""
     all_periods: Sequence[SharePeriod]
-    users: Sequence[UserSums]
-    answers: Sequence[AnswerFacts]
-    priors: Sequence[PriorSums] = ()
-    """What people's answers of before came to."""
+    users: pl.DataFrame
+    """As `experiment_statistics.USER_SUMS`."""
+    answers: pl.DataFrame
+    """As `experiment_statistics.ANSWERS`."""
+    priors: pl.DataFrame
+    """As `trial_rows.PRIORS`: what people's answers of before came to."""
 
 
 def stage_of(experiment: Experiment) -> Stage:
@@ -79,30 +79,21 @@ def read(
     periods = everything
     if stage == "trial" and now >= settles_at:
         periods = settled(everything, settles_at)
+    data = trial_rows.read(session, experiment, prior_days=settings.prior_days)
     return Seen(
         stage=stage,
         periods=periods,
         all_periods=everything,
         users=user_sums(
-            session,
-            experiment_id=experiment.id,
+            data.rows,
             stage=stage,
             periods=periods,
             until=now,
             max_per_user_day=settings.max_per_user_day,
             version=version,
         ),
-        answers=answers(
-            session,
-            experiment_id=experiment.id,
-            stage=stage,
-            since=first,
-            until=now,
-            version=version,
-        ),
-        priors=prior_sums(session, experiment=experiment, days=settings.prior_days)
-        if settings.prior_days
-        else (),
+        answers=answers(data.rows, stage=stage, since=first, until=now, version=version),
+        priors=data.priors,
     )
 
 
@@ -115,14 +106,15 @@ def facts_from(seen: Seen, *, settings: ExperimentSettings, now: datetime) -> Ex
         comparison = compare(moments, counted=counted)
     control, treatment = (_arm(seen, moments, comparison, arm) for arm in (0, 1))
     slower = p95_ratio(seen)
-    last = [user for user in seen.users if user.period == len(seen.periods) - 1 and user.arm == 1]
+    is_last = (pl.col("period") == len(seen.periods) - 1) & (pl.col("arm") == 1)
+    in_step = pl.col("is_treatment") & (pl.col("created_at") >= period.since)
     return ExperimentFacts(
         stage=seen.stage,
         hours=hours_between(seen.all_periods[0].since, now),
         share=period.share,
         step_hours=hours_between(period.since, now),
-        step_answers=sum(a.is_treatment and a.created_at >= period.since for a in seen.answers),
-        step_rated=sum(user.rated for user in last),
+        step_answers=seen.answers.select(in_step.sum()).item(),
+        step_rated=int(seen.users.filter(is_last)["rated"].sum()),
         champion=control,
         challenger=treatment,
         interval=_interval(comparison, settings),
@@ -139,46 +131,40 @@ def hours_between(earlier: datetime, later: datetime) -> float:
 
 def moments_of(seen: Seen) -> Moments:
     """Every user's sums as arrays."""
-    names = {unit: number for number, unit in enumerate(dict.fromkeys(u.unit for u in seen.users))}
-    priors = priors_of(seen.priors)
-    sums = np.zeros((len(names), len(seen.periods), 2, arms.NUM_SUMS))
-    for user in seen.users:
-        sums[names[user.unit], user.period, user.arm] = (
-            user.scored,
-            user.quality,
-            user.rated,
-            user.positive,
-            user.negative,
-            user.rated_scored,
-            user.rated_quality,
-            user.rated * priors.get(user.unit, 0.0),
-        )
+    users = seen.users.join(priors_of(seen.priors), on="unit", how="left", maintain_order="left")
+    columns = users.select(
+        "scored",
+        "quality",
+        "rated",
+        "positive",
+        "negative",
+        "rated_scored",
+        "rated_quality",
+        (pl.col("rated") * pl.col("prior").fill_null(0.0)).alias("rated_prior"),
+    )
+    unit = users.select(pl.col("unit").rank("dense") - 1).to_series().to_numpy()
+    sums = np.zeros((users["unit"].n_unique(), len(seen.periods), 2, arms.NUM_SUMS))
+    sums[unit, users["period"].to_numpy(), users["arm"].to_numpy()] = columns.to_numpy()
     return Moments.of(sums)
 
 
-def priors_of(known: Sequence[PriorSums]) -> dict[str, float]:
+def priors_of(known: pl.DataFrame) -> pl.DataFrame:
     """By unit, what `comparison.prior` makes of the answers of before."""
-    each = np.array(
-        [(before.quality, before.scored, before.positive, before.rated) for before in known]
-    ).reshape(-1, 4)
-    found = arms.prior(*each.T)
-    return {before.unit: float(value) for before, value in zip(known, found, strict=True)}
+    each = known.select("quality", "scored", "positive", "rated").to_numpy().astype(np.float64)
+    return known.select("unit", prior=pl.Series(arms.prior(*each.T), dtype=pl.Float64))
 
 
 def p95_ratio(seen: Seen) -> float | None:
     """Δp95/p95 within the periods, weighted like the comparison; None where nothing compares."""
     weighted, weights = 0.0, 0.0
+    timed = seen.answers.filter(pl.col("latency_ms").is_not_null())
     for period in seen.all_periods:
-        both = [
-            [
-                answer.latency_ms
-                for answer in seen.answers
-                if answer.latency_ms is not None
-                and answer.is_treatment == treated
-                and _within(answer, period)
-            ]
-            for treated in (False, True)
-        ]
+        within = timed.filter(
+            pl.col("created_at").is_between(
+                period.since, period.until or datetime.max.replace(tzinfo=UTC), closed="left"
+            )
+        )
+        both = [_latencies(within, arm) for arm in (0, 1)]
         before, after = (percentile(values, 0.95) for values in both)
         if before and after is not None:
             weight = math.prod(map(len, both)) / sum(map(len, both))
@@ -186,31 +172,29 @@ def p95_ratio(seen: Seen) -> float | None:
     return weighted / weights if weights else None
 
 
-def percentile(values: Sequence[float], fraction: float) -> float | None:
+def _latencies(found: pl.DataFrame, arm: int) -> Array:
+    own = found.filter(pl.col("is_treatment") == bool(arm))["latency_ms"]
+    return own.drop_nulls().to_numpy()
+
+
+def percentile(values: Array, fraction: float) -> float | None:
     """The value at `fraction` of the sorted values (nearest rank), None where there is none."""
-    if not values:
+    if not values.size:
         return None
-    return sorted(values)[max(0, math.ceil(fraction * len(values)) - 1)]
-
-
-def _within(answer: AnswerFacts, period: SharePeriod) -> bool:
-    return answer.created_at >= period.since and (
-        period.until is None or answer.created_at < period.until
-    )
+    return float(np.quantile(values, fraction, method="inverted_cdf"))
 
 
 def _arm(seen: Seen, moments: Moments, comparison: Comparison, arm: int) -> ArmFacts:
     totals = moments.totals.sum(axis=0)[arm]
-    own = [answer for answer in seen.answers if answer.is_treatment == bool(arm)]
-    latencies = [answer.latency_ms for answer in own if answer.latency_ms is not None]
+    own = seen.answers.filter(pl.col("is_treatment") == bool(arm))
     return ArmFacts(
-        num_answers=len(own),
-        num_failed=sum(answer.failed for answer in own),
+        num_answers=own.height,
+        num_failed=int(own["failed"].sum()),
         num_rated=int(totals[arms.RATED]),
         num_users=float(comparison.num_users[arm]),
         avg_quality=_known(comparison.quality[arm]),
         positive_rate=_known(comparison.positive[arm]),
-        p95_ms=percentile(latencies, 0.95),
+        p95_ms=percentile(_latencies(own, arm), 0.95),
     )
 
 
@@ -246,14 +230,16 @@ def _guardrails(
     treatment: ArmFacts,
     settings: ExperimentSettings,
 ) -> tuple[Evidence, ...]:
-    treated = np.array([answer.is_treatment for answer in seen.answers], dtype=bool)
-    failed = np.array([answer.failed for answer in seen.answers], dtype=bool)
-    timed = [answer for answer in seen.answers if answer.latency_ms is not None]
+    timed = seen.answers.filter(pl.col("latency_ms").is_not_null())
     found = [
-        guardrails.errors(treated, failed, alpha=settings.guardrail_alpha),
+        guardrails.errors(
+            seen.answers["is_treatment"].to_numpy(),
+            seen.answers["failed"].to_numpy(),
+            alpha=settings.guardrail_alpha,
+        ),
         guardrails.latency(
-            np.array([answer.is_treatment for answer in timed], dtype=bool),
-            np.array([answer.latency_ms for answer in timed], dtype=np.float64),
+            timed["is_treatment"].to_numpy(),
+            timed["latency_ms"].to_numpy(),
             tolerance=settings.latency_tolerance,
             num_reference=settings.guardrail_min_reference,
             alpha=settings.guardrail_alpha,
@@ -287,20 +273,16 @@ def _split(seen: Seen, settings: ExperimentSettings) -> Evidence | None:
     """Whether people are split as they should be; each counts once, when first seen."""
     if seen.stage == "shadow":
         return None
-    first: dict[str, tuple[int, int]] = {}
-    for user in seen.users:
-        where = (user.period, user.arm)
-        first[user.unit] = min(where, first.get(user.unit, where))
+    first = seen.users.sort("period", "arm").unique("unit", keep="first", maintain_order=True)
     log_e, texts = 0.0, []
     for number, period in enumerate(seen.periods):
         share = 1 - period.share if seen.stage == "holdback" else period.challenger_share
-        places = [arm for at, arm in first.values() if at == number]
-        if not places or not 0 < share < 1:
+        arm = first.filter(pl.col("period") == number)["arm"]
+        if arm.is_empty() or not 0 < share < 1:
             continue
-        log_e += float(
-            split_log_e(np.array(float(sum(places))), np.array(float(len(places))), share=share)
-        )
-        texts.append(f"{sum(places)} of {len(places)} new people at a share of {share:.0%}")
+        treated, total = int(arm.sum()), len(arm)
+        log_e += float(split_log_e(np.array(float(treated)), np.array(float(total)), share=share))
+        texts.append(f"{treated} of {total} new people at a share of {share:.0%}")
     return Evidence(
         "split", log_e, -math.log(settings.split_alpha), "people split: " + ", ".join(texts)
     )

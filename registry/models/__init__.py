@@ -24,7 +24,7 @@ from registry.models.privacy import Actor, EncryptionKey, Erasure, ErasureEffect
 from registry.models.review import ReviewItem
 from registry.models.scoring import QualityScorer
 from registry.models.serving import IdempotencyKey
-from registry.models.totals import UsageDay, UsageHour
+from registry.models.totals import TrialRows, UsageDay, UsageHour
 from registry.models.trail import AuditEntry, AuditHead
 from registry.models.usage import (
     ClientMetadata,
@@ -62,6 +62,7 @@ __all__ = [
     "RetrainRun",
     "ReviewItem",
     "TrainingData",
+    "TrialRows",
     "TriggerCheck",
     "UsageDay",
     "UsageHour",

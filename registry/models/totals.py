@@ -3,10 +3,10 @@
 from datetime import date, datetime
 from typing import Any
 
-from sqlalchemy import BigInteger
+from sqlalchemy import BigInteger, LargeBinary
 from sqlmodel import Field, SQLModel
 
-from registry.models.columns import json_column, moment
+from registry.models.columns import json_column, moment, reference
 
 
 class UsageHour(SQLModel, table=True):
@@ -50,3 +50,18 @@ class UsageDay(SQLModel, table=True):
     """By scorer ("" where none is named): number and sum of scores."""
     prompts: Any = json_column()
     """Number of prompts by class: target tool, language and length."""
+
+
+class TrialRows(SQLModel, table=True):
+    """What a look at a running experiment has read, for the next (`registry/trial_rows.py`).
+
+    Nothing is here that the interactions do not tell: without it all is read again. Frames in
+    Arrow's IPC form. `priors` is what people's answers in the `prior_days` before came to.
+    """
+
+    __tablename__ = "trial_rows"
+
+    experiment_id: str = reference("experiments.id", ondelete="CASCADE", primary_key=True)
+    answers: bytes = Field(sa_type=LargeBinary)
+    prior_days: int = Field()
+    priors: bytes = Field(sa_type=LargeBinary)

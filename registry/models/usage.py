@@ -73,7 +73,16 @@ class UserInteraction(SQLModel, table=True):
         ),
         Index("ix_interactions_workload_created", "workload", "created_at"),
         _where_set("ix_interactions_user_created", "user_id", "created_at", column="user_id"),
-        _where_set("ix_interactions_experiment", "experiment_id", "role", column="experiment_id"),
+        _where_set(
+            "ix_interactions_experiment", "experiment_id", "created_at", column="experiment_id"
+        ),
+        # Counts alone what has come, and what people said (registry/trial_rows.py).
+        _where_set(
+            "ix_interactions_experiment_feedback",
+            "experiment_id",
+            "feedback_at",
+            column="experiment_id",
+        ),
         _where_set("ix_user_interactions_model_version", "model_version", column="model_version"),
         _where_set(
             "ix_interactions_workload_feedback", "workload", "feedback_at", column="feedback_at"

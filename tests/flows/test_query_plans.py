@@ -18,12 +18,12 @@ from registry import (
     lineage,
     runs,
     statistics,
+    trial_rows,
 )
 from registry.candidates import candidates
 from registry.clock import new_id
 from registry.crypto import Keyring
 from registry.db import Database, open_database
-from registry.experiment_statistics import SharePeriod, answers, prior_sums, user_sums
 from registry.interactions import Feedback, Interaction
 from registry.models import CurationRun, Experiment
 from registry.settings import CurationSettings, Settings
@@ -57,6 +57,16 @@ def rate(session: Session, *, late: bool) -> None:
     )
 
 
+TRIAL = Experiment(id="e3", workload="default", settings={}, share=0.1, started_at=NOW)
+
+
+def look_again(session: Session) -> None:
+    found = trial_rows.read(session, TRIAL, prior_days=1)
+    session.add(trial_rows.kept(TRIAL, found, prior_days=1))
+    session.flush()
+    assert trial_rows.read(session, TRIAL, prior_days=1).rows.height == found.rows.height
+
+
 QUERIES: dict[str, Callable[[Session], object]] = {
     "totals": lambda s: statistics.statistics(s),
     "totals of a window": lambda s: statistics.statistics(
@@ -85,25 +95,8 @@ QUERIES: dict[str, Callable[[Session], object]] = {
         limit=50,
         before=(NOW - DAY, "i00001005"),
     ),
-    "sums of a trial": lambda s: user_sums(
-        s,
-        experiment_id="e3",
-        stage="trial",
-        periods=[SharePeriod(NOW - DAY, None, 0.5)],
-        until=NOW,
-        max_per_user_day=5,
-    ),
-    "answers of a trial": lambda s: answers(
-        s, experiment_id="e3", stage="trial", since=NOW - DAY, until=NOW
-    ),
-    "answers of one of several": lambda s: answers(
-        s, experiment_id="e3", stage="trial", since=NOW - DAY, until=NOW, version="v3"
-    ),
-    "what people said before a trial": lambda s: prior_sums(
-        s,
-        experiment=Experiment(id="e3", workload="default", settings={}, share=0.1, started_at=NOW),
-        days=1,
-    ),
+    "rows of a trial": lambda s: trial_rows.read(s, TRIAL, prior_days=1),
+    "rows of a trial since the last look": lambda s: look_again(s),
     "decisions": lambda s: experiments.last_decisions(s, workload="default"),
     "interactions of a version": lambda s: lineage.interactions_of(s, "v3"),
     "versions of an interaction": lambda s: lineage.versions_of(s, "i00000040"),

@@ -6,14 +6,13 @@ from collections.abc import Callable
 from dataclasses import replace
 from datetime import timedelta
 
-from registry import experiments, interactions, versions
+from registry import experiments, interactions, trial_rows, versions
 from registry.crypto import Keyring
 from registry.db import Database
 from registry.deployment import Act
 from registry.experiment_statistics import (
     SharePeriod,
     answers,
-    prior_sums,
     settled,
     share_periods,
     user_sums,
@@ -92,10 +91,9 @@ def sums(database: Database, experiment: Experiment, **how: object) -> list[tupl
         **how,
     }
     with database.read() as session:
-        found = user_sums(session, experiment_id=experiment.id, **arguments)  # type: ignore[arg-type]
-    return sorted(
-        (row.period, row.arm, row.scored, row.rated, row.positive, row.negative) for row in found
-    )
+        data = trial_rows.read(session, experiment, prior_days=0)
+    found = user_sums(data.rows, **arguments)  # type: ignore[arg-type]
+    return sorted(found.select("period", "arm", "scored", "rated", "positive", "negative").rows())
 
 
 def test_answers_are_added_up_by_user_arm_and_period(database: Database, act: Acts) -> None:
@@ -151,14 +149,9 @@ def test_answers_come_in_their_order_with_what_guardrails_need(
     log(database, experiment, "b", hours=2, role="challenger", error="it broke")
     log(database, experiment, "a", hours=1)
     with database.read() as session:
-        found = answers(
-            session,
-            experiment_id=experiment.id,
-            stage="trial",
-            since=NOW,
-            until=NOW + timedelta(hours=3),
-        )
-    assert [(row.is_treatment, row.failed) for row in found] == [(False, False), (True, True)]
+        data = trial_rows.read(session, experiment, prior_days=0)
+    found = answers(data.rows, stage="trial", since=NOW, until=NOW + timedelta(hours=3))
+    assert found.select("is_treatment", "failed").rows() == [(False, False), (True, True)]
 
 
 def test_periods_follow_the_share_through_ramps_and_pauses(database: Database, act: Acts) -> None:
@@ -190,6 +183,6 @@ def test_of_the_time_before_only_what_was_known_when_it_began_counts(
     log(database, experiment, "long-ago", hours=-24 * 9, user="cat", thumb=1)
     log(database, experiment, "during", hours=1, user="dan", thumb=1)
     with database.read() as session:
-        found = prior_sums(session, experiment=experiment, days=7)
-    sums = sorted((each.scored, each.quality, each.rated, each.positive) for each in found)
+        found = trial_rows.read(session, experiment, prior_days=7).priors
+    sums = sorted(found.select("scored", "quality", "rated", "positive").rows())
     assert sums == [(1, 0.5, 0, 0), (1, 0.5, 1, 1)]

@@ -3,18 +3,46 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from datetime import UTC, datetime, timedelta
 
 import numpy as np
+import polars as pl
 
 from flows.decisions.experiment import ExperimentDecision, decide
 from flows.decisions.experiment_facts import Seen, facts_from
-from registry.experiment_statistics import AnswerFacts, SharePeriod, Stage, UserSums
+from registry.experiment_statistics import ANSWERS, USER_SUMS, SharePeriod, Stage
 from registry.settings_decisions import ExperimentSettings
+from registry.trial_rows import PRIORS, number_of
 
 START = datetime(2026, 1, 17, tzinfo=UTC)
 SETTINGS = ExperimentSettings()
+
+
+@dataclass(frozen=True)
+class UserSums:
+    """A row of `USER_SUMS`."""
+
+    unit: str
+    period: int
+    arm: int
+    scored: int
+    quality: float
+    rated: int
+    positive: int
+    negative: int
+    rated_scored: int
+    rated_quality: float
+
+
+@dataclass(frozen=True)
+class AnswerFacts:
+    """A row of `ANSWERS`."""
+
+    is_treatment: bool
+    failed: bool
+    latency_ms: float | None
+    created_at: datetime
 
 
 @dataclass(frozen=True)
@@ -69,8 +97,14 @@ def seen(*arms: Arm, share: float = 0.1, stage: Stage = "trial") -> Seen:
         stage=stage,
         periods=[period],
         all_periods=[period],
-        users=[user for arm in arms for user in arm.users],
-        answers=sorted((a for arm in arms for a in arm.answers), key=lambda a: a.created_at),
+        users=pl.DataFrame(
+            [asdict(user) | {"unit": number_of(user.unit)} for arm in arms for user in arm.users],
+            schema=USER_SUMS,
+        ),
+        answers=pl.DataFrame(
+            [asdict(answer) for arm in arms for answer in arm.answers], schema=ANSWERS
+        ).sort("created_at"),
+        priors=PRIORS.to_frame(),
     )
 
 
