@@ -137,7 +137,8 @@ def run_seed_steps(path: Path, *, ours: bool) -> None:
         import flows.curation.reading
         import flows.curation.steps  # noqa: F401
         import registry.db
-        import registry.models  # noqa: F401
+        import registry.models
+        import registry.reading  # noqa: F401
     begin = time.perf_counter()
     with tempfile.NamedTemporaryFile("w", suffix=".jsonl") as out:
         number = (_ours if ours else generate)(path, out.name)
@@ -152,17 +153,16 @@ def _ours(path: Path, out: str) -> int:
     from flows.curation import steps
     from registry.db import Database
     from registry.models import UserInteraction as Row
+    from registry.reading import iter_frames
 
     contents = ("first", "second")  # 128 bits of hash
     known, written = pl.DataFrame(schema=dict.fromkeys(contents, pl.UInt64)), 0
     query = select(Row.input_text, Row.structured_prompt).where(
         col(Row.quality_score) >= 0.7, col(Row.user_feedback) >= 1
     )
-    with Database(f"sqlite:///{path}").read() as session, open(out, "wb") as file:
-        connection = session.connection().execution_options(yield_per=FRAME_ROWS)
-        for rows in connection.execute(query).partitions():
-            asked, said = zip(*rows, strict=True)
-            frame = pl.DataFrame({"input_text": list(asked), "target": list(said)})
+    with open(out, "wb") as file:
+        frames = iter_frames(Database(f"sqlite:///{path}"), query, batch_rows=FRAME_ROWS)
+        for frame in frames:
             plain = frame.select(
                 pl.concat_str(*map(steps.plain, frame.columns), separator="\x1f")
             ).to_series()
@@ -175,7 +175,7 @@ def _ours(path: Path, out: str) -> int:
             frame.select(
                 messages=pl.concat_list(
                     turn(role=pl.lit("user"), content="input_text"),
-                    turn(role=pl.lit("assistant"), content="target"),
+                    turn(role=pl.lit("assistant"), content="structured_prompt"),
                 )
             ).write_ndjson(file)
     return written

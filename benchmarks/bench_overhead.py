@@ -72,7 +72,12 @@ def measure(arguments: argparse.Namespace) -> list[dict[str, float]]:
     """The seconds of each part of each round."""
     with tempfile.TemporaryDirectory(prefix="kalimtak-") as home:
         settings = load_settings(
-            {"KALIMTAK_HOME": home, "KALIMTAK_TRAINING__MIN_SAMPLES": "20"}, directory=Path(home)
+            {
+                "KALIMTAK_HOME": home,
+                "KALIMTAK_TRAINING__MIN_SAMPLES": "20",
+                "KALIMTAK_EXPERIMENT__RETRY_HOURS": "0",  # one round after the other
+            },
+            directory=Path(home),
         )
         environment.apply(settings)
         from flows.runtime import ray_session  # Ray takes its token when it is imported

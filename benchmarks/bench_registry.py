@@ -41,7 +41,7 @@ from registry.settings import Settings
 from registry.settings_decisions import ExperimentSettings
 from serving.recording.recorder import Recorder
 from serving.recording.spool import Spool
-from tests.support.many_rows import NOW, fill
+from tests.support.many_rows import NOW, fill, settle
 from tests.support.postgresql import postgresql_server
 
 WRITERS = 32
@@ -221,6 +221,7 @@ def put_on_trial(database: Database) -> int:
         session.flush()
         found = session.connection().execute(change).rowcount
     trial_rows.keep(database, a_trial(), prior_days=ExperimentSettings().prior_days)
+    settle(database)
     return found
 
 
@@ -255,7 +256,7 @@ def look_figures(
     found = []
     for look, look_at in looks.items():
         times = []
-        for _ in range(rounds + 2):
+        for _ in range(5 * rounds + 2):
             with database.read() as session:
                 started = time.perf_counter()
                 look_at(session)

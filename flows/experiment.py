@@ -52,10 +52,11 @@ def look(context: Context, workload: str) -> ExperimentDecision:
         state = deployment.desired(session, workload)
         if state.share == 0 and experiment.share > 0:
             return PAUSED
-        now = _not_before(context.clock(), experiment, experiments.last_look(session, experiment))
-        settings = ExperimentSettings.model_validate(experiment.settings)
-        facts = _facts(context, session, experiment, settings, now)
+    settings = ExperimentSettings.model_validate(experiment.settings)
     trial_rows.keep(context.database, experiment, prior_days=settings.prior_days)
+    with context.database.read() as session:
+        now = _not_before(context.clock(), experiment, experiments.last_look(session, experiment))
+        facts = _facts(context, session, experiment, settings, now)
     judged = judge(facts, settings)
     try:
         _carry_out(context, experiment, judged, state.generation, now)

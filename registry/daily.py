@@ -139,21 +139,20 @@ def _is_stale(kept: Day, totals: dict[date, int]) -> bool:
 
 
 def _kept(session: Session, workload: str, since: datetime, until: datetime) -> dict[date, Day]:
-    rows = session.exec(
-        select(UsageDay).where(
-            UsageDay.workload == workload,
-            col(UsageDay.day) >= since.date(),
-            col(UsageDay.day) < until.date(),
-        )
+    row = UsageDay
+    query = select_columns(col(row.day), col(row.total), col(row.quality), col(row.prompts)).where(
+        col(row.workload) == workload,
+        col(row.day) >= since.date(),
+        col(row.day) < until.date(),
     )
     return {
-        row.day: Day(
-            row.day,
-            row.total,
-            {name: (int(num), float(total)) for name, (num, total) in row.quality.items()},
-            dict(row.prompts),
+        day: Day(
+            day,
+            total,
+            {name: (int(num), float(sum_)) for name, (num, sum_) in quality.items()},
+            prompts,
         )
-        for row in rows
+        for day, total, quality, prompts in session.connection().execute(query).tuples()
     }
 
 

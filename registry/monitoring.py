@@ -1,69 +1,100 @@
-"""What the triggers watch in a window of time: quality by user, and failures.
+"""What the triggers watch in windows of time: quality by user, and failures.
 
 Shadow answers, which nobody saw, are left out everywhere. Quality is compared among the answers
 of one scorer alone: a new one must not look like a change.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from itertools import pairwise
 
-from sqlalchemy import ColumnElement, and_, func, or_
+from sqlalchemy import ColumnElement, String, and_, cast, func, or_
 from sqlalchemy import select as select_columns
-from sqlmodel import Session, col, select
+from sqlmodel import Session, col
 
 from registry import scorers
 from registry.models import ModelVersion, QualityScorer, UserInteraction
+from registry.statistics import statistics
 
 CALLER_LEFT = "the caller went away"
 """What is written down where a caller broke off: no failure of ours."""
 
 
+Condition = ColumnElement[bool]
+
+
 @dataclass(frozen=True)
-class WindowQuality:
-    """Mean quality in a window, and its standard error over users; None where it is unknown."""
+class Window:
+    """What one window of time brought; None where it is unknown."""
 
-    num_scored: int
-    mean: float | None
-    standard_error: float | None
+    num_interactions: int = 0
+    num_scored: int = 0
+    mean_quality: float | None = None
+    standard_error: float | None = None
+    """Of the mean quality, over users: a user's answers resemble each other, and are one draw."""
+    num_failed: int = 0
+    """But for callers who left."""
 
 
-def window_quality(
-    session: Session, *, workload: str, since: datetime, until: datetime
-) -> WindowQuality:
-    """Over [since, until). A user's answers are one draw: they resemble each other."""
+def windows(session: Session, *, workload: str, bounds: Sequence[datetime]) -> list[Window]:
+    """What lies between each of the `bounds`, which ascend, and the next."""
+    is_by_scorer = _is_by_scorer(session, workload)
+    return [
+        _window(session, workload, since, until, is_by_scorer) for since, until in pairwise(bounds)
+    ]
+
+
+def _window(
+    session: Session, workload: str, since: datetime, until: datetime, is_by_scorer: Condition
+) -> Window:
+    within = _within(workload, since, until)
     score = col(UserInteraction.quality_score)
+    # Of nobody known, each alone: by its moment, so that an index tells it all.
     unit = func.coalesce(
-        col(UserInteraction.user_id), col(UserInteraction.session_id), col(UserInteraction.id)
+        col(UserInteraction.user_id),
+        col(UserInteraction.session_id),
+        cast(col(UserInteraction.created_at), String),
     )
     own = (
         select_columns(func.count().label("n"), func.sum(score).label("s"))
-        .where(*_within(workload, since, until), *_scored(session, workload))
+        .where(*within, score.is_not(None), is_by_scorer)
         .group_by(unit)
         .subquery()
     )
     n, s = own.c.n, own.c.s
-    query = select_columns(
-        func.count(), func.sum(n), func.sum(s), func.sum(s * s), func.sum(s * n), func.sum(n * n)
+    terms = (func.coalesce(func.sum(term), 0) for term in (n, s, s * s, s * n, n * n))
+    found = session.connection().execute(select_columns(func.count(), *terms)).one()
+    mean, error = _mean(*map(float, found))
+    return Window(
+        num_interactions=statistics(session, workload=workload, since=since, until=until).total,
+        num_scored=int(found[1]),
+        mean_quality=mean,
+        standard_error=error,
+        num_failed=_num_failed(session, within),
     )
-    users, num, total, *moments = session.connection().execute(query).one()
+
+
+def _mean(
+    users: float, num: float, total: float, ss: float, sn: float, nn: float
+) -> tuple[float | None, float | None]:
+    """The mean over all answers and its standard error, from sums over the users.
+
+    Of their number n of answers and sum s of scores: of n, s, s², s n and n².
+    """
     if not users:
-        return WindowQuality(0, None, None)
-    ss, sn, nn = (float(moment) for moment in moments)
-    num, mean = int(num), float(total) / int(num)
+        return None, None
+    mean = total / num
     if users < 2:
-        return WindowQuality(num, mean, None)
+        return mean, None
     spread = max(0.0, ss - 2 * mean * sn + mean * mean * nn) * users / (users - 1)
-    return WindowQuality(num, mean, spread**0.5 / num)
+    return mean, float(spread**0.5 / num)
 
 
-def count_failures(session: Session, *, workload: str, since: datetime, until: datetime) -> int:
-    """Answers in [since, until) that failed, but for callers who left."""
+def _num_failed(session: Session, within: list[Condition]) -> int:
     error = col(UserInteraction.error)
-    return session.exec(
-        select(func.count())
-        .select_from(UserInteraction)
-        .where(*_within(workload, since, until), error.is_not(None), error != CALLER_LEFT)
-    ).one()
+    query = select_columns(func.count()).where(*within, error.is_not(None), error != CALLER_LEFT)
+    return session.connection().execute(query).scalar_one()
 
 
 def champion_since(session: Session, version: str | None) -> datetime | None:
@@ -72,7 +103,7 @@ def champion_since(session: Session, version: str | None) -> datetime | None:
     return None if found is None else found.deployed_at
 
 
-def _within(workload: str, since: datetime, until: datetime) -> list[ColumnElement[bool]]:
+def _within(workload: str, since: datetime, until: datetime) -> list[Condition]:
     at = col(UserInteraction.created_at)
     return [
         col(UserInteraction.workload) == workload,
@@ -81,13 +112,10 @@ def _within(workload: str, since: datetime, until: datetime) -> list[ColumnEleme
     ]
 
 
-def _scored(session: Session, workload: str) -> list[ColumnElement[bool]]:
+def _is_by_scorer(session: Session, workload: str) -> Condition:
     """Scored by the scorer that is active; without a fitted one, by none that was fitted."""
     active = scorers.active(session).get(workload)
     scorer = col(UserInteraction.scorer_version)
-    by_it = (
-        or_(scorer.is_(None), scorer.not_in(select_columns(col(QualityScorer.version))))
-        if active is None
-        else scorer == active.version
-    )
-    return [col(UserInteraction.quality_score).is_not(None), by_it]
+    if active is not None:
+        return scorer == active.version
+    return or_(scorer.is_(None), scorer.not_in(select_columns(col(QualityScorer.version))))

@@ -11,7 +11,7 @@ from sqlalchemy import ColumnElement, delete, func, not_
 from sqlalchemy import select as select_columns
 from sqlmodel import Session, SQLModel, col, exists, select
 
-from registry import acts
+from registry import acts, trial_rows
 from registry.db import Database
 from registry.deployment import Act
 from registry.models import (
@@ -121,6 +121,7 @@ def _expire_workload(
                 .limit(batch_rows)
             ).all()
             _keep_totals(session, ids)
+            trial_rows.forget(session, ids)
             session.connection().execute(
                 delete(UserInteraction).where(col(UserInteraction.id).in_(ids))
             )

@@ -2,8 +2,9 @@
 
 A look at a trial needs all its answers, and most of them were there at the last look. So what
 was read is kept beside the experiment, and only what has come or was rated since is read from
-the rows themselves. Two counts, which an index alone answers, tell whether that is all; where
-it is not (rows that came late or went) everything is read again.
+the rows themselves. A look first keeps what is there: two counts, which an index alone answers,
+tell whether that is all, and where it is not (rows that came late or went) everything is read
+again.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ from __future__ import annotations
 import hashlib
 import io
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
 import polars as pl
@@ -20,6 +21,7 @@ from sqlalchemy import select as select_columns
 from sqlmodel import Session, col, select
 
 from registry.db import Database
+from registry.inserting import insert_ignoring_duplicates
 from registry.models import Experiment, TrialRows, UserInteraction
 from registry.reading import MOMENT
 
@@ -65,7 +67,10 @@ class TrialData:
 
 
 def read(session: Session, experiment: Experiment, *, prior_days: int) -> TrialData:
-    """All answers of an experiment, and what those of the `prior_days` before it came to."""
+    """All answers of an experiment, and what those of the `prior_days` before it came to.
+
+    Of what was kept, with what is newer.
+    """
     row = session.get(TrialRows, experiment.id)
     rows = None if row is None else _decoded(row.answers, ROWS)
     priors = None
@@ -81,29 +86,35 @@ def keep(database: Database, experiment: Experiment, *, prior_days: int) -> None
     """Keep what is there now for the looks to come, and nothing of experiments that have ended."""
     with database.read() as session:  # nobody waits while it is read
         found = read(session, experiment, prior_days=prior_days)
+        of_it = col(UserInteraction.experiment_id) == experiment.id
+        rows = found.rows
+        if (rows.height, rows["feedback_at"].count()) != _counts(session, of_it):
+            found = replace(found, rows=_fetched(session, of_it))
     with database.write() as session:
         running = select(Experiment.id).where(Experiment.status == "running")
+        others = col(TrialRows.experiment_id).not_in(running)
         session.connection().execute(
-            delete(TrialRows).where(col(TrialRows.experiment_id).not_in(running))
+            delete(TrialRows).where(others | (col(TrialRows.experiment_id) == experiment.id))
         )
         if session.exec(running.where(Experiment.id == experiment.id)).first() is not None:
-            session.merge(kept(experiment, found, prior_days=prior_days))
+            row = as_kept(experiment, found, prior_days=prior_days)
+            insert_ignoring_duplicates(session, TrialRows, [row])  # two may look at once
 
 
-def kept(experiment: Experiment, found: TrialData, *, prior_days: int) -> TrialRows:
-    """What was found, as it is kept."""
-    return TrialRows(
-        experiment_id=experiment.id,
-        answers=_encoded(found.rows),
-        prior_days=prior_days,
-        priors=_encoded(found.priors),
-    )
+def as_kept(experiment: Experiment, found: TrialData, *, prior_days: int) -> dict[str, object]:
+    """The row of `TrialRows` that keeps what was found."""
+    return {
+        "experiment_id": experiment.id,
+        "answers": _encoded(found.rows),
+        "prior_days": prior_days,
+        "priors": _encoded(found.priors),
+    }
 
 
 def forget(session: Session, interaction_ids: Sequence[str]) -> None:
-    """Keep nothing any more of the experiments that these interactions belong to, or come before.
+    """Keep nothing any more for experiments of the workloads of these interactions, which go now.
 
-    It is read again from the rows that are left.
+    All is read again from the rows that are left.
     """
     workloads = select(UserInteraction.workload).where(col(UserInteraction.id).in_(interaction_ids))
     touched = select(Experiment.id).where(col(Experiment.workload).in_(workloads))
@@ -113,15 +124,13 @@ def forget(session: Session, interaction_ids: Sequence[str]) -> None:
 def _all_rows(session: Session, experiment_id: str, known: pl.DataFrame | None) -> pl.DataFrame:
     of_it = col(UserInteraction.experiment_id) == experiment_id
     if known is None or known.is_empty():
-        return _fetched(session, of_it).sort("created_at", "id")
+        return _fetched(session, of_it)
     since = _last_moment(known) - OVERLAP
     # In each half for itself, so that each is found by an index of its own.
     is_new = and_(of_it, col(UserInteraction.created_at) > since)
     is_newly_rated = and_(of_it, col(UserInteraction.feedback_at) > since)
     fresh = _fetched(session, or_(is_new, is_newly_rated))
     rows = pl.concat([known.filter(~pl.col("id").is_in(fresh["id"].implode())), fresh])
-    if (rows.height, rows["feedback_at"].count()) != _counts(session, of_it):
-        rows = _fetched(session, of_it)
     return rows.sort("created_at", "id")
 
 
@@ -169,7 +178,7 @@ def _fetched(session: Session, condition: ColumnElement[bool]) -> pl.DataFrame:
     ).where(condition)
     found = session.connection().execute(query).tuples()
     rows = [(number_of(name), number_of(unit), *others) for name, unit, *others in found]
-    return pl.DataFrame(rows, schema=ROWS, orient="row")
+    return pl.DataFrame(rows, schema=ROWS, orient="row").sort("created_at", "id")
 
 
 def _priors(session: Session, experiment: Experiment, days: int) -> pl.DataFrame:

@@ -12,10 +12,10 @@ from registry.crypto import Keyring
 from registry.daily import DAY, Day, midnight
 from registry.db import Database
 from registry.models import UserInteraction
-from registry.monitoring import champion_since, count_failures, window_quality
+from registry.monitoring import champion_since, windows
 from registry.settings import Settings
 from registry.settings_decisions import TriggerSettings
-from registry.statistics import count_quality_samples, statistics
+from registry.statistics import count_quality_samples
 
 
 def gather(
@@ -41,6 +41,7 @@ def gather(
         until=max(reference[0], midnight(now)),
         keyring=keyring,
     )
+    earlier, later = _windows(session, workload, [now - 2 * window, now - window, now])
     return TriggerFacts(
         hours_since_training=_hours(trained_at, now),
         hours_since_schedule=_hours(learned_at or begun, now),
@@ -51,8 +52,8 @@ def gather(
             min_feedback=settings.curation.min_feedback,
             since=learned_at,
         ),
-        window=_window(session, workload, now - window, now),
-        previous_window=_window(session, workload, now - 2 * window, now - window),
+        window=later,
+        previous_window=earlier,
         is_training=runs.running(session, workload=workload) is not None,
         change=_change(session, workload, settings.triggers, days, reference, now),
         drift=_drift(days, settings.triggers, reference, now),
@@ -83,15 +84,16 @@ def _first(session: Session, workload: str) -> datetime | None:
     ).first()
 
 
-def _window(session: Session, workload: str, since: datetime, until: datetime) -> WindowFacts:
-    found = statistics(session, workload=workload, since=since, until=until)
-    quality = window_quality(session, workload=workload, since=since, until=until)
-    return WindowFacts(
-        num_interactions=found.total,
-        avg_quality=quality.mean,
-        quality_error=quality.standard_error,
-        num_errors=count_failures(session, workload=workload, since=since, until=until),
-    )
+def _windows(session: Session, workload: str, bounds: Sequence[datetime]) -> list[WindowFacts]:
+    return [
+        WindowFacts(
+            num_interactions=found.num_interactions,
+            avg_quality=found.mean_quality,
+            quality_error=found.standard_error,
+            num_errors=found.num_failed,
+        )
+        for found in windows(session, workload=workload, bounds=bounds)
+    ]
 
 
 def _reference(

@@ -71,7 +71,17 @@ class UserInteraction(SQLModel, table=True):
         CheckConstraint(
             "role IN ('default', 'champion', 'challenger', 'shadow')", name="role_known"
         ),
-        Index("ix_interactions_workload_created", "workload", "created_at"),
+        # Tells alone how good a window was, and for whom (registry/monitoring.py).
+        Index(
+            "ix_interactions_workload_created",
+            "workload",
+            "created_at",
+            "role",
+            "quality_score",
+            "scorer_version",
+            "user_id",
+            "session_id",
+        ),
         _where_set("ix_interactions_user_created", "user_id", "created_at", column="user_id"),
         _where_set(
             "ix_interactions_experiment", "experiment_id", "created_at", column="experiment_id"

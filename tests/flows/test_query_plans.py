@@ -25,7 +25,7 @@ from registry.clock import new_id
 from registry.crypto import Keyring
 from registry.db import Database, open_database
 from registry.interactions import Feedback, Interaction
-from registry.models import CurationRun, Experiment
+from registry.models import CurationRun, Experiment, TrialRows
 from registry.settings import CurationSettings, Settings
 from tests.support.many_rows import NOW, fill
 from tests.support.postgresql import Server
@@ -62,7 +62,7 @@ TRIAL = Experiment(id="e3", workload="default", settings={}, share=0.1, started_
 
 def look_again(session: Session) -> None:
     found = trial_rows.read(session, TRIAL, prior_days=1)
-    session.add(trial_rows.kept(TRIAL, found, prior_days=1))
+    session.add(TrialRows(**trial_rows.as_kept(TRIAL, found, prior_days=1)))
     session.flush()
     assert trial_rows.read(session, TRIAL, prior_days=1).rows.height == found.rows.height
 

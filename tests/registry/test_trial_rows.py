@@ -70,6 +70,7 @@ def test_what_is_kept_never_changes_what_is_found(
             keep(database, experiment)
         elif names:
             _change(database, names[int(where or 0) % len(names)], thumb)
+    keep(database, experiment)
     assert read(database, experiment).equals(from_scratch(database, experiment))
 
 
@@ -78,6 +79,7 @@ def _change(database: Database, name: str, thumb: int | None) -> None:
     with database.write() as session:
         row = session.get(UserInteraction, name)
         if row is not None and thumb is None:
+            trial_rows.forget(session, [name])  # as whoever deletes does
             session.delete(row)
         elif row is not None:
             row.user_feedback, row.feedback_at = thumb, NOW + timedelta(days=30)

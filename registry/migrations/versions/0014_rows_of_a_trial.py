@@ -1,4 +1,7 @@
-"""What a look at an experiment has read is kept for the next, and what is new is found by index."""
+"""What a look at an experiment has read is kept for the next, and what is new is found by index.
+
+And one index tells alone how good a window of time was.
+"""
 
 import sqlalchemy as sa
 from alembic import op
@@ -10,6 +13,8 @@ depends_on = None
 
 TABLE = "user_interactions"
 BY_TIME, BY_FEEDBACK = "ix_interactions_experiment", "ix_interactions_experiment_feedback"
+WINDOW = "ix_interactions_workload_created"
+QUALITY = ["role", "quality_score", "scorer_version", "user_id", "session_id"]
 
 
 def upgrade() -> None:
@@ -28,6 +33,8 @@ def upgrade() -> None:
         ),
         sa.PrimaryKeyConstraint("experiment_id", name="pk_trial_rows"),
     )
+    op.drop_index(WINDOW, TABLE)
+    op.create_index(WINDOW, TABLE, ["workload", "created_at", *QUALITY])
     op.drop_index(BY_TIME, TABLE)
     _create_index(BY_TIME, ["experiment_id", "created_at"])
     _create_index(BY_FEEDBACK, ["experiment_id", "feedback_at"])
@@ -37,6 +44,8 @@ def downgrade() -> None:
     op.drop_index(BY_FEEDBACK, TABLE)
     op.drop_index(BY_TIME, TABLE)
     _create_index(BY_TIME, ["experiment_id", "role"])
+    op.drop_index(WINDOW, TABLE)
+    op.create_index(WINDOW, TABLE, ["workload", "created_at"])
     op.drop_table("trial_rows")
 
 
