@@ -21,6 +21,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 from rich.console import Console
 from rich.table import Table
 
@@ -36,7 +37,9 @@ COLUMNS = (
     "id, user_id, input_text, structured_prompt, model_output, quality_score, user_feedback,"
     " target_tool, language, feedback_at, created_at, updated_at"
 )
-FRAME_ROWS = 20_000
+FRAME_ROWS = 5_000
+Hashes = NDArray[np.uint64]
+Flags = NDArray[np.bool_]
 INSERT = f"INSERT INTO user_interactions ({COLUMNS}) VALUES ({','.join('?' * 12)})"
 
 
@@ -134,11 +137,15 @@ def run_pipeline(path: Path) -> None:
 def run_seed_steps(path: Path, *, ours: bool) -> None:
     """The seed's steps alone, ours or the row-by-row generator's; for a process of its own."""
     if ours:  # what a process imports once is not the price of a row
+        from sqlalchemy.orm import configure_mappers
+
         import flows.curation.reading
         import flows.curation.steps  # noqa: F401
         import registry.db
         import registry.models
         import registry.reading  # noqa: F401
+
+        configure_mappers()
     begin = time.perf_counter()
     with tempfile.NamedTemporaryFile("w", suffix=".jsonl") as out:
         number = (_ours if ours else generate)(path, out.name)
@@ -155,8 +162,7 @@ def _ours(path: Path, out: str) -> int:
     from registry.models import UserInteraction as Row
     from registry.reading import iter_frames
 
-    contents = ("first", "second")  # 128 bits of hash
-    known, written = pl.DataFrame(schema=dict.fromkeys(contents, pl.UInt64)), 0
+    known, written, turn = Known(), 0, pl.struct
     query = select(Row.input_text, Row.structured_prompt).where(
         col(Row.quality_score) >= 0.7, col(Row.user_feedback) >= 1
     )
@@ -166,19 +172,37 @@ def _ours(path: Path, out: str) -> int:
             plain = frame.select(
                 pl.concat_str(*map(steps.plain, frame.columns), separator="\x1f")
             ).to_series()
-            frame = frame.with_columns(first=plain.hash(1), second=plain.hash(2))
-            frame = frame.unique(contents, keep="first", maintain_order=True)
-            frame = frame.join(known, on=contents, how="anti", maintain_order="left")
-            known = pl.concat([known, frame.select(contents)])
-            written += frame.height
-            turn = pl.struct
-            frame.select(
-                messages=pl.concat_list(
+            kept = frame.filter(known.add(plain.hash(1).to_numpy(), plain.hash(2).to_numpy()))
+            written += kept.height
+            kept.select(
+                messages=pl.concat_arr(
                     turn(role=pl.lit("user"), content="input_text"),
                     turn(role=pl.lit("assistant"), content="structured_prompt"),
                 )
             ).write_ndjson(file)
     return written
+
+
+class Known:
+    """Contents that were seen, by 128 bits of their hash, sorted by the first 64."""
+
+    def __init__(self) -> None:
+        self._hashes = np.empty((2, 0), dtype=np.uint64)
+
+    def add(self, first: Hashes, second: Hashes) -> Flags:
+        """Which of these are new; they are known from now on."""
+        order = np.argsort(first, kind="stable")
+        hashes = np.stack([first, second])[:, order]
+        is_new = np.ones(len(first), dtype=bool)
+        is_new[1:] = (hashes[:, 1:] != hashes[:, :-1]).any(axis=0)
+        place = np.searchsorted(self._hashes[0], hashes[0])
+        within = place < self._hashes.shape[1]
+        same = self._hashes[:, place[within]] == hashes[:, within]
+        is_new[within] &= ~same.all(axis=0)
+        self._hashes = np.insert(self._hashes, place[is_new], hashes[:, is_new], axis=1)
+        found = np.empty_like(is_new)
+        found[order] = is_new
+        return found
 
 
 def _tell(**found: object) -> None:
