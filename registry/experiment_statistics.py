@@ -45,7 +45,7 @@ ANSWERS = pl.Schema(
         "created_at": MOMENT,
     }
 )
-"""One answer: whether the treatment gave it, whether it failed, and how long it took."""
+"""One answer that counts: whether the treatment gave it, whether it failed, how long it took."""
 
 
 @dataclass(frozen=True)
@@ -101,31 +101,51 @@ def settled(periods: Sequence[SharePeriod], since: datetime) -> list[SharePeriod
     return [replace(period, since=max(period.since, since)) for period in left]
 
 
-def user_sums(
+def counted(
     rows: pl.DataFrame,
     *,
     stage: Stage,
+    since: datetime,
+    until: datetime,
+    version: str | None = None,
+) -> pl.DataFrame:
+    """Those of the `trial_rows.ROWS` in [since, until] that count, with `is_treatment`.
+
+    `version`: the challenger that is compared, where there are several.
+    """
+    conditions = [pl.col("created_at").is_between(since, until)]
+    if stage != "shadow":
+        conditions.append(pl.col("role") != "shadow")
+    if version is not None:
+        is_another = pl.col("version").ne_missing(version)
+        conditions.append(~(pl.col("role").is_in(["challenger", "shadow"]) & is_another))
+    return rows.filter(conditions).with_columns(is_treatment=_is_treatment(stage))
+
+
+def user_sums(
+    found: pl.DataFrame,
+    *,
     periods: Sequence[SharePeriod],
     until: datetime,
     max_per_user_day: int,
-    version: str | None = None,
 ) -> pl.DataFrame:
-    """The sums of every user, period and arm, of answers since the first period and up to `until`.
+    """The sums of every user, period and arm, of answers since the first period.
 
-    `rows`: as `trial_rows.ROWS`, in the order they were given.
-    `version`: the challenger that is compared, where there are several.
+    `found`: what counts, in the order it was given; ratings count that came up to `until`.
+    The sums: as `USER_SUMS`, in the order of its first columns.
     Of a user's answers in one day (UTC) the first `max_per_user_day` count, and as many of those
     that are rated.
     """
-    counted = _counted(rows, stage, periods[0].since, until, version).filter(~pl.col("failed"))
     is_rated = pl.col("thumb").is_not_null() & (pl.col("feedback_at") <= until)
     has_score = pl.col("quality").is_not_null()
     scored, rated = pl.col("scored"), pl.col("rated")
+    answered = ~pl.col("failed") & (pl.col("created_at") >= periods[0].since)
     grouped = (
-        counted.select("unit", "role", "created_at", "feedback_at", "thumb", "quality")
+        found.filter(answered)
+        .select("unit", "is_treatment", "created_at", "feedback_at", "thumb", "quality")
         .sort("unit", maintain_order=True)
         .with_columns(
-            arm=_is_treatment(stage).cast(pl.Int32),
+            arm=pl.col("is_treatment").cast(pl.Int32),
             period=_period(periods),
             is_rated=is_rated.fill_null(value=False),
             begins_day=_differs("unit") | _differs(pl.col("created_at").dt.date()),
@@ -147,36 +167,6 @@ def user_sums(
         )
     )
     return grouped.cast(USER_SUMS).select(USER_SUMS.names()).sort("unit", "period", "arm")
-
-
-def answers(
-    rows: pl.DataFrame,
-    *,
-    stage: Stage,
-    since: datetime,
-    until: datetime,
-    version: str | None = None,
-) -> pl.DataFrame:
-    """Every answer in [since, until] as `ANSWERS`, in the order it was given.
-
-    `rows`, `version`: see `user_sums`.
-    """
-    counted = _counted(rows, stage, since, until, version)
-    return counted.select(
-        _is_treatment(stage).alias("is_treatment"), "failed", "latency_ms", "created_at"
-    )
-
-
-def _counted(
-    rows: pl.DataFrame, stage: Stage, since: datetime, until: datetime, version: str | None
-) -> pl.DataFrame:
-    conditions = [pl.col("created_at").is_between(since, until)]
-    if stage != "shadow":
-        conditions.append(pl.col("role") != "shadow")
-    if version is not None:
-        is_another = pl.col("version").ne_missing(version)
-        conditions.append(~(pl.col("role").is_in(["challenger", "shadow"]) & is_another))
-    return rows.filter(conditions)
 
 
 def _differs(value: str | pl.Expr) -> pl.Expr:

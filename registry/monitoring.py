@@ -8,14 +8,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from itertools import pairwise
+from typing import Any
 
-from sqlalchemy import ColumnElement, String, and_, cast, func, or_
+from sqlalchemy import ColumnElement, Select, String, and_, cast, func, literal, or_, union_all
 from sqlalchemy import select as select_columns
 from sqlmodel import Session, col
 
 from registry import scorers
 from registry.models import ModelVersion, QualityScorer, UserInteraction
-from registry.statistics import statistics
 
 CALLER_LEFT = "the caller went away"
 """What is written down where a caller broke off: no failure of ours."""
@@ -40,16 +40,17 @@ class Window:
 def windows(session: Session, *, workload: str, bounds: Sequence[datetime]) -> list[Window]:
     """What lies between each of the `bounds`, which ascend, and the next."""
     is_by_scorer = _is_by_scorer(session, workload)
-    return [
-        _window(session, workload, since, until, is_by_scorer) for since, until in pairwise(bounds)
+    parts = [
+        _window(place, _within(workload, since, until), is_by_scorer)
+        for place, (since, until) in enumerate(pairwise(bounds))
     ]
+    found = session.connection().execute(union_all(*parts)).all()
+    return [_told(*row) for _, *row in sorted(found, key=lambda row: row[0])]
 
 
-def _window(
-    session: Session, workload: str, since: datetime, until: datetime, is_by_scorer: Condition
-) -> Window:
-    within = _within(workload, since, until)
-    score = col(UserInteraction.quality_score)
+def _window(place: int, within: list[Condition], is_by_scorer: Condition) -> Select[Any]:
+    """Its place, answers, failures, users, and sums over the users (`_mean`)."""
+    score, error = col(UserInteraction.quality_score), col(UserInteraction.error)
     # Of nobody known, each alone: by its moment, so that an index tells it all.
     unit = func.coalesce(
         col(UserInteraction.user_id),
@@ -63,15 +64,25 @@ def _window(
         .subquery()
     )
     n, s = own.c.n, own.c.s
-    terms = (func.coalesce(func.sum(term), 0) for term in (n, s, s * s, s * n, n * n))
-    found = session.connection().execute(select_columns(func.count(), *terms)).one()
-    mean, error = _mean(*map(float, found))
+    answers = select_columns(func.count()).select_from(UserInteraction).where(*within)
+    return select_columns(
+        literal(place),
+        answers.scalar_subquery(),
+        answers.where(error.is_not(None), error != CALLER_LEFT).scalar_subquery(),
+        func.count(),
+        *(func.coalesce(func.sum(term), 0) for term in (n, s, s * s, s * n, n * n)),
+    ).select_from(own)
+
+
+def _told(total: int, num_failed: int, users: int, *sums: float) -> Window:
+    num_scored, *_ = sums
+    mean, error = _mean(users, *map(float, sums))
     return Window(
-        num_interactions=statistics(session, workload=workload, since=since, until=until).total,
-        num_scored=int(found[1]),
+        num_interactions=total,
+        num_scored=int(num_scored),
         mean_quality=mean,
         standard_error=error,
-        num_failed=_num_failed(session, within),
+        num_failed=num_failed,
     )
 
 
@@ -89,12 +100,6 @@ def _mean(
         return mean, None
     spread = max(0.0, ss - 2 * mean * sn + mean * mean * nn) * users / (users - 1)
     return mean, float(spread**0.5 / num)
-
-
-def _num_failed(session: Session, within: list[Condition]) -> int:
-    error = col(UserInteraction.error)
-    query = select_columns(func.count()).where(*within, error.is_not(None), error != CALLER_LEFT)
-    return session.connection().execute(query).scalar_one()
 
 
 def champion_since(session: Session, version: str | None) -> datetime | None:

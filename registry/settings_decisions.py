@@ -82,7 +82,7 @@ class ExperimentSettings(Part):
     into which arm is taken out of the comparison; 0: none."""
     min_improvement: Annotated[float, Field(ge=0)] = 0.05
     """Least relative improvement of the overall score."""
-    alpha: Level = 0.02
+    alpha: Level = 0.015
     """Error rate of the confidence sequence over the whole experiment, both sides together."""
     guardrail_alpha: Level = 0.01
     """Chance that one guardrail stops an equal challenger, over the whole experiment."""

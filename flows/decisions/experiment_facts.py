@@ -26,9 +26,10 @@ from flows.decisions.sequential import (
 )
 from registry import trial_rows
 from registry.experiment_statistics import (
+    ANSWERS,
     SharePeriod,
     Stage,
-    answers,
+    counted,
     settled,
     share_periods,
     user_sums,
@@ -80,19 +81,15 @@ def read(
     if stage == "trial" and now >= settles_at:
         periods = settled(everything, settles_at)
     data = trial_rows.read(session, experiment, prior_days=settings.prior_days)
+    found = counted(data.rows, stage=stage, since=first, until=now, version=version)
     return Seen(
         stage=stage,
         periods=periods,
         all_periods=everything,
         users=user_sums(
-            data.rows,
-            stage=stage,
-            periods=periods,
-            until=now,
-            max_per_user_day=settings.max_per_user_day,
-            version=version,
+            found, periods=periods, until=now, max_per_user_day=settings.max_per_user_day
         ),
-        answers=answers(data.rows, stage=stage, since=first, until=now, version=version),
+        answers=found.select(ANSWERS.names()),
         priors=data.priors,
     )
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 from datetime import timedelta
+from typing import Any
 
 from registry import experiments, interactions, trial_rows, versions
 from registry.crypto import Keyring
@@ -12,7 +13,7 @@ from registry.db import Database
 from registry.deployment import Act
 from registry.experiment_statistics import (
     SharePeriod,
-    answers,
+    counted,
     settled,
     share_periods,
     user_sums,
@@ -83,7 +84,7 @@ def log(
 
 
 def sums(database: Database, experiment: Experiment, **how: object) -> list[tuple[float, ...]]:
-    arguments: dict[str, object] = {
+    arguments: dict[str, Any] = {
         "stage": "trial",
         "periods": ONE,
         "until": NOW + timedelta(hours=100),
@@ -92,8 +93,12 @@ def sums(database: Database, experiment: Experiment, **how: object) -> list[tupl
     }
     with database.read() as session:
         data = trial_rows.read(session, experiment, prior_days=0)
-    found = user_sums(data.rows, **arguments)  # type: ignore[arg-type]
-    return sorted(found.select("period", "arm", "scored", "rated", "positive", "negative").rows())
+    stage, until = arguments.pop("stage"), arguments["until"]
+    since = arguments["periods"][0].since
+    version = arguments.pop("version", None)
+    found = counted(data.rows, stage=stage, since=since, until=until, version=version)
+    columns = ("period", "arm", "scored", "rated", "positive", "negative")
+    return sorted(user_sums(found, **arguments).select(columns).rows())
 
 
 def test_answers_are_added_up_by_user_arm_and_period(database: Database, act: Acts) -> None:
@@ -150,7 +155,7 @@ def test_answers_come_in_their_order_with_what_guardrails_need(
     log(database, experiment, "a", hours=1)
     with database.read() as session:
         data = trial_rows.read(session, experiment, prior_days=0)
-    found = answers(data.rows, stage="trial", since=NOW, until=NOW + timedelta(hours=3))
+    found = counted(data.rows, stage="trial", since=NOW, until=NOW + timedelta(hours=3))
     assert found.select("is_treatment", "failed").rows() == [(False, False), (True, True)]
 
 

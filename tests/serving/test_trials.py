@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator
+import sys
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -101,7 +102,9 @@ async def test_of_three_challengers_one_leaves_and_the_one_that_pleases_wins(
 
 @pytest.mark.slow
 async def test_a_champion_against_itself_is_found_no_different(
-    installation: Installation, adapters: dict[str, Path]
+    installation: Installation,
+    adapters: dict[str, Path],
+    record_property: Callable[[str, object], None],
 ) -> None:
     """From router to rule: whatever is found is a false alarm."""
     num_trials, people, alarms = 10, 100, []
@@ -125,4 +128,6 @@ async def test_a_champion_against_itself_is_found_no_different(
                     installation.retire(trial.id)
                 assert len(answered_by(installation, trial.id)) == 2
     rate = len(alarms) / num_trials
+    record_property("false_alarm_rate", rate)
+    sys.stdout.write(f"{len(alarms)} of {num_trials} trials ended with a false alarm\n")
     assert rate <= 0.1, f"{rate:.0%} of the trials ended with a false alarm: {alarms}"
