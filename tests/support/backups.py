@@ -8,7 +8,7 @@ from typing import Any
 
 from sqlmodel import SQLModel
 
-from registry import deployment, experiments, lineage, runs, versions
+from registry import deployment, experiments, lineage, runs, trial_rows, versions
 from registry.artifacts import ArtifactStore
 from registry.backup import make_backup
 from registry.backup_manifest import Manifest, faults, read_manifest
@@ -21,8 +21,8 @@ from registry.restore import Restored, publish_artifacts, restore_database, take
 
 NOW = datetime(2026, 1, 14, 12, tzinfo=UTC)
 LATER = NOW + timedelta(days=1)
-UNCOUNTED = {"replica_status", "usage_hours"}
-"""Of the moment, or filled by the database itself, differently by each."""
+UNCOUNTED = {"replica_status", "usage_hours", "trial_rows"}
+"""Of the moment, filled by the database itself, differently by each, or read anew."""
 
 
 class Installation:
@@ -130,7 +130,7 @@ def fill(world: Installation) -> None:
             )
         experiments.deploy(session, world.act("first"), workload="default", version="b")
         experiments.deploy(session, world.act("second"), workload="default", version="a")
-        experiments.start(
+        trial = experiments.start(
             session,
             world.act("try"),
             workload="default",
@@ -139,6 +139,7 @@ def fill(world: Installation) -> None:
             settings={},
         )
         runs.start(session, run_id="run", workload="default", trigger="manual", now=NOW)
+    trial_rows.keep(world.database, trial, prior_days=7)
 
 
 def sample() -> TrainingData:
