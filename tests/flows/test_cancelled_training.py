@@ -134,7 +134,7 @@ def _assert_gone(context: Context, *, number: int, by: str = "TerminationSignal"
     _until(lambda: not train_workers())
     _until(lambda: ray.available_resources().get("CPU") == 2)
     with context.database.read() as session:
-        last = runs.last(session, workload="default")
+        last = runs.last(session, workload="default", statuses=("failed",))
         assert versions.list_versions(session, workload="default") == []
         assert len(session.exec(select(RetrainRun)).all()) == number
     assert last is not None
