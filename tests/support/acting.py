@@ -26,7 +26,7 @@ from tests.support.opinions import log_use
 from tests.support.usage import log_liked, log_trial
 
 # Tables that no act changes, or that measure only.
-UNAUDITED = {"audit_log", "audit_head", "replica_status", "trigger_checks"}
+UNAUDITED = {"audit_log", "audit_head", "replica_status", "trigger_checks", "trial_rows"}
 
 
 @dataclass
