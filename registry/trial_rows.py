@@ -22,7 +22,7 @@ from sqlmodel import Session, col, select
 
 from registry.db import Database
 from registry.inserting import insert_ignoring_duplicates
-from registry.models import Experiment, TrialRows, UserInteraction
+from registry.models import Erasure, Experiment, TrialRows, UserInteraction
 from registry.reading import MOMENT
 
 ROWS = pl.Schema(
@@ -87,7 +87,7 @@ def keep(database: Database, experiment: Experiment, *, prior_days: int) -> None
     with database.read() as session:  # nobody waits while it is read
         found = read(session, experiment, prior_days=prior_days)
         of_it = col(UserInteraction.experiment_id) == experiment.id
-        rows = found.rows
+        rows, erasures = found.rows, _erasures(session)
         if (rows.height, rows["feedback_at"].count()) != _counts(session, of_it):
             found = replace(found, rows=_fetched(session, of_it))
     with database.write() as session:
@@ -96,7 +96,9 @@ def keep(database: Database, experiment: Experiment, *, prior_days: int) -> None
         session.connection().execute(
             delete(TrialRows).where(others | (col(TrialRows.experiment_id) == experiment.id))
         )
-        if session.exec(running.where(Experiment.id == experiment.id)).first() is not None:
+        runs_on = session.exec(running.where(Experiment.id == experiment.id)).first() is not None
+        # Who was being erased in between must not come back by what was read before.
+        if runs_on and erasures[0] == erasures[1] and erasures == _erasures(session):
             row = as_kept(experiment, found, prior_days=prior_days)
             insert_ignoring_duplicates(session, TrialRows, [row])  # two may look at once
 
@@ -144,6 +146,13 @@ def _counts(session: Session, of_it: ColumnElement[bool]) -> tuple[int, int]:
     query = select_columns(total.scalar_subquery(), rated.scalar_subquery())
     num, num_rated = session.connection().execute(query).tuples().one()
     return num, num_rated
+
+
+def _erasures(session: Session) -> tuple[int, int]:
+    """How many were begun, and how many completed."""
+    query = select_columns(func.count(), func.count(col(Erasure.completed_at))).select_from(Erasure)
+    begun, completed = session.connection().execute(query).tuples().one()
+    return begun, completed
 
 
 def _last_moment(rows: pl.DataFrame) -> datetime:

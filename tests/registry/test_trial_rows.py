@@ -130,6 +130,8 @@ def test_an_erasure_leaves_nothing_kept_of_the_erased(database: Database, act: A
         begun = erasure.begin(session, asked, "ann", approved_by="dpo", policy="report")
         assert erasure.delete_some(session, begun.id)
     assert num_kept(database) == 0
+    keep(database, experiment)  # until the erasure is complete, nothing is
+    assert num_kept(database) == 0
     assert read(database, experiment)["id"].to_list() == [trial_rows.number_of("b")]
 
 
