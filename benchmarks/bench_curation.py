@@ -10,6 +10,9 @@ from __future__ import annotations
 
 import argparse
 import json
+import multiprocessing
+import os
+import resource
 import shutil
 import statistics
 import subprocess
@@ -96,6 +99,7 @@ def fill(path: Path, number: int) -> None:
 def run_pipeline(path: Path) -> None:
     """Curate the database and build a dataset; for a process of its own."""
     from flows.curation.dataset import build_dataset
+    from flows.curation.engine import LocalEngine
     from flows.curation.pipeline import curate
     from registry.artifacts import ArtifactStore
     from registry.clock import new_id, utc_now
@@ -105,14 +109,17 @@ def run_pipeline(path: Path) -> None:
 
     settings, database = CurationSettings(), open_database(f"sqlite:///{path}")
     keyring, begin = Keyring(bytes(32)), time.perf_counter()
-    report = curate(
-        database,
-        workload="default",
-        settings=settings,
-        keyring=keyring,
-        clock=utc_now,
-        new_id=new_id,
-    )
+    with LocalEngine(num_workers=(os.cpu_count() or 1) - 1) as engine:
+        report = curate(
+            database,
+            workload="default",
+            settings=settings,
+            keyring=keyring,
+            clock=utc_now,
+            new_id=new_id,
+            engine=engine,
+        )
+        beside = sum(peak_mb(child.pid) for child in multiprocessing.active_children())
     curated = time.perf_counter()
     with tempfile.TemporaryDirectory() as folder:
         store = ArtifactStore((Path(folder) / "store").as_uri(), cache=Path(folder) / "cache")
@@ -129,8 +136,11 @@ def run_pipeline(path: Path) -> None:
     _tell(
         curate_s=curated - begin,
         total_s=time.perf_counter() - begin,
-        cpu_s=time.process_time(),
+        cpu_s=time.process_time()
+        + resource.getrusage(resource.RUSAGE_CHILDREN).ru_utime
+        + resource.getrusage(resource.RUSAGE_CHILDREN).ru_stime,
         counts=report.counts,
+        peak_mb=beside + peak_mb("self"),
     )
 
 
@@ -205,11 +215,14 @@ class Known:
         return found
 
 
+def peak_mb(process: object) -> float:
+    """The most memory that a process has had. Not getrusage: that is inherited from the parent."""
+    status = Path(f"/proc/{process}/status").read_text("utf-8")
+    return int(status.partition("VmHWM:")[2].split()[0]) / 1024
+
+
 def _tell(**found: object) -> None:
-    # Not getrusage: its maximum is inherited from the parent.
-    status = Path("/proc/self/status").read_text("utf-8")
-    peak = int(status.partition("VmHWM:")[2].split()[0]) / 1024
-    sys.stdout.write("RESULT " + json.dumps({**found, "peak_mb": peak}) + "\n")
+    sys.stdout.write("RESULT " + json.dumps({"peak_mb": peak_mb("self"), **found}) + "\n")
 
 
 def measure(what: str, path: Path) -> dict[str, float]:
@@ -229,11 +242,15 @@ def deduplicators() -> dict[str, Callable[[Sequence[str]], Sequence[bool]]]:
 
 
 def _neardup(texts: Sequence[str]) -> Sequence[bool]:
+    import polars as pl
+
     from flows.curation.neardup import near_duplicates
+    from flows.curation.signatures import sign
     from registry.settings_curation import NearDuplicateSettings
 
-    nothing = np.zeros(len(texts), np.bool_)
-    found = near_duplicates(texts, nothing, np.ones(len(texts)), NearDuplicateSettings())
+    settings, nothing = NearDuplicateSettings(), np.zeros(len(texts), np.bool_)
+    signatures = sign(pl.Series(texts), min_words=settings.min_words)
+    found = near_duplicates(texts, signatures, nothing, np.ones(len(texts)), settings)
     return found.repeats.tolist()
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Literal
 
@@ -34,29 +35,40 @@ def run_curate(
     if not dry_run:
         run_watch(context, workload=workload, steps=steps)
 
-    def work(where: Engine) -> CurationReport:
-        return curate_new(
-            context.database,
-            workload=workload,
-            settings=context.settings.curation,
-            keyring=context.keyring,
-            clock=context.clock,
-            new_id=context.new_id,
-            dry_run=dry_run,
-            engine=where,
-        )
-
     def there() -> CurationReport:
         from flows.curation.ray_engine import RayEngine
 
         with ray_session(context.settings):
-            return work(RayEngine())
+            return _curate(context, RayEngine(), workload=workload, dry_run=dry_run)
 
-    report = steps.run(
-        "curate", there if engine == "ray" else lambda: work(LocalEngine()), retries=2
-    )
+    def here() -> CurationReport:
+        return curate_here(context, workload=workload, dry_run=dry_run)
+
+    report = steps.run("curate", there if engine == "ray" else here, retries=2)
     steps.table("curation", curation_table(report))
     return report
+
+
+def curate_here(context: Context, *, workload: str, dry_run: bool = False) -> CurationReport:
+    """Curate on the cores of this machine."""
+    num_workers = context.settings.curation.num_workers
+    if num_workers is None:
+        num_workers = (os.cpu_count() or 1) - 1
+    with LocalEngine(num_workers=num_workers) as engine:
+        return _curate(context, engine, workload=workload, dry_run=dry_run)
+
+
+def _curate(context: Context, engine: Engine, *, workload: str, dry_run: bool) -> CurationReport:
+    return curate_new(
+        context.database,
+        workload=workload,
+        settings=context.settings.curation,
+        keyring=context.keyring,
+        clock=context.clock,
+        new_id=context.new_id,
+        dry_run=dry_run,
+        engine=engine,
+    )
 
 
 def show(context: Context, report: CurationReport, steps: Steps) -> Path:

@@ -17,8 +17,8 @@ from sqlmodel import Session
 
 from flows import trail
 from flows.context import Context, open_context
+from flows.curate import curate_here
 from flows.curation.dataset import BuiltDataset, build_dataset
-from flows.curation.pipeline import curate
 from flows.decisions import gate
 from flows.errors import RefusedError
 from flows.heartbeat import heartbeat
@@ -214,18 +214,7 @@ def _run(
 def _dataset(context: Context, folder: Path, *, workload: str, steps: Steps) -> BuiltDataset:
     """Curate what is new, then build. Both change nothing where there is nothing new."""
     settings = context.settings.curation
-    steps.run(
-        "curate",
-        lambda: curate(
-            context.database,
-            workload=workload,
-            settings=settings,
-            keyring=context.keyring,
-            clock=context.clock,
-            new_id=context.new_id,
-        ),
-        retries=2,
-    )
+    steps.run("curate", lambda: curate_here(context, workload=workload), retries=2)
 
     def build() -> BuiltDataset:
         target = folder / "dataset"

@@ -5,7 +5,7 @@ Every user-visible change is one `Database.write()` block; nothing else commits.
 
 import math
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from importlib.resources import as_file, files
 from pathlib import Path
 from typing import Any
@@ -62,15 +62,17 @@ class Database:
             yield session
 
     @contextmanager
-    def write(self) -> Iterator[Session]:
+    def write(self, *, bulk: bool = False) -> Iterator[Session]:
         """One transaction: committed when the block ends, rolled back when it raises.
 
         On SQLite it takes the write lock at its start, so that what it has read
-        cannot change under it.
+        cannot change under it. `bulk`: it writes tens of thousands of rows, all over the
+        indexes, and SQLite may keep 64 MiB of them in memory meanwhile.
         """
         with (
             Session(self._write_engine, expire_on_commit=False) as session,
             session.begin(),
+            _large_cache(session) if bulk else nullcontext(),
         ):
             yield session
 
@@ -105,6 +107,20 @@ class Database:
     def close(self) -> None:
         """Close all pooled connections."""
         self.engine.dispose()
+
+
+@contextmanager
+def _large_cache(session: Session) -> Iterator[None]:
+    connection = session.connection()
+    if connection.dialect.name != "sqlite":
+        yield
+        return
+    before = connection.exec_driver_sql("PRAGMA cache_size").scalar_one()
+    connection.exec_driver_sql("PRAGMA cache_size = -65536")
+    try:
+        yield
+    finally:
+        connection.exec_driver_sql(f"PRAGMA cache_size = {before}")
 
 
 def open_database(url: str) -> Database:

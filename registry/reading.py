@@ -13,7 +13,18 @@ from collections.abc import Iterator
 from typing import Any
 
 import polars as pl
-from sqlalchemy import JSON, Boolean, DateTime, Float, Integer, Select, Text, cast, make_url
+from sqlalchemy import (
+    JSON,
+    Boolean,
+    DateTime,
+    Float,
+    Integer,
+    LargeBinary,
+    Select,
+    Text,
+    cast,
+    make_url,
+)
 from sqlalchemy.types import TypeEngine
 
 from registry.db import Database
@@ -118,6 +129,7 @@ def _polars_type(type_: TypeEngine[Any]) -> pl.DataType:
         (Boolean, pl.Boolean()),
         (Integer, pl.Int64()),
         (Float, pl.Float64()),
+        (LargeBinary, pl.Binary()),
     ):
         if isinstance(generic, kind):
             return found

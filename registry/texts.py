@@ -6,7 +6,7 @@ setting may change at any time; a plain text that begins like a sealed one is al
 """
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from sqlalchemy.orm.attributes import set_committed_value
@@ -58,6 +58,16 @@ def unseal(value: Any, *, place: str, keyring: Keyring | None) -> Any:
 def seal_row(table: str, row: Mapping[str, Any], keyring: Keyring | None) -> dict[str, Any]:
     """A row (with its `id`) as it is stored."""
     return _each(table, row, lambda value, place: seal(value, place=place, keyring=keyring))
+
+
+def seal_column(
+    table: str, column: str, ids: Sequence[str], values: Sequence[Any], keyring: Keyring | None
+) -> list[Any]:
+    """A column of rows with these ids as it is stored."""
+    return [
+        seal(value, place=f"{table}.{column}:{row_id}", keyring=keyring)
+        for row_id, value in zip(ids, values, strict=True)
+    ]
 
 
 def unseal_row(table: str, row: Mapping[str, Any], keyring: Keyring | None) -> dict[str, Any]:

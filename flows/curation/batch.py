@@ -12,10 +12,10 @@ import polars as pl
 from flows.curation import steps
 from flows.curation.engine import Engine
 from flows.curation.frames import Outcome
-from flows.curation.neardup import NOTHING, History, Kin, Sample, alike_requests, near_duplicates
+from flows.curation.kin import NOTHING, History, Kin, Sample
+from flows.curation.neardup import alike_requests, near_duplicates
 from flows.curation.past import Past
-from flows.curation.rows import Page, Tally, describe, examples
-from flows.curation.signatures import request_text
+from flows.curation.rows import Page, Tally, describe, examples, requests
 from flows.curation.splitting import with_split
 from registry.settings_curation import CurationSettings
 
@@ -86,16 +86,16 @@ def _without_repetitions(
     """
     frame = pl.concat([frame.filter(~pl.col("disliked")), frame.filter("disliked")])
     num_liked = int((~frame["disliked"]).sum())
-    asked = _requests(frame)
+    asked = requests(frame)
     texts = [f"{text}\n{target}" for text, target in zip(asked, frame["target"], strict=True)]
     corrected = (frame["source"] == "corrected").to_numpy()
     quality = frame["quality_score"].fill_null(0.0).to_numpy().astype(np.float64)
     repeats: list[npt.NDArray[np.bool_]] = []
-    signatures: list[bytes | None] = []
     kin: list[tuple[int, Sample]] = []
     for part, known in ((slice(num_liked), history), (slice(num_liked, None), NOTHING)):
         found = near_duplicates(
             texts[part],
+            frame["signature"][part],
             corrected[part],
             quality[part],
             settings.near_duplicates,
@@ -103,12 +103,10 @@ def _without_repetitions(
             candidates=engine.candidate_pairs,
         )
         repeats.append(found.repeats)
-        signatures += found.signatures
         kin += found.kin
     stay = ~np.concatenate(repeats)
     place = np.cumsum(stay) - 1
-    signed = frame.with_columns(signature=pl.Series(signatures, dtype=pl.Binary))
-    return signed.filter(pl.Series(stay)), [(int(place[row]), s) for row, s in kin if stay[row]]
+    return frame.filter(pl.Series(stay)), [(int(place[row]), s) for row, s in kin if stay[row]]
 
 
 def _split(
@@ -121,7 +119,8 @@ def _split(
 ) -> Outcome:
     hashes = frame["request_hash"].to_list()
     asked = alike_requests(
-        _requests(frame),
+        requests(frame),
+        frame["request_signature"],
         hashes,
         settings.near_duplicates,
         history=history,
@@ -131,9 +130,4 @@ def _split(
     for name, sample in past.equal_requests(set(hashes)):
         equal.setdefault(name, []).append(sample)
     same = [(row, sample) for row, name in enumerate(hashes) for sample in equal.get(name, ())]
-    signed = frame.with_columns(request_signature=pl.Series(asked.signatures, dtype=pl.Binary))
-    return with_split(signed, settings, components=asked.components, kin=[*kin, *asked.kin, *same])
-
-
-def _requests(frame: pl.DataFrame) -> list[str]:
-    return [request_text(*row) for row in frame.select("messages", "input_text").iter_rows()]
+    return with_split(frame, settings, components=asked.components, kin=[*kin, *asked.kin, *same])

@@ -2,26 +2,25 @@
 
 import hashlib
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import polars as pl
-from sqlmodel import Session, select
+from sqlmodel import Session
 
+from flows.curation import storing
 from flows.curation.exporting import PREFERENCE, Record, card, write_split
 from flows.curation.selection import Selection, select_samples
 from flows.curation.splitting import SIDES
-from registry import acts, lineage, texts
-from registry.among import among
+from registry import acts, lineage
 from registry.artifacts import ArtifactStore
 from registry.clock import Clock, NewId
 from registry.crypto import Keyring
 from registry.db import Database
 from registry.deployment import Act
 from registry.errors import SettingsError
-from registry.models import TrainingData
 from registry.settings_curation import CurationSettings
 
 ACTOR = "flow:curate"
@@ -182,24 +181,20 @@ def _records(
 ) -> Iterator[list[Record]]:
     for start in range(0, len(ids), BLOCK_ROWS):
         chosen = ids[start : start + BLOCK_ROWS]
-        rows = session.exec(select(TrainingData).where(among(session, TrainingData.id, chosen)))
-        found = {row.id: row for row in rows}
-        for row in found.values():
-            texts.reveal(row, keyring)
+        found = {row["id"]: row for row in storing.stored_samples(session, keyring, chosen)}
         yield [_record(found[name], settings) for name in chosen]
-        session.expunge_all()
 
 
-def _record(sample: TrainingData, settings: CurationSettings) -> Record:
-    asked = sample.messages or [{"role": "user", "content": sample.input_prompt}]
-    said = {"rejected": sample.rejected_output, "label": sample.label}
+def _record(sample: Mapping[str, Any], settings: CurationSettings) -> Record:
+    asked = sample["messages"] or [{"role": "user", "content": sample["input_prompt"]}]
+    said = {"rejected": sample["rejected_output"], "label": sample["label"]}
     return {
-        "id": sample.id,
-        "messages": [*asked, {"role": "assistant", "content": sample.target_output}],
-        "target_tool": sample.domain_category,
-        "language": sample.language,
-        "weight": settings.corrected_weight if sample.source == "corrected" else 1.0,
-        "source": sample.source,
+        "id": sample["id"],
+        "messages": [*asked, {"role": "assistant", "content": sample["target_output"]}],
+        "target_tool": sample["domain_category"],
+        "language": sample["language"],
+        "weight": settings.corrected_weight if sample["source"] == "corrected" else 1.0,
+        "source": sample["source"],
         **{name: value for name, value in said.items() if value is not None},
     }
 

@@ -23,6 +23,8 @@ SCHEMA: dict[str, pl.DataType | type[pl.DataType]] = {
     "feedback_at": pl.Datetime("us", "UTC"),
 }
 """`messages` is JSON text, null where the interaction was a single structured prompt."""
+ACCEPTED, HELD = "accepted", "held"
+"""A reviewer's `judgement`: let pass, or still to be seen or rejected; null where there is none."""
 
 
 @dataclass(frozen=True)

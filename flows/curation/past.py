@@ -7,9 +7,9 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from sqlmodel import Session
 
 from flows.curation import storing
-from flows.curation.neardup import History, Kind, Sample
+from flows.curation.kin import History, Kind, Sample
+from flows.curation.known import KnownSignatures
 from flows.curation.rehearsed import Rehearsed
-from flows.curation.signatures import Signatures
 from registry.crypto import Keyring
 
 
@@ -17,11 +17,18 @@ class Past:
     """What the database holds, and what a dry run would have added to it."""
 
     def __init__(
-        self, session: Session, keyring: Keyring, *, workload: str, rehearsed: Rehearsed | None
+        self,
+        session: Session,
+        keyring: Keyring,
+        *,
+        workload: str,
+        signatures: KnownSignatures,
+        rehearsed: Rehearsed | None,
     ) -> None:
         self._session = session
         self._keyring = keyring
         self._workload = workload
+        self._signatures = signatures
         self._rehearsed = rehearsed
 
     def known_contents(self, hashes: Sequence[str]) -> set[str]:
@@ -42,15 +49,10 @@ class Past:
         """
         fallen = set(seen) - set(standing)
 
-        def blocks(kind: Kind) -> Iterator[tuple[Sequence[str], Signatures]]:
-            yield from storing.signature_blocks(self._session, kind, workload=self._workload)
-            if self._rehearsed:
-                yield from self._rehearsed.blocks(kind)
-
-        def samples(ids: Sequence[str]) -> dict[str, Sample]:
+        def samples(ids: Sequence[str], kind: Kind) -> dict[str, Sample]:
             found = storing.samples(
-                self._session, self._keyring, ids, fallen=fallen, standing=standing
+                self._session, self._keyring, ids, kind, fallen=fallen, standing=standing
             )
-            return found | (self._rehearsed.samples(ids) if self._rehearsed else {})
+            return found | (self._rehearsed.samples(ids, kind) if self._rehearsed else {})
 
-        return History(blocks, samples)
+        return History(self._signatures.blocks, samples)

@@ -19,6 +19,7 @@ from sqlmodel import select as select_rows
 from flows.curation import storing
 from flows.curation.batch import Batch, compare
 from flows.curation.engine import Engine, LocalEngine
+from flows.curation.known import KnownSignatures
 from flows.curation.past import Past
 from flows.curation.reading import Place, last_place, read_batch
 from flows.curation.rehearsed import Rehearsed
@@ -87,30 +88,40 @@ def curate(
     with database.read() as session:
         since = watermark(session, workload=workload)
         is_bad = learn_rejections(session, keyring, settings.moderation, workload=workload)
-    now, totals = clock(), _Totals()
-    until, place = since, None
+    now, totals, until = clock(), _Totals(), since
+    steps = RowSteps(settings, now, is_bad=is_bad)
+    reader = _Reader(database, keyring, workload=workload, since=since, rows=settings.batch_rows)
     with ExitStack() as scope:
+        signatures = scope.enter_context(closing(KnownSignatures()))
+        signatures.read(database, workload=workload)
         rehearsed = scope.enter_context(closing(Rehearsed())) if dry_run else None
-        is_at_end = False
-        while not is_at_end:
+        following: Iterator[Page] | None = engine.pages(steps, reader.frames())
+        while following is not None:
+            place, current = reader.place, following
+            # These go through the steps, where the engine can, while the current are written.
+            following = None if reader.is_at_end else engine.pages(steps, reader.frames())
+            pages = list(current)
             with database.read() as session:
-                reader = _Reader(session, keyring, workload=workload, since=since, place=place)
-                steps = RowSteps(settings, now, is_bad=is_bad)
-                pages = list(_pages(reader, steps, engine, settings))
-                past = Past(session, keyring, workload=workload, rehearsed=rehearsed)
+                past = Past(
+                    session,
+                    keyring,
+                    workload=workload,
+                    signatures=signatures,
+                    rehearsed=rehearsed,
+                )
                 batch = compare(pages, past, settings, engine)
-            place, is_at_end = reader.place, reader.is_at_end
             # A clock that runs ahead elsewhere must not hide what comes in meanwhile.
             until = max(filter(None, (until, place and min(place[0], now))), default=None)
             _count(totals, batch, settings)
             if rehearsed is not None:
                 rehearsed.remember(batch.kept)
+                signatures.add(batch.kept["content_hash"], batch.kept)
             elif until is not None:
                 act = Act(
                     ACTOR, f"feedback up to {until:%Y-%m-%d %H:%M} UTC", clock(), keyring, new_id
                 )
-                with database.write() as session:
-                    _store(
+                with database.write(bulk=True) as session:
+                    written = _store(
                         session,
                         act,
                         batch,
@@ -119,6 +130,7 @@ def curate(
                         until=until,
                         settings=settings,
                     )
+                signatures.add(written["sample_id"], written)
     return _report(totals, workload=workload, until=until or now, dry_run=dry_run)
 
 
@@ -132,52 +144,50 @@ def watermark(session: Session, *, workload: str) -> datetime | None:
 
 
 class _Reader:
-    """Reads on from a place, page by page, up to the size of a batch."""
+    """Reads on from a place, a batch at a time."""
 
     def __init__(
         self,
-        session: Session,
+        database: Database,
         keyring: Keyring,
         *,
         workload: str,
         since: datetime | None,
-        place: Place | None,
+        rows: int,
     ) -> None:
-        self.session = session
-        self._keyring = keyring
-        self.place = place
+        self.place: Place | None = None
         self.is_at_end = False
+        self._database = database
+        self._keyring = keyring
         self._workload = workload
         self._since = None if since is None else since - OVERLAP
+        self._rows = rows
 
-    def frames(self, rows: int) -> Iterator[pl.DataFrame]:
-        """At least one frame, at most `rows` rows."""
-        while rows > 0:
-            limit = min(rows, READ_ROWS)
-            frame = read_batch(
-                self.session,
-                self._keyring,
-                workload=self._workload,
-                since=self._since,
-                after=self.place,
-                limit=limit,
-            )
-            self.is_at_end = frame.height < limit
-            if frame.height:
-                self.place = last_place(frame)
-            yield frame
-            if self.is_at_end:
-                return
-            rows -= limit
+    def frames(self) -> list[pl.DataFrame]:
+        """At least one frame, at most a batch of rows; of the first batch no second one.
 
+        So there is soon something to compare while others go through the steps.
+        """
+        rows, frames = self._rows if self.place else min(self._rows, READ_ROWS), []
+        with self._database.read() as session:
+            while rows > 0 and not self.is_at_end:
+                frames.append(self._frame(session, limit=min(rows, READ_ROWS)))
+                rows -= READ_ROWS
+        return frames
 
-def _pages(
-    reader: _Reader, steps: RowSteps, engine: Engine, settings: CurationSettings
-) -> Iterator[Page]:
-    for frame in reader.frames(settings.batch_rows):
-        accepted, held = storing.judged(reader.session, frame["id"].to_list())
-        mine = RowSteps(steps.settings, steps.now, accepted, held, steps.is_bad)
-        yield from engine.pages(mine, [frame])
+    def _frame(self, session: Session, *, limit: int) -> pl.DataFrame:
+        frame = read_batch(
+            session,
+            self._keyring,
+            workload=self._workload,
+            since=self._since,
+            after=self.place,
+            limit=limit,
+        )
+        self.is_at_end = frame.height < limit
+        if frame.height:
+            self.place = last_place(frame)
+        return storing.with_judgements(session, frame)
 
 
 def _count(totals: _Totals, batch: Batch, settings: CurationSettings) -> None:
@@ -198,10 +208,14 @@ def _store(
     workload: str,
     until: datetime,
     settings: CurationSettings,
-) -> None:
-    """Write the new samples, what changed of earlier ones, the reviewers' queue, the watermark."""
+) -> pl.DataFrame:
+    """Write the new samples, what changed of earlier ones, the reviewers' queue, the watermark.
+
+    The new samples with their ids.
+    """
     withdrawn = storing.review_earlier(session, batch.seen, batch.standing)
-    storing.add_samples(session, act, batch.kept, workload=workload)
+    kept = storing.still_learnable(session, batch.kept)
+    written = storing.add_samples(session, act, kept, workload=workload)
     held = storing.hold(session, act, batch.held, workload=workload)
     run = CurationRun(
         id=act.new_id(),
@@ -212,9 +226,10 @@ def _store(
         created_at=act.now,
     )
     session.add(run)
-    told = {"run": run.id, "added": batch.kept.height, "withdrawn": withdrawn, "held": held}
+    told = {"run": run.id, "added": kept.height, "withdrawn": withdrawn, "held": held}
     acts.record(session, act, action="curate", subject=f"workload:{workload}", details=told)
     totals.num_withdrawn += withdrawn
+    return written
 
 
 def _report(totals: _Totals, *, workload: str, until: datetime, dry_run: bool) -> CurationReport:

@@ -7,7 +7,7 @@ the pairs are the same. Needs a connection to Ray.
 from __future__ import annotations
 
 import pickle
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -32,7 +32,7 @@ class RayEngine:
         self._partition_rows = partition_rows
         ray.data.DataContext.get_current().enable_progress_bars = False
 
-    def pages(self, steps: RowSteps, frames: Iterable[pl.DataFrame]) -> Iterator[Page]:
+    def pages(self, steps: RowSteps, frames: Sequence[pl.DataFrame]) -> Iterator[Page]:
         """One page for each partition, in their order."""
 
         def apply(table: pa.Table) -> pa.Table:

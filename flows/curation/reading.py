@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import sqlite3
 from collections.abc import Sequence
+from contextlib import closing
 from datetime import datetime
 from typing import Any
 
@@ -70,17 +72,24 @@ def last_place(frame: pl.DataFrame) -> Place:
 def _rows(session: Session, query: Select[Any]) -> Sequence[Any]:
     """The rows of a query, whatever bytes SQLite holds: no row must stop the others."""
     try:
-        return session.connection().execute(query).all()
-    except OperationalError as error:
+        return _fetched(session, query)
+    except (OperationalError, sqlite3.OperationalError) as error:
         if "decode to UTF-8" not in str(error):
             raise
     driver: Any = session.connection().connection.driver_connection
     before = driver.text_factory
     driver.text_factory = lambda raw: raw.decode("utf-8", "replace")
     try:
-        return session.connection().execute(query).all()
+        return _fetched(session, query)
     finally:
         driver.text_factory = before
+
+
+def _fetched(session: Session, query: Select[Any]) -> Sequence[Any]:
+    """As the driver gives them: an object of SQLAlchemy's for each row costs as much again."""
+    with closing(session.connection().execute(query)) as result:
+        assert result.cursor is not None
+        return result.cursor.fetchall()
 
 
 def _opened(frame: pl.DataFrame, keyring: Keyring) -> pl.DataFrame:

@@ -16,24 +16,16 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 
-from flows.curation.neardup import Kind, Sample
-from flows.curation.signatures import (
-    NUM_PERMUTATIONS,
-    Signatures,
-    request_text,
-    word_keys,
-    words,
-)
+from flows.curation.kin import Kind, Sample
+from flows.curation.signatures import request_text, word_keys
 
-BLOCK_ROWS = 50_000
 LATER = datetime.max.replace(tzinfo=UTC)
 """Everything in the database is older."""
 _SCHEMA = """CREATE TABLE sample (
     id TEXT PRIMARY KEY, request_hash TEXT, cluster_id TEXT, side TEXT,
-    corrected INTEGER, counts INTEGER, pair BLOB, request BLOB,
-    signature BLOB, request_signature BLOB);
+    corrected INTEGER, counts INTEGER, pair BLOB, request BLOB);
     CREATE INDEX by_request ON sample (request_hash)"""
-_KEYS: dict[Kind, str] = {"signature": "pair", "request_signature": "request"}
+_WORDS: dict[Kind, str] = {"signature": "pair", "request_signature": "request"}
 
 
 class Rehearsed:
@@ -52,16 +44,14 @@ class Rehearsed:
     def remember(self, frame: pl.DataFrame) -> None:
         """Take these samples for written."""
         columns = ("content_hash", "request_hash", "cluster_id", "split", "source", "disliked")
-        texts = ("messages", "input_text", "target", "signature", "request_signature")
+        texts = ("messages", "input_text", "target")
         rows = (
-            (*about[:4], about[4] == "corrected", not about[5], *_keys(*rest[:3]), *rest[3:])
+            (*about[:4], about[4] == "corrected", not about[5], *_keys(*rest))
             for about, rest in zip(
                 frame.select(columns).iter_rows(), frame.select(texts).iter_rows(), strict=True
             )
         )
-        self._file.executemany(
-            "INSERT OR IGNORE INTO sample VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)", rows
-        )
+        self._file.executemany("INSERT OR IGNORE INTO sample VALUES (?, ?, ?, ?, ?, ?, ?, ?)", rows)
 
     def known_contents(self, hashes: Sequence[str]) -> set[str]:
         """Those of the contents that were curated before."""
@@ -75,19 +65,12 @@ class Rehearsed:
             " (SELECT value FROM json_each(?)) GROUP BY 1, 2, 3"
         )
         for request, cluster, side in self._file.execute(query, (json.dumps(list(hashes)),)):
-            yield request, Sample(request, (LATER, ""), cluster, side, False, False, {})
+            yield request, Sample(request, (LATER, ""), cluster, side, False, False)
 
-    def blocks(self, kind: Kind) -> Iterator[tuple[Sequence[str], Signatures]]:
-        """Ids with signatures, block by block."""
-        rows = self._file.execute(f"SELECT id, {kind} FROM sample WHERE {kind} IS NOT NULL")
-        while block := rows.fetchmany(BLOCK_ROWS):
-            ids, blobs = zip(*block, strict=True)
-            yield ids, np.frombuffer(b"".join(blobs), np.uint8).reshape(-1, NUM_PERMUTATIONS)
-
-    def samples(self, ids: Sequence[str]) -> dict[str, Sample]:
+    def samples(self, ids: Sequence[str], kind: Kind) -> dict[str, Sample]:
         """Those of the ids that are there."""
         query = (
-            "SELECT id, rowid, cluster_id, side, corrected, counts, pair, request FROM sample"
+            f"SELECT id, rowid, cluster_id, side, corrected, counts, {_WORDS[kind]} FROM sample"
             " WHERE id IN (SELECT value FROM json_each(?))"
         )
         return {
@@ -98,10 +81,7 @@ class Rehearsed:
                 side=row[3],
                 corrected=bool(row[4]),
                 counts=bool(row[5]),
-                keys={
-                    kind: frozenset(np.frombuffer(blob, np.int64).tolist())
-                    for kind, blob in zip(_KEYS, row[6:], strict=True)
-                },
+                words=frozenset(np.frombuffer(row[6], np.int64).tolist()),
             )
             for row in self._file.execute(query, (json.dumps(list(ids)),))
         }
@@ -110,5 +90,5 @@ class Rehearsed:
 def _keys(messages: str | None, request: str, target: str) -> tuple[bytes, bytes]:
     asked = request_text(messages, request)
     both = (f"{asked}\n{target}", asked)
-    pair, alone = (np.array(list(word_keys(words(text))), np.int64).tobytes() for text in both)
+    pair, alone = (np.array(list(word_keys(text)), np.int64).tobytes() for text in both)
     return pair, alone

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 
 import polars as pl
 
 from flows.curation import classifying, cleaning, moderation, steps
-from flows.curation.frames import Outcome, Step
+from flows.curation.frames import ACCEPTED, HELD, Outcome, Step
 from flows.curation.pii import scrubbing
 from flows.curation.plugins import load_function
+from flows.curation.signatures import request_text, sign_pairs
 from registry.settings_curation import CurationSettings
 
 READ, HASHED = "with feedback", "not held for a reviewer"
@@ -63,20 +64,21 @@ class RowSteps:
 
     settings: CurationSettings
     now: datetime
-    accepted: Collection[str] = ()
-    """Interactions that reviewers have let pass."""
-    held: Collection[str] = ()
-    """Interactions that reviewers have still to see, or have rejected."""
     is_bad: Callable[[pl.Series], pl.Series] | None = None
 
     def __call__(self, frame: pl.DataFrame) -> Page:
-        """Apply them."""
+        """Apply them to a frame with the columns of `frames.SCHEMA` and `judgement`."""
         tally = Tally()
         tally.left[READ] = frame.height
         _describe(frame, tally)
         seen = frame["id"].to_list()
         held: dict[str, str] = {}
-        for step in self._steps():
+        judged = {
+            judgement: frame.filter(pl.col("judgement") == judgement)["id"].to_list()
+            for judgement in (ACCEPTED, HELD)
+        }
+        frame = frame.drop("judgement")
+        for step in self._steps(accepted=judged[ACCEPTED], held=judged[HELD]):
             found = step.apply(frame)
             outcome = found if isinstance(found, Outcome) else Outcome(found)
             self._show(frame, outcome.frame, step.name, tally)
@@ -86,11 +88,11 @@ class RowSteps:
             held |= dict(outcome.held)
         return Page(self._finished(frame), held, tally, seen)
 
-    def _steps(self) -> tuple[Step, ...]:
+    def _steps(self, *, accepted: Sequence[str], held: Sequence[str]) -> tuple[Step, ...]:
         settings = self.settings
         name_finder = load_function(settings.pii.name_finder, "curation.pii.name_finder")
         return (
-            Step("not refused by a reviewer", steps.drop_interactions(self.held)),
+            Step("not refused by a reviewer", steps.drop_interactions(held)),
             Step("readable", cleaning.clean(settings, now=self.now)),
             Step("with something to learn", steps.with_target),
             Step("of enough quality", steps.filter_quality(settings)),
@@ -99,9 +101,7 @@ class RowSteps:
             Step("scrubbed", scrubbing.scrub(settings.pii, name_finder=name_finder)),
             Step(
                 HASHED,
-                moderation.moderate(
-                    settings.moderation, accepted=self.accepted, is_bad=self.is_bad
-                ),
+                moderation.moderate(settings.moderation, accepted=accepted, is_bad=self.is_bad),
             ),
         )
 
@@ -111,7 +111,12 @@ class RowSteps:
         if other is not None:
             frame = other(frame)
         frame = classifying.with_templates(steps.with_hashes(frame))
-        return frame.drop("structured_prompt", "corrected_output", "user_feedback")
+        asked = pl.Series(requests(frame), dtype=pl.String)
+        least = self.settings.near_duplicates.min_words
+        request_signature, signature = sign_pairs(asked, frame["target"], min_words=least)
+        return frame.drop("structured_prompt", "corrected_output", "user_feedback").with_columns(
+            signature=signature, request_signature=request_signature
+        )
 
     def _show(self, before: pl.DataFrame, after: pl.DataFrame, name: str, tally: Tally) -> None:
         """Keep a few of the rows that did not pass."""
@@ -120,6 +125,11 @@ class RowSteps:
             return
         gone = before.join(after.select("id"), on="id", how="anti", maintain_order="left")
         tally.examples[name] = examples(gone.head(wanted), self.settings)
+
+
+def requests(frame: pl.DataFrame) -> list[str]:
+    """What was asked, row by row."""
+    return [request_text(*row) for row in frame.select("messages", "input_text").iter_rows()]
 
 
 def examples(frame: pl.DataFrame, settings: CurationSettings) -> list[str]:

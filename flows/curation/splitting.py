@@ -10,14 +10,14 @@ stands elsewhere, is left out and counted.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 
 import numpy as np
 import numpy.typing as npt
 import polars as pl
 
 from flows.curation.frames import Outcome
-from flows.curation.neardup import Sample
+from flows.curation.kin import Sample
 from registry.settings_curation import CurationSettings
 
 SIDES = ("train", "validation", "test")
@@ -41,39 +41,55 @@ def with_split(
     group = pl.coalesce("user_id", "request_hash") if by_user else pl.col("request_hash")
     names = frame.select(group).to_series()
     sides = {name: side_of(name, settings) for name in names.unique()}
-    eldest, met = _elders(frame.height, components, kin)
-    frame = frame.with_columns(
-        component=pl.Series(components, dtype=pl.Int64),
-        own=pl.Series([sides[name] for name in names], dtype=pl.String),
-        elder_side=pl.Series([old and old.side for old in eldest], dtype=pl.String),
-        elder_cluster=pl.Series([old and old.cluster_id for old in eldest], dtype=pl.String),
-        met=pl.Series(met, dtype=pl.List(pl.String)),
-    ).with_columns(
-        split=pl.coalesce("elder_side", pl.col("own").first().over("component")),
-        cluster_id=pl.coalesce("elder_cluster", pl.col("request_hash").first().over("component")),
+    elders, met = _elders(components, kin)
+    frame = (
+        frame.with_columns(
+            component=pl.Series(components, dtype=pl.Int64),
+            own=names.replace_strict(sides, return_dtype=pl.String) if sides else names,
+        )
+        .with_row_index("row")
+        .join(elders, on="component", how="left", maintain_order="left")
+        .join(met, on="row", how="left", maintain_order="left")
+        .with_columns(
+            split=pl.coalesce("elder_side", pl.col("own").first().over("component")),
+            cluster_id=pl.coalesce(
+                "elder_cluster", pl.col("request_hash").first().over("component")
+            ),
+        )
     )
-    torn = pl.col("met").list.set_difference(pl.concat_list("split")).list.len() > 0
+    torn = pl.col("met").list.set_difference(pl.concat_list("split")).list.len().fill_null(0) > 0
     away = pl.lit(by_user) & pl.col("user_id").is_not_null() & (pl.col("own") != pl.col("split"))
     frame = frame.with_columns(torn=torn, away=away & ~torn)
     notes = {TORN: int(frame["torn"].sum()), ELSEWHERE: int(frame["away"].sum())}
     kept = frame.filter(~pl.col("torn"), ~pl.col("away"))
-    helpers = ("component", "own", "elder_side", "elder_cluster", "met", "torn", "away")
+    helpers = ("row", "component", "own", "elder_side", "elder_cluster", "met", "torn", "away")
     return Outcome(kept.drop(helpers), notes)
 
 
 def _elders(
-    number: int, components: npt.NDArray[np.int64], kin: Iterable[tuple[int, Sample]]
-) -> tuple[Sequence[Sample | None], Sequence[list[str]]]:
-    """Of each row the oldest sample its component is alike to, and the sides it meets itself."""
+    components: npt.NDArray[np.int64], kin: Iterable[tuple[int, Sample]]
+) -> tuple[pl.DataFrame, pl.DataFrame]:
+    """Of components the oldest sample that each is alike to; of rows the sides they meet."""
     oldest: dict[int, Sample] = {}
-    met: list[list[str]] = [[] for _ in range(number)]
+    met: dict[int, list[str]] = {}
     for row, sample in kin:
-        known = oldest.get(int(components[row]))
-        if known is None or sample.age < known.age:
-            oldest[int(components[row])] = sample
-        if sample.side not in met[row]:
-            met[row].append(sample.side)
-    return [oldest.get(int(component)) for component in components], met
+        component = int(components[row])
+        if component not in oldest or sample.age < oldest[component].age:
+            oldest[component] = sample
+        sides = met.setdefault(row, [])
+        if sample.side not in sides:
+            sides.append(sample.side)
+    elders = [(place, sample.side, sample.cluster_id) for place, sample in oldest.items()]
+    return (
+        pl.DataFrame(
+            elders,
+            {"component": pl.Int64, "elder_side": pl.String, "elder_cluster": pl.String},
+            orient="row",
+        ),
+        pl.DataFrame(
+            list(met.items()), {"row": pl.UInt32, "met": pl.List(pl.String)}, orient="row"
+        ),
+    )
 
 
 def side_of(name: str, settings: CurationSettings) -> str:

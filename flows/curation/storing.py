@@ -6,29 +6,24 @@ import json
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any
 
-import numpy as np
 import polars as pl
-from sqlalchemy import func, insert, update
+from sqlalchemy import func, inspect, update
+from sqlalchemy import select as select_columns
 from sqlmodel import Session, col, select
 
-from flows.curation.neardup import Kind, Sample
-from flows.curation.signatures import (
-    NUM_PERMUTATIONS,
-    Signatures,
-    request_text,
-    word_keys,
-    words,
-)
+from flows.curation.frames import ACCEPTED, HELD
+from flows.curation.kin import Kind, Sample
+from flows.curation.signatures import request_text, word_keys
 from flows.curation.splitting import unit_interval
 from registry import prompts, texts
 from registry.among import among
 from registry.crypto import Keyring
 from registry.deployment import Act
-from registry.inserting import insert_ignoring_duplicates
-from registry.models import CuratedSignature, ReviewItem, TrainingData
+from registry.inserting import insert_columns, insert_ignoring_duplicates
+from registry.models import CuratedSignature, ReviewItem, TrainingData, UserInteraction
+from registry.privacy import may_be_learned
 
 _PREFIX = prompts.instruction("", target_tool=None, language=None).partition("\n")[0]
-SIGNATURE_ROWS = 50_000
 
 
 def known_contents(session: Session, hashes: Sequence[str], *, workload: str) -> set[str]:
@@ -52,37 +47,14 @@ def equal_requests(
         .group_by(col(sample.request_hash), col(sample.cluster_id), col(sample.split))
     )
     for request, cluster, side, created_at in session.exec(query):
-        yield str(request), Sample(str(request), (created_at, ""), cluster, side, False, False, {})
-
-
-def signature_blocks(
-    session: Session, kind: Kind, *, workload: str
-) -> Iterator[tuple[Sequence[str], Signatures]]:
-    """The signatures of everything that was curated before, block by block."""
-    signature, last = getattr(CuratedSignature, kind), ""
-    while True:
-        query = (
-            select(CuratedSignature.training_data_id, signature)
-            .where(
-                CuratedSignature.workload == workload,
-                CuratedSignature.training_data_id > last,
-                signature.is_not(None),
-            )
-            .order_by(col(CuratedSignature.training_data_id))
-            .limit(SIGNATURE_ROWS)
-        )
-        rows = session.exec(query).all()
-        if not rows:
-            return
-        ids, blobs = zip(*rows, strict=True)
-        yield ids, np.frombuffer(b"".join(blobs), np.uint8).reshape(-1, NUM_PERMUTATIONS)
-        last = ids[-1]
+        yield str(request), Sample(str(request), (created_at, ""), cluster, side, False, False)
 
 
 def samples(
     session: Session,
     keyring: Keyring,
     ids: Sequence[str],
+    kind: Kind,
     *,
     fallen: Collection[str],
     standing: Mapping[str, str],
@@ -92,32 +64,39 @@ def samples(
     Not those of interactions that have `fallen`, or that stand for another content now.
     """
     found = {}
-    for row in session.exec(select(TrainingData).where(among(session, TrainingData.id, ids))):
-        origin = row.source_interaction_id
-        stands = standing.get(origin, row.content_hash) == row.content_hash
-        texts.reveal(row, keyring)
+    for row in stored_samples(session, keyring, ids):
+        origin, content = row["source_interaction_id"], row["content_hash"]
+        stands = standing.get(origin, content) == content and origin not in fallen
         asked = _request_of(row)
-        found[row.id] = Sample(
-            id=row.id,
-            age=(row.created_at, row.id),
-            cluster_id=row.cluster_id,
-            side=row.split,
-            corrected=row.source == "corrected",
-            counts=row.is_selected and row.label is None and stands and origin not in fallen,
-            keys={
-                "signature": word_keys(words(f"{asked}\n{row.target_output}")),
-                "request_signature": word_keys(words(asked)),
-            },
+        text = asked if kind == "request_signature" else f"{asked}\n{row['target_output']}"
+        found[row["id"]] = Sample(
+            id=row["id"],
+            age=(row["created_at"], row["id"]),
+            cluster_id=row["cluster_id"],
+            side=row["split"],
+            corrected=row["source"] == "corrected",
+            counts=row["is_selected"] and row["label"] is None and stands,
+            words=word_keys(text),
         )
     return found
 
 
-def _request_of(row: TrainingData) -> str:
+def stored_samples(
+    session: Session, keyring: Keyring, ids: Sequence[str]
+) -> Iterator[dict[str, Any]]:
+    """Those of the samples that are there, with all columns, as people wrote them."""
+    columns = inspect(TrainingData).columns
+    query = select_columns(*columns).where(among(session, TrainingData.id, ids))
+    for row in session.connection().execute(query).mappings():
+        yield texts.unseal_row("training_data", dict(row), keyring)
+
+
+def _request_of(row: Mapping[str, Any]) -> str:
     """What was asked, as `request_text` has it of a row of a frame."""
-    if row.messages is not None:
-        return request_text(json.dumps(row.messages), row.input_prompt)
-    request = row.input_prompt.removeprefix(_PREFIX).rpartition("\nTool: ")[0]
-    return request or row.input_prompt
+    prompt: str = row["input_prompt"]
+    if row["messages"] is not None:
+        return request_text(json.dumps(row["messages"]), prompt)
+    return prompt.removeprefix(_PREFIX).rpartition("\nTool: ")[0] or prompt
 
 
 def review_earlier(session: Session, seen: Sequence[str], standing: Mapping[str, str]) -> int:
@@ -150,52 +129,68 @@ def review_earlier(session: Session, seen: Sequence[str], standing: Mapping[str,
     return withdrawn
 
 
-def add_samples(session: Session, act: Act, frame: pl.DataFrame, *, workload: str) -> None:
-    """Write the samples of a frame and their signatures."""
-    ids = [act.new_id() for _ in range(frame.height)]
-    rows = [
-        {
-            "id": sample_id,
-            "workload": workload,
-            "source_interaction_id": row["id"],
-            "input_prompt": _input_prompt(row),
-            "target_output": row["target"],
-            "rejected_output": row["rejected"],
-            "label": False if row["disliked"] else None,
-            "messages": json.loads(row["messages"]) if row["messages"] else None,
-            "source": row["source"],
-            "quality_score": row["quality_score"],
-            "domain_category": row["domain"],
-            "use_case": row["use_case"],
-            "template_id": row["template_id"],
-            "reservoir_key": unit_interval(row["content_hash"]),
-            "language": row["spoken"],
-            "content_hash": row["content_hash"],
-            "request_hash": row["request_hash"],
-            "cluster_id": row["cluster_id"],
-            "split": row["split"],
-            "is_curated": True,
-            "is_selected": True,
-            "created_at": act.now,
-        }
-        for sample_id, row in zip(ids, frame.iter_rows(named=True), strict=True)
-    ]
-    signatures = [
-        {
-            "training_data_id": sample_id,
-            "workload": workload,
-            "signature": signature,
-            "request_signature": asked,
-        }
-        for sample_id, signature, asked in zip(
-            ids, frame["signature"], frame["request_signature"], strict=True
-        )
-        if signature is not None
-    ]
-    sealed = [texts.seal_row("training_data", row, act.keyring) for row in rows]
-    for table, values in ((TrainingData, sealed), (CuratedSignature, signatures)):
-        if values:
-            session.connection().execute(insert(table), values)
+def still_learnable(session: Session, frame: pl.DataFrame) -> pl.DataFrame:
+    """Without what was erased, or whose author opted out, since it was read."""
+    ids = frame["id"].to_list()
+    allowed = among(session, UserInteraction.id, ids), may_be_learned()
+    if session.exec(select(func.count()).where(*allowed)).one() == len(ids):
+        return frame
+    found = session.exec(select(UserInteraction.id).where(*allowed)).all()
+    there = pl.Series("id", found, dtype=pl.String).to_frame()
+    return frame.join(there, on="id", how="semi", maintain_order="left")
+
+
+def add_samples(session: Session, act: Act, frame: pl.DataFrame, *, workload: str) -> pl.DataFrame:
+    """Write the samples of a frame and their signatures; the frame with the `sample_id` of each."""
+    number = frame.height
+    ids = [act.new_id() for _ in range(number)]
+    plain = {
+        "input_prompt": [_input_prompt(*row) for row in frame.select(_ASKED).iter_rows()],
+        "target_output": frame["target"].to_list(),
+        "rejected_output": frame["rejected"].to_list(),
+        "messages": [text and json.loads(text) for text in frame["messages"]],
+    }
+    columns = {
+        "id": ids,
+        "workload": workload,
+        **{
+            name: texts.seal_column("training_data", name, ids, values, act.keyring)
+            for name, values in plain.items()
+        },
+        "label": [False if disliked else None for disliked in frame["disliked"]],
+        "reservoir_key": [unit_interval(content) for content in frame["content_hash"]],
+        "is_curated": True,
+        "is_selected": True,
+        "created_at": act.now,
+        **{name: frame[column].to_list() for name, column in _AS_THEY_ARE.items()},
+    }
+    insert_columns(session, TrainingData, columns, num_rows=number)
+    written = frame.with_columns(sample_id=pl.Series(ids, dtype=pl.String))
+    signed = written.filter(pl.col("signature").is_not_null())
+    signatures = {
+        "training_data_id": signed["sample_id"].to_list(),
+        "workload": workload,
+        "signature": signed["signature"].to_list(),
+        "request_signature": signed["request_signature"].to_list(),
+    }
+    insert_columns(session, CuratedSignature, signatures, num_rows=signed.height)
+    return written
+
+
+_ASKED = ("messages", "input_text", "target_tool", "language")
+_AS_THEY_ARE = {
+    "source_interaction_id": "id",
+    "source": "source",
+    "quality_score": "quality_score",
+    "domain_category": "domain",
+    "use_case": "use_case",
+    "template_id": "template_id",
+    "language": "spoken",
+    "content_hash": "content_hash",
+    "request_hash": "request_hash",
+    "cluster_id": "cluster_id",
+    "split": "split",
+}
 
 
 def hold(session: Session, act: Act, held: Mapping[str, str], *, workload: str) -> int:
@@ -222,26 +217,27 @@ def hold(session: Session, act: Act, held: Mapping[str, str], *, workload: str) 
     return insert_ignoring_duplicates(session, ReviewItem, rows)
 
 
-def judged(session: Session, ids: Sequence[str]) -> tuple[set[str], set[str]]:
-    """Those of the interactions that reviewers let pass, and those held back or rejected."""
-    accepted, held = set(), set()
+def with_judgements(session: Session, frame: pl.DataFrame) -> pl.DataFrame:
+    """Add `judgement`: what reviewers said of each interaction."""
+    found: dict[str, str] = {}
     rows = session.exec(
         select(ReviewItem.interaction_id, ReviewItem.state, ReviewItem.reason).where(
-            among(session, ReviewItem.interaction_id, ids)
+            among(session, ReviewItem.interaction_id, frame["id"].to_list())
         )
     )
     for interaction_id, state, reason in rows:
         kind = reason.partition(":")[0]
         if state == "accepted" and kind == "moderation":
-            accepted.add(interaction_id)
+            found.setdefault(interaction_id, ACCEPTED)
         elif state != "accepted" and kind != "informative":
-            held.add(interaction_id)
-    return accepted, held
+            found[interaction_id] = HELD
+    judgements = [found.get(name) for name in frame["id"]]
+    return frame.with_columns(judgement=pl.Series(judgements, dtype=pl.String))
 
 
-def _input_prompt(row: dict[str, Any]) -> str:
-    if row["messages"]:
-        return str(row["input_text"])
-    return prompts.instruction(
-        row["input_text"], target_tool=row["target_tool"], language=row["language"]
-    )
+def _input_prompt(
+    messages: str | None, request: str, tool: str | None, language: str | None
+) -> str:
+    if messages:
+        return request
+    return prompts.instruction(request, target_tool=tool, language=language)

@@ -137,6 +137,6 @@ def test_no_row_can_stop_the_others(
         read = read_batch(
             session, Keyring(bytes(32)), workload="default", since=None, after=None, limit=10
         )
-    page = RowSteps(SETTINGS, NOW)(read)
+    page = RowSteps(SETTINGS, NOW)(read.with_columns(judgement=pl.lit(None, pl.String)))
     assert page.tally.left["with feedback"] == len(rows)
     assert page.frame.height + len(page.held) <= len(rows)

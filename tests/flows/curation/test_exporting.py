@@ -9,7 +9,7 @@ import pytest
 
 from flows.curation.diversity import capped, farthest_first
 from flows.curation.exporting import as_alpaca, as_completion, card, write_split
-from flows.curation.signatures import Signatures, sign
+from flows.curation.signatures import LongTexts, Signatures, sign
 from registry.settings_curation import DiversitySettings
 
 CHAT = {
@@ -66,8 +66,12 @@ def rows(number: int) -> pl.DataFrame:
     )
 
 
+def signed(texts: list[str]) -> Signatures:
+    return LongTexts(texts, sign(pl.Series(texts), min_words=1)).signatures
+
+
 def signatures(ids: object) -> Signatures:
-    return sign([[f"w{i}"] for i, _ in enumerate(ids)])  # type: ignore[call-overload]
+    return signed([f"w{i}" for i, _ in enumerate(ids)])  # type: ignore[call-overload]
 
 
 @pytest.mark.parametrize("choice", ["score", "farthest"])
@@ -83,5 +87,5 @@ def test_no_group_exceeds_its_cap_and_the_choice_repeats_itself(choice: str) -> 
 
 
 def test_farthest_first_takes_one_of_each_kind_before_a_second() -> None:
-    kinds = sign([[f"kind{i % 3}", f"same{i % 3}"] for i in range(30)])
+    kinds = signed([f"kind{i % 3} same{i % 3}" for i in range(30)])
     assert {place % 3 for place in farthest_first(kinds, 0, 3)} == {0, 1, 2}

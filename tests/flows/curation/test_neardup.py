@@ -1,14 +1,16 @@
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 
 import numpy as np
+import polars as pl
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from benchmarks.curation_data import Writer
-from flows.curation.neardup import NOTHING, History, Sample, near_duplicates
-from flows.curation.signatures import sign, similarity, word_keys, words
+from flows.curation.kin import NOTHING, History, Sample
+from flows.curation.neardup import near_duplicates
+from flows.curation.signatures import LongTexts, sign, word_keys
 from registry.settings_curation import NearDuplicateSettings
 
 SETTINGS = NearDuplicateSettings()
@@ -22,13 +24,27 @@ def sample(name: str, text: str, *, corrected: bool = False) -> Sample:
         side="train",
         corrected=corrected,
         counts=True,
-        keys={"signature": word_keys(words(text))},
+        words=word_keys(text),
+    )
+
+
+def signed(texts: Sequence[str]) -> pl.Series:
+    return sign(pl.Series(texts, dtype=pl.String), min_words=SETTINGS.min_words)
+
+
+def history_of(samples: Mapping[str, Sample], texts: Sequence[str]) -> History:
+    """What was curated before; `texts` are those of the samples."""
+    ids = np.array([name.encode() for name in samples])
+    signatures = LongTexts(texts, signed(texts)).signatures
+    return History(
+        lambda _: [(ids, signatures)], lambda names, _: {name: samples[name] for name in names}
     )
 
 
 def repeats(texts: Sequence[str], history: History = NOTHING) -> list[bool]:
     found = near_duplicates(
         texts,
+        signed(texts),
         np.zeros(len(texts), np.bool_),
         np.ones(len(texts)),
         SETTINGS,
@@ -54,11 +70,7 @@ def test_new_batches_are_compared_with_everything_before() -> None:
     write = Writer(8)
     old = [write.prose() for _ in range(300)]
     samples = {str(i): sample(str(i), text) for i, text in enumerate(old)}
-    signatures = sign([words(text) for text in old])
-    history = History(
-        lambda _: [([str(i) for i in range(300)], signatures)],
-        lambda ids: {name: samples[name] for name in ids},
-    )
+    history = history_of(samples, old)
     fresh = [write.prose() for _ in range(300)]
     found = repeats([*(write.edited(text) for text in old), *fresh], history)
     assert sum(found[:300]) / 300 >= 0.98
@@ -68,11 +80,12 @@ def test_new_batches_are_compared_with_everything_before() -> None:
 def test_a_correction_stays_though_its_accepted_like_was_there_before() -> None:
     write = Writer(9)
     text = write.prose(least=40)
-    signature = sign([words(text)])
-    history = History(lambda _: [(["a"], signature)], lambda _: {"a": sample("a", text)})
+    history = history_of({"a": sample("a", text)}, [text])
     for corrected in (True, False):
+        edited = [write.edited(text)]
         found = near_duplicates(
-            [write.edited(text)],
+            edited,
+            signed(edited),
             np.array([corrected]),
             np.ones(1),
             SETTINGS,
@@ -88,7 +101,9 @@ def test_the_best_of_those_alike_stays() -> None:
     texts = [text, write.edited(text), write.edited(text)]
     quality = np.array([0.7, 0.9, 0.8])
     for corrected, best in (([0, 0, 0], 1), ([0, 0, 1], 2)):
-        found = near_duplicates(texts, np.array(corrected, np.bool_), quality, SETTINGS)
+        found = near_duplicates(
+            texts, signed(texts), np.array(corrected, np.bool_), quality, SETTINGS
+        )
         assert [i for i in range(3) if not found.repeats[i]] == [best]
 
 
@@ -106,10 +121,3 @@ def test_thousands_with_one_template_cost_no_square() -> None:
 @given(st.lists(st.text(max_size=40), max_size=8))
 def test_any_text_can_be_compared(texts: list[str]) -> None:
     assert len(repeats(texts)) == len(texts)
-
-
-@given(st.text(max_size=60), st.text(max_size=60))
-def test_similarity_is_symmetric_and_a_share(one: str, two: str) -> None:
-    assert similarity(one, two) == similarity(two, one)
-    assert 0 <= similarity(one, two) <= 1
-    assert similarity(one, one) == 1

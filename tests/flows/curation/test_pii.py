@@ -74,6 +74,41 @@ def test_any_text_can_be_scrubbed_and_again_without_change(text: str) -> None:
     assert Scrubber(SETTINGS).text(once) == once
 
 
+PIECES = st.sampled_from(
+    (
+        *(
+            "password",
+            "API-Key",
+            "access token",
+            "client_secret",
+            "pwd",
+            "كلمة المرور",
+            "كلمة السر",
+        ),
+        *(":", "=", " is ", "هي", '"', "'", "\n", " ", "\t", "\u00a0", "?", "&", "https://a.io/"),
+        *(
+            "token",
+            "sig",
+            "aB3$xY9_qq",
+            "sk-live-0123456789abcdefghij",
+            "Bearer",
+            "amy@example.com",
+        ),
+        *("abcdefghij0123456789", "+966 50 123 4567", "SSN 856-45-6789", "10.0.0.7", "fe80::1"),
+        *("4111 1111 1111 1111", "DE89 3704 0044 0532 0130 00", "٠٥٠١٢٣٤٥٦٧", "12345678Z"),
+    )
+)
+
+
+@given(st.lists(PIECES, max_size=8).map("".join))
+def test_what_the_patterns_find_the_first_pass_has_seen(text: str) -> None:
+    if Scrubber(SETTINGS).text(text) == text:
+        return
+    seen = pl.DataFrame({"as_text": [text], "as_json": [json.dumps([text], ensure_ascii=False)]})
+    found = seen.select(scrubbing.is_suspicious(name).alias(name) for name in seen.columns)
+    assert found.row(0) == (True, True)
+
+
 def test_a_long_text_takes_no_long_time() -> None:
     text = "1 2 3 4 5 6 7 a@b:c::d " * 40_000
     assert Scrubber(SETTINGS).text(text)

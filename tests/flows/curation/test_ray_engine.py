@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+import polars as pl
 import pytest
 import ray
 from sqlmodel import select
@@ -14,7 +15,7 @@ from flows.curation.engine import Engine, LocalEngine
 from flows.curation.neardup import candidate_pairs
 from flows.curation.pipeline import curate
 from flows.curation.ray_engine import RayEngine
-from flows.curation.signatures import sign, words
+from flows.curation.signatures import LongTexts, sign
 from registry import interactions
 from registry.interactions import Feedback, Interaction
 from registry.models import TrainingData
@@ -89,7 +90,8 @@ def test_the_samples_are_the_same_row_for_row(context: Context, engine: RayEngin
 def test_a_shuffle_by_band_finds_the_same_pairs(engine: RayEngine) -> None:
     write = Writer(6)
     texts = [write.templated() for _ in range(300)]
-    signatures = sign([words(text) for text in [*texts, *map(write.edited, texts)]])
+    both = [*texts, *map(write.edited, texts)]
+    signatures = LongTexts(both, sign(pl.Series(both), min_words=12)).signatures
     found = engine.candidate_pairs(signatures)
     assert found.tolist() == candidate_pairs(signatures).tolist()
     assert len(found) > 300

@@ -8,8 +8,9 @@ import polars as pl
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from flows.curation.neardup import History, Kind, Sample, alike_requests
-from flows.curation.signatures import sign, similarity, word_keys, words
+from flows.curation.kin import History, Ids, Kind, Sample
+from flows.curation.neardup import alike_requests
+from flows.curation.signatures import LongTexts, Signatures, jaccard, sign, word_keys, words
 from flows.curation.splitting import ELSEWHERE, TORN, with_split
 from registry.settings_curation import CurationSettings
 
@@ -25,6 +26,10 @@ def rows(requests: Sequence[str], users: Sequence[str | None]) -> pl.DataFrame:
     )
 
 
+def signed(texts: Sequence[str]) -> pl.Series:
+    return sign(pl.Series(texts, dtype=pl.String), min_words=NEAR.min_words)
+
+
 class Curated:
     """What was curated before, batch after batch."""
 
@@ -34,15 +39,17 @@ class Curated:
 
     @property
     def history(self) -> History:
-        def blocks(_: Kind) -> Sequence[tuple[Sequence[str], np.ndarray]]:
-            long = [name for name, text in self.texts.items() if len(words(text)) >= NEAR.min_words]
-            return [(long, sign([words(self.texts[name]) for name in long]))] if long else []
+        def blocks(_: Kind) -> Sequence[tuple[Ids, Signatures]]:
+            texts = list(self.texts.values())
+            long = LongTexts(texts, signed(texts))
+            names = np.array([name.encode() for name in self.texts])
+            return [(names[long.places], long.signatures)] if len(long.places) else []
 
-        return History(blocks, lambda ids: {name: self.samples[name] for name in ids})
+        return History(blocks, lambda ids, _: {name: self.samples[name] for name in ids})
 
     def take(self, texts: Sequence[str], users: Sequence[str | None]) -> Mapping[str, int]:
         """Split one batch and remember what stays."""
-        asked = alike_requests(texts, texts, NEAR, history=self.history)
+        asked = alike_requests(texts, signed(texts), texts, NEAR, history=self.history)
         equal = [
             (row, sample)
             for row, text in enumerate(texts)
@@ -55,9 +62,10 @@ class Curated:
             "request_hash", "place", "split", "cluster_id"
         ).iter_rows():
             name = f"{len(self.samples):04}-{place}"
-            keys: dict[Kind, frozenset[int]] = {"request_signature": word_keys(words(text))}
             self.texts[name] = text
-            self.samples[name] = Sample(name, (OLD, name), cluster, split, False, True, keys)
+            self.samples[name] = Sample(
+                name, (OLD, name), cluster, split, False, True, word_keys(text)
+            )
         return found.notes
 
 
@@ -98,13 +106,13 @@ def test_alike_requests_never_stand_on_two_sides(
     names = list(curated.samples)
     for place, one in enumerate(names):
         for two in names[:place]:
-            if similarity(curated.texts[one], curated.texts[two]) >= 0.85:
+            if jaccard(set(words(curated.texts[one])), set(words(curated.texts[two]))) >= 0.85:
                 assert curated.samples[one].side == curated.samples[two].side
 
 
 def test_a_new_member_takes_the_side_and_cluster_of_its_oldest() -> None:
     young, old = (
-        Sample("x", (OLD.replace(year=year), "x"), f"cluster-{year}", "test", False, True, {})
+        Sample("x", (OLD.replace(year=year), "x"), f"cluster-{year}", "test", False, True)
         for year in (2025, 2024)
     )
     frame = rows(["a", "b"], [None, None])
@@ -114,9 +122,7 @@ def test_a_new_member_takes_the_side_and_cluster_of_its_oldest() -> None:
 
 
 def test_what_is_alike_to_samples_on_two_sides_is_left_out_and_counted() -> None:
-    sides = [
-        (0, Sample("x", (OLD, side), side, side, False, True, {})) for side in ("train", "test")
-    ]
+    sides = [(0, Sample("x", (OLD, side), side, side, False, True)) for side in ("train", "test")]
     found = with_split(rows(["a"], [None]), SETTINGS, components=np.array([0]), kin=sides)
     assert (found.frame.height, found.notes[TORN]) == (0, 1)
 
