@@ -24,7 +24,6 @@ class TrainingData(SQLModel, table=True):
         CheckConstraint("split IN ('train', 'validation', 'test')", name="split_known"),
         CheckConstraint("source IN ('accepted', 'corrected')", name="source_known"),
         Index("ix_training_data_workload_created", "workload", "created_at"),
-        Index("ix_training_data_cluster", "workload", "cluster_id"),
         Index("ix_training_data_reservoir", "workload", "domain_category", "reservoir_key"),
         Index("ix_training_data_request", "workload", "request_hash"),
     )
