@@ -21,6 +21,8 @@ from flows.signals import run_scoring, run_watch
 from flows.steps import Steps
 
 EngineName = Literal["local", "ray"]
+MOST_WORKERS = 2
+"""More would wait for the process that compares and writes."""
 
 
 def run_curate(
@@ -53,7 +55,7 @@ def curate_here(context: Context, *, workload: str, dry_run: bool = False) -> Cu
     """Curate on the cores of this machine."""
     num_workers = context.settings.curation.num_workers
     if num_workers is None:
-        num_workers = (os.cpu_count() or 1) - 1
+        num_workers = min(MOST_WORKERS, (os.cpu_count() or 1) - 1)
     with LocalEngine(num_workers=num_workers) as engine:
         return _curate(context, engine, workload=workload, dry_run=dry_run)
 

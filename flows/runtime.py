@@ -7,6 +7,7 @@ import signal
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from types import FrameType
 
 import ray
 
@@ -21,7 +22,8 @@ def ray_session(settings: Settings) -> Iterator[None]:
     However the block ends, what it has started on Ray ends with it.
     """
     if ray.is_initialized():
-        yield
+        with _termination_heard():
+            yield
         return
     address = ray_address(settings)
     with _own_termination_handler():
@@ -36,9 +38,38 @@ def ray_session(settings: Settings) -> Iterator[None]:
                 _temp_dir=str(ray_temp_dir(settings)),
             )
     try:
-        yield
+        with _termination_heard():
+            yield
     finally:
         ray.shutdown()
+
+
+@contextmanager
+def _termination_heard() -> Iterator[None]:
+    """Lets a process that waits for Ray end when it is told to.
+
+    Of what a signal's handler raises, `ray.get` lets KeyboardInterrupt out and swallows what
+    Prefect's raises. So it is interrupted, and the handler is called where it is over.
+    """
+    handler = signal.getsignal(signal.SIGTERM)
+    if not callable(handler) or threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    received: list[tuple[int, FrameType | None]] = []
+
+    def interrupt(number: int, frame: FrameType | None) -> None:
+        received.append((number, frame))
+        raise KeyboardInterrupt
+
+    signal.signal(signal.SIGTERM, interrupt)
+    try:
+        yield
+    except KeyboardInterrupt:
+        if received:
+            handler(*received[0])
+        raise
+    finally:
+        signal.signal(signal.SIGTERM, handler)
 
 
 @contextmanager

@@ -65,12 +65,12 @@ class LocalEngine:
     def _workers(self) -> ProcessPoolExecutor:
         if self._pool is None:
             # A fork would inherit the locks of threads that it does not have.
-            pool = ProcessPoolExecutor(
+            self._pool = ProcessPoolExecutor(
                 self._num_workers,
                 mp_context=multiprocessing.get_context("spawn"),
                 initializer=_end_with_parent,
             )
-            self._pool = self._scope.enter_context(pool)
+            self._scope.callback(self._pool.shutdown, cancel_futures=True)
         return self._pool
 
 

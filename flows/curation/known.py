@@ -38,13 +38,17 @@ class KnownSignatures:
     def __init__(self) -> None:
         self._file = tempfile.TemporaryFile(prefix="kalimtak-")  # noqa: SIM115 - `close` closes it
         self._blocks: list[_Block] = []
+        self._is_read = False
 
     def close(self) -> None:
         """Forget them."""
         self._file.close()
 
     def read(self, database: Database, *, workload: str) -> None:
-        """Take those of all samples of the workload."""
+        """Take those of all samples of the workload, unless that is done."""
+        if self._is_read:
+            return
+        self._is_read = True
         query = (
             select(
                 CuratedSignature.training_data_id,

@@ -93,7 +93,6 @@ def curate(
     reader = _Reader(database, keyring, workload=workload, since=since, rows=settings.batch_rows)
     with ExitStack() as scope:
         signatures = scope.enter_context(closing(KnownSignatures()))
-        signatures.read(database, workload=workload)
         rehearsed = scope.enter_context(closing(Rehearsed())) if dry_run else None
         following: Iterator[Page] | None = engine.pages(steps, reader.frames())
         while following is not None:
@@ -101,6 +100,8 @@ def curate(
             # These go through the steps, where the engine can, while the current are written.
             following = None if reader.is_at_end else engine.pages(steps, reader.frames())
             pages = list(current)
+            if any(page.frame.height for page in pages):
+                signatures.read(database, workload=workload)
             with database.read() as session:
                 past = Past(
                     session,
