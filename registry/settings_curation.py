@@ -73,7 +73,8 @@ class CurationSettings(Part):
     """Interactions that are read, compared and written together, as one transaction."""
     num_workers: Annotated[int, Field(ge=0)] | None = None
     """Processes that clean, scrub and sign the next batch while this one is compared and
-    written; unset, two, or one less than the machine's cores. Fewer than 20,000 interactions need none."""
+    written; unset, two, or one less than the machine's cores. Fewer than 20,000 interactions
+    need none."""
     validation_share: Share = 0.15
     test_share: Share = 0.05
     """Share that no training and no gate ever sees."""
