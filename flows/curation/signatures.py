@@ -131,7 +131,9 @@ def _signed(
     number = np.bincount(tokens["row"].to_numpy(), minlength=num_texts)
     long = np.flatnonzero(number >= max(min_words, 1))
     row, code = np.divmod(
-        np.sort(tokens["row"].to_numpy().astype(np.int64) * len(vocabulary) + tokens["code"]),
+        np.sort(
+            tokens["row"].to_numpy().astype(np.int64) * len(vocabulary) + tokens["code"].to_numpy()
+        ),
         max(len(vocabulary), 1),
     )
     hashes = _hashes(row, code, vocabulary)[np.isin(row, long, kind="table")]
