@@ -11,7 +11,6 @@ from __future__ import annotations
 import argparse
 import json
 import multiprocessing
-import os
 import resource
 import shutil
 import statistics
@@ -102,7 +101,7 @@ def fill(path: Path, number: int) -> None:
 def run_pipeline(path: Path) -> None:
     """Curate the database and build a dataset; for a process of its own."""
     from flows.curation.dataset import build_dataset
-    from flows.curation.engine import LocalEngine
+    from flows.curation.engine import LocalEngine, usual_workers
     from flows.curation.pipeline import curate
     from registry.artifacts import ArtifactStore
     from registry.clock import new_id, utc_now
@@ -112,7 +111,7 @@ def run_pipeline(path: Path) -> None:
 
     settings, database = CurationSettings(), open_database(f"sqlite:///{path}")
     keyring, begin = Keyring(bytes(32)), time.perf_counter()
-    with LocalEngine(num_workers=(os.cpu_count() or 1) - 1) as engine:
+    with LocalEngine(num_workers=usual_workers()) as engine:
         report = curate(
             database,
             workload="default",

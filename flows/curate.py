@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import Literal
 
 from prefect import flow
 
 from flows.context import Context, open_context
-from flows.curation.engine import Engine, LocalEngine
+from flows.curation.engine import Engine, LocalEngine, usual_workers
 from flows.curation.pipeline import CurationReport
 from flows.curation.pipeline import curate as curate_new
 from flows.prefect_steps import PrefectSteps
@@ -21,8 +20,6 @@ from flows.signals import run_scoring, run_watch
 from flows.steps import Steps
 
 EngineName = Literal["local", "ray"]
-MOST_WORKERS = 2
-"""More would wait for the process that compares and writes."""
 
 
 def run_curate(
@@ -55,7 +52,7 @@ def curate_here(context: Context, *, workload: str, dry_run: bool = False) -> Cu
     """Curate on the cores of this machine."""
     num_workers = context.settings.curation.num_workers
     if num_workers is None:
-        num_workers = min(MOST_WORKERS, (os.cpu_count() or 1) - 1)
+        num_workers = usual_workers()
     with LocalEngine(num_workers=num_workers) as engine:
         return _curate(context, engine, workload=workload, dry_run=dry_run)
 

@@ -19,6 +19,13 @@ from flows.curation.rows import Page, RowSteps
 from flows.curation.signatures import Signatures
 
 _THREADS = "POLARS_MAX_THREADS"
+MOST_WORKERS = 2
+"""More would wait for the process that compares and writes."""
+
+
+def usual_workers() -> int:
+    """Processes beside this one that are worth having on this machine."""
+    return min(MOST_WORKERS, (os.cpu_count() or 1) - 1)
 
 
 class Engine(Protocol):

@@ -194,7 +194,13 @@ _AS_THEY_ARE = {
 
 
 def hold(session: Session, act: Act, held: Mapping[str, str], *, workload: str) -> int:
-    """Put interactions (id → reason) into the reviewers' queue, each once; how many are new."""
+    """Put interactions (id → reason) into the reviewers' queue, each once; how many are new.
+
+    Not those that were erased since they were read.
+    """
+    there = set(
+        session.exec(select(UserInteraction.id).where(among(session, UserInteraction.id, held)))
+    )
     known = set(
         session.exec(
             select(ReviewItem.interaction_id).where(
@@ -203,6 +209,7 @@ def hold(session: Session, act: Act, held: Mapping[str, str], *, workload: str) 
             )
         )
     )
+    new = there - known
     rows = [
         {
             "id": act.new_id(),
@@ -212,7 +219,7 @@ def hold(session: Session, act: Act, held: Mapping[str, str], *, workload: str) 
             "created_at": act.now,
         }
         for interaction_id, reason in held.items()
-        if interaction_id not in known
+        if interaction_id in new
     ]
     return insert_ignoring_duplicates(session, ReviewItem, rows)
 

@@ -9,14 +9,13 @@ from sqlmodel import select
 
 from flows.curation.dataset import BuiltDataset, build_dataset
 from flows.curation.pipeline import CurationReport, curate
-from registry import deployment, interactions, lineage, privacy, versions
+from registry import deployment, interactions, lineage, versions
 from registry.artifacts import ArtifactStore
 from registry.crypto import Keyring
 from registry.db import Database, open_database
-from registry.deployment import Act
 from registry.errors import SettingsError
 from registry.interactions import Feedback, Interaction
-from registry.models import CuratedSignature, ReviewItem, TrainingData, UserInteraction
+from registry.models import CuratedSignature, ReviewItem, TrainingData
 from registry.settings_curation import CurationSettings
 
 NOW = datetime(2026, 1, 14, 12, tzinfo=UTC)
@@ -374,30 +373,6 @@ def test_a_pass_that_is_interrupted_goes_on_where_it_stopped(world: World) -> No
     assert 0 < len(world.samples()) < 6
     attempt(world.new_id)
     assert len(world.samples()) == 6
-
-
-def test_who_opts_out_or_goes_while_a_pass_runs_is_not_learned_from(world: World) -> None:
-    for name in ("stays", "opts out", "is erased"):
-        world.log(name, external_user_id=name, input_text=f"write a mail about {name} cats")
-        world.rate(name, 1)
-
-    def reading_is_over() -> datetime:
-        with world.database.write() as session:
-            act = Act("test", "asked to", world.now, KEYRING, world.new_id)
-            privacy.set_consent(session, act, "opts out", "no_training")
-            session.delete(session.get_one(UserInteraction, "is erased"))
-        return world.now
-
-    moments = iter([lambda: world.now, reading_is_over])
-    curate(
-        world.database,
-        workload="default",
-        settings=CurationSettings(),
-        keyring=KEYRING,
-        clock=lambda: next(moments)(),
-        new_id=world.new_id,
-    )
-    assert set(world.samples()) == {"stays"}
 
 
 def test_feedback_from_the_future_does_not_hide_what_comes_before_it(world: World) -> None:

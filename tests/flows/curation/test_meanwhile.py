@@ -1,0 +1,39 @@
+"""What happens to interactions between being read and being written counts."""
+
+from datetime import datetime
+
+from flows.curation.pipeline import curate
+from registry import privacy
+from registry.deployment import Act
+from registry.models import UserInteraction
+from registry.settings_curation import CurationSettings
+from tests.flows.curation.test_pipeline import KEYRING, World, database, world
+
+__all__ = ["database", "world"]
+
+
+def test_who_opts_out_or_goes_while_a_pass_runs_is_not_learned_from(world: World) -> None:
+    for name in ("stays", "opts out", "is erased", "is erased while held"):
+        insult = "you stupid bitch, " if name.endswith("held") else ""
+        world.log(name, external_user_id=name, input_text=f"{insult}a mail about {name} cats")
+        world.rate(name, 1)
+
+    def reading_is_over() -> datetime:
+        with world.database.write() as session:
+            act = Act("test", "asked to", world.now, KEYRING, world.new_id)
+            privacy.set_consent(session, act, "opts out", "no_training")
+            for name in ("is erased", "is erased while held"):
+                session.delete(session.get_one(UserInteraction, name))
+        return world.now
+
+    moments = iter([lambda: world.now, reading_is_over])
+    report = curate(
+        world.database,
+        workload="default",
+        settings=CurationSettings(),
+        keyring=KEYRING,
+        clock=lambda: next(moments)(),
+        new_id=world.new_id,
+    )
+    assert report.num_held == 1
+    assert set(world.samples()) == {"stays"}
