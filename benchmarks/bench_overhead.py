@@ -17,13 +17,13 @@ from pathlib import Path
 from statistics import median
 from typing import Any, TypeVar
 
+from benchmarks.demo_world import log, use
 from benchmarks.results import Figure, write_results
 from flows import environment
 from flows.context import Context, open_context
 from flows.steps import PlainSteps
 from registry import by_hand, versions
 from registry.settings import load_settings
-from tests.support.usage import log_liked
 
 GOAL_S = 30.0
 T = TypeVar("T")
@@ -49,18 +49,18 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--quick", action="store_true")
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--samples", type=int, default=150)
+    parser.add_argument("--requests", type=int, default=600)
     parser.add_argument("--out", type=Path)
     arguments = parser.parse_args()
     if arguments.quick:
-        arguments.rounds, arguments.samples = 1, 60
+        arguments.rounds, arguments.requests = 1, 300
     logging.getLogger("ray").setLevel(logging.ERROR)
     runs = measure(arguments)
     figures = compare(runs)
     path = write_results(
         "overhead",
         figures,
-        sizes={"rounds": arguments.rounds, "samples": arguments.samples, "runs": runs},
+        sizes={"rounds": arguments.rounds, "requests": arguments.requests, "runs": runs},
         out=arguments.out,
     )
     for figure in figures:
@@ -83,7 +83,7 @@ def measure(arguments: argparse.Namespace) -> list[dict[str, float]]:
         from flows.runtime import ray_session  # Ray takes its token when it is imported
 
         context = open_context(settings)
-        log_liked(context, arguments.samples, at=context.clock())
+        log(context, use(arguments.requests, seed=1))
         with ray_session(settings):
             _retrain(context)
             return [_retrain(context) for _ in range(arguments.rounds)]

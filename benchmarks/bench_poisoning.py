@@ -23,15 +23,14 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks.demo_world import Rated, use
+from benchmarks.demo_world import Rated, log, use
 from benchmarks.results import Figure, write_results
 from flows.context import Context, open_context
 from flows.curation.dataset import build_dataset
 from flows.curation.pipeline import curate
 from flows.curation.watch import watch
 from flows.demo.people import NUM_PEOPLE, held_out_requests
-from registry import interactions, prompts, review
-from registry.interactions import Feedback, Interaction
+from registry import prompts, review
 from registry.models import DEFAULT_WORKLOAD
 from registry.settings import Settings
 from training.alone import learn
@@ -113,7 +112,7 @@ class Bench:
         """Log, curate, train, and look at what the model writes."""
         start = time.process_time()
         context = open_context(Settings(home=self.folder / name), clock=lambda: _now(rated))
-        _log(context, rated)
+        log(context, rated)
         held = _watch(context) if defended else set()
         curate(
             context.database,
@@ -156,36 +155,6 @@ class Bench:
             held_honest=len(held - poison),
             seconds=time.process_time() - start,
         )
-
-
-def _log(context: Context, rated: Sequence[Rated]) -> None:
-    rows = [
-        Interaction(
-            id=one.id,
-            created_at=one.at,
-            input_text=one.request.text,
-            structured_prompt=prompts.normalise(one.output, target_tool=one.request.target_tool),
-            model_output=one.output,
-            external_user_id=one.user,
-            target_tool=one.request.target_tool,
-            language=one.request.language,
-            quality_score=one.rule_score,
-            scorer_version="rule-1",
-        )
-        for one in rated
-    ]
-    with context.database.write() as session:
-        interactions.log(session, rows, keyring=context.keyring)
-        for one in rated:
-            feedback = Feedback(
-                interaction_id=one.id,
-                score=5 if one.liked else 2,
-                corrected_output=one.correction,
-                given_at=one.at + timedelta(seconds=30),
-            )
-            interactions.add_feedback(
-                session, feedback, now=one.at + timedelta(seconds=30), new_id=context.new_id
-            )
 
 
 def _watch(context: Context) -> set[str]:

@@ -10,9 +10,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
+from flows.context import Context
 from flows.demo.people import NUM_PEOPLE, RATING_NOISE
-from registry import quality
+from registry import interactions, prompts, quality
 from registry.features import Sample
+from registry.interactions import Feedback, Interaction
 from training.base_model.policy import mediocre
 from training.base_model.requests import Request, ideal, sample_request
 from training.base_model.rubric import judge
@@ -76,3 +78,34 @@ def use(num: int, *, seed: int, correction_rate: float = 0.15) -> list[Rated]:
 def samples(rated: Sequence[Rated]) -> list[Sample]:
     """All of them, as a scorer sees them."""
     return [one.sample for one in rated]
+
+
+def log(context: Context, rated: Sequence[Rated]) -> None:
+    """Into the registry, as serving does it."""
+    rows = [
+        Interaction(
+            id=one.id,
+            created_at=one.at,
+            input_text=one.request.text,
+            structured_prompt=prompts.normalise(one.output, target_tool=one.request.target_tool),
+            model_output=one.output,
+            external_user_id=one.user,
+            target_tool=one.request.target_tool,
+            language=one.request.language,
+            quality_score=one.rule_score,
+            scorer_version="rule-1",
+        )
+        for one in rated
+    ]
+    with context.database.write() as session:
+        interactions.log(session, rows, keyring=context.keyring)
+        for one in rated:
+            feedback = Feedback(
+                interaction_id=one.id,
+                score=5 if one.liked else 2,
+                corrected_output=one.correction,
+                given_at=one.at + timedelta(seconds=30),
+            )
+            interactions.add_feedback(
+                session, feedback, now=one.at + timedelta(seconds=30), new_id=context.new_id
+            )

@@ -25,17 +25,16 @@ from typing import Any
 
 import ray
 from ray.train import CheckpointConfig, FailureConfig, RunConfig, ScalingConfig, TrainingFailedError
-from ray.train.torch import TorchTrainer
 
 from training.config import Recipe, WorkersRecipe, load_recipe
 from training.encoding import Example, read_examples
 from training.errors import DataError, RunFailedError, TrainingError
 from training.evaluation.frozen import apart_from, read_suite
 from training.job import Job, WorkerOutcome, work
-from training.meeting import MeetingConfig
 from training.progress import Listener, Progress
 from training.search import Trial, find_recipe
 from training.storage import open_storage
+from training.trainer import SharedDevicesConfig, WorkerTrainer
 from training.transport import ADAPTER_NAME, Packed, pack, place
 from training.validation import Validation
 
@@ -186,11 +185,11 @@ def _fit(job: Job, *, run_id: str, storage_path: str) -> tuple[WorkerOutcome, ra
     use_gpu = workers.gpus_per_worker > 0
     resources = {"CPU": workers.cpus_per_worker, "GPU": float(workers.gpus_per_worker)}
     # Ray's declarations are those of Train V1; what runs is V2, which returns a value.
-    trainer: Any = TorchTrainer(
-        work,  # type: ignore[arg-type]
+    trainer: Any = WorkerTrainer(
+        work,
         # By reference: Ray Train's controller unpacks this too, and needs none of it.
         train_loop_config={"job": ray.put(job)},
-        torch_config=MeetingConfig(),
+        backend_config=SharedDevicesConfig(),
         scaling_config=ScalingConfig(
             num_workers=_num_workers(workers),  # type: ignore[arg-type]
             use_gpu=use_gpu,

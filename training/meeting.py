@@ -7,30 +7,12 @@ whoever asks.
 from __future__ import annotations
 
 import socket
-from dataclasses import dataclass
 
 import ray.util
 from ray.train import get_context
-from ray.train.backend import Backend
 from ray.train.collective import broadcast_from_rank_zero
-from ray.train.torch import TorchConfig, get_device
+from ray.train.torch import get_device
 from torch import distributed
-
-
-class Devices(Backend):
-    """Gives the workers their GPUs, as Ray's own does, and leaves it to them to meet."""
-
-    share_cuda_visible_devices = True
-
-
-@dataclass
-class MeetingConfig(TorchConfig):
-    """Torch in a run whose workers call `meet`."""
-
-    @property
-    def backend_cls(self) -> type[Backend]:
-        """What Ray calls when workers start."""
-        return Devices
 
 
 def meet() -> None:

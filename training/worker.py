@@ -48,6 +48,8 @@ def train_worker(job: Job, *, started: float) -> WorkerOutcome:
     else goes wrong is raised, and Ray restarts the workers from the last checkpoint.
     """
     torch.set_num_threads(job.recipe.workers.threads)
+    if (device := get_device()).type == "cuda":
+        torch.cuda.set_device(device)
     collective = _collective()
     if collective.rank == 0:
         job.board.started.remote()
