@@ -17,10 +17,11 @@ from torch.utils.checkpoint import checkpoint
 from transformers import PreTrainedModel
 
 from training.attention import ATTENTION
+from training.last_layer import ends_early
 from training.packing import Pack
 
-CHUNK_ELEMENTS = {"cpu": 1 << 22, "cuda": 1 << 27}
-"""Logits held at once by kind of device: 16 MiB in float32, 512 MiB on a GPU."""
+CHUNK_ELEMENTS = {"cpu": 1 << 23, "cuda": 1 << 27}
+"""Logits held at once by kind of device: 32 MiB in float32, 512 MiB on a GPU."""
 # Models that scale or bend their logits after the head must compute them themselves.
 _LOGIT_TRANSFORMS = ("final_logit_softcapping", "logits_scaling", "logit_scale")
 
@@ -28,17 +29,30 @@ _LOGIT_TRANSFORMS = ("final_logit_softcapping", "logits_scaling", "logit_scale")
 def token_losses(model: nn.Module, pack: Pack) -> Tensor:
     """(N,) float32: the cross-entropy, in nats, of each learned token of `pack`."""
     causal = causal_model(model)
-    packs = causal.config._attn_implementation == ATTENTION
-    inputs, positions = _packed(pack) if packs else _padded(pack)
     if any(getattr(causal.config, name, None) for name in _LOGIT_TRANSFORMS):
+        inputs, positions = _inputs(causal, pack)
         logits: Tensor = causal(**inputs).logits.flatten(0, 1)[positions]
         return cross_entropy(logits.float(), pack.labels, reduction="none")
-    hidden: Tensor = causal.base_model(**inputs)[0]
-    return head_losses(
-        causal.get_output_embeddings(),  # type: ignore[no-untyped-call]
-        hidden.flatten(0, 1).index_select(0, positions),
-        pack.labels,
-    )
+    head: nn.Module = causal.get_output_embeddings()  # type: ignore[no-untyped-call]
+    return head_losses(head, learned_states(causal, pack), pack.labels)
+
+
+def learned_states(causal: PreTrainedModel, pack: Pack) -> Tensor:
+    """(N, D) what the head is to see: the hidden states from which a token is learned."""
+    inputs, positions = _inputs(causal, pack)
+    if ends_early(causal) and _packs(causal):
+        states: Tensor = causal.base_model(**inputs, positions=positions)[0]
+        return states[0]
+    states = causal.base_model(**inputs)[0]
+    return states.flatten(0, 1).index_select(0, positions)
+
+
+def _packs(causal: PreTrainedModel) -> bool:
+    return bool(causal.config._attn_implementation == ATTENTION)
+
+
+def _inputs(causal: PreTrainedModel, pack: Pack) -> tuple[dict[str, Any], Tensor]:
+    return _packed(pack) if _packs(causal) else _padded(pack)
 
 
 def _packed(pack: Pack) -> tuple[dict[str, Any], Tensor]:
@@ -113,18 +127,26 @@ class _FrozenHead(torch.autograd.Function):
         ctx: Any, hidden: Tensor, weight: Tensor, bias: Tensor | None, labels: Tensor, rows: int
     ) -> Tensor:
         losses = torch.empty(len(hidden), dtype=torch.float32, device=hidden.device)
-        wanted = ctx.needs_input_grad[0]
-        gradient = torch.empty_like(hidden) if wanted else None
+        gradient = torch.empty_like(hidden) if ctx.needs_input_grad[0] else None
+        rows = _evenly(len(hidden), rows)
+        # One buffer for all chunks: memory that is new each time costs as much as what is
+        # computed in it.
+        buffer = weight.new_empty((rows, len(weight)))
         for start in range(0, len(hidden), rows):
             chosen = slice(start, start + rows)
-            label = labels[chosen, None]
-            logits = torch.nn.functional.linear(hidden[chosen], weight, bias).float()
-            total = logits.logsumexp(1, keepdim=True)
-            losses[chosen] = (total - logits.gather(1, label))[:, 0]
+            part, label = hidden[chosen], labels[chosen, None]
+            logits = torch.mm(part, weight.T, out=buffer[: len(part)])
+            if bias is not None:
+                logits += bias
+            powers = logits.float()  # the same, where it is float32 already
+            powers -= powers.amax(1, keepdim=True)
+            own = powers.gather(1, label)
+            total = powers.exp_().sum(1, keepdim=True)
+            losses[chosen] = (total.log() - own)[:, 0]
             if gradient is not None:
-                share = logits.sub_(total).exp_()
-                share.scatter_add_(1, label, share.new_full(label.shape, -1.0))
-                torch.mm(share.to(weight.dtype), weight, out=gradient[chosen])
+                powers.scatter_add_(1, label, -total)
+                torch.mm(powers.to(weight.dtype), weight, out=gradient[chosen])
+                gradient[chosen] /= total
         ctx.save_for_backward(gradient)
         return losses
 
@@ -133,3 +155,8 @@ class _FrozenHead(torch.autograd.Function):
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         (gradient,) = ctx.saved_tensors
         return gradient * grad[:, None].to(gradient.dtype), None, None, None, None
+
+
+def _evenly(number: int, most: int) -> int:
+    """How many at a time, at most `most`, so that the last ones are about as many."""
+    return -(-number // -(-number // most)) if number else 1

@@ -7,6 +7,7 @@ offer. Those are trained on padded batches instead: slower, and as right.
 from __future__ import annotations
 
 import logging
+import math
 from typing import Any
 
 import numpy as np
@@ -18,7 +19,8 @@ from transformers import PreTrainedModel
 from training.attention import ATTENTION
 from training.encoding import Encoded
 from training.errors import BaseModelError
-from training.losses import causal_model, token_losses
+from training.last_layer import end_as_ever, end_early
+from training.losses import causal_model, learned_states, token_losses
 from training.packing import collate
 
 logger = logging.getLogger(__name__)
@@ -27,6 +29,8 @@ _PROBE_LENGTHS = (5, 3, 7)
 _COARSE = 0.1
 _TOLERANCE = {torch.float32: 1e-3, torch.bfloat16: _COARSE, torch.float16: 2e-2}
 """Of the difference of losses in nats, by precision: rounding, and no token of another's."""
+_ROUNDING = {torch.float32: 1e-5, torch.bfloat16: 2e-2, torch.float16: 5e-3}
+"""Of the relative difference of hidden states."""
 
 
 def enable_packing(model: PreTrainedModel) -> bool:
@@ -39,13 +43,12 @@ def enable_packing(model: PreTrainedModel) -> bool:
     expected = _own_losses(model, probe)
     try:
         model.set_attn_implementation(ATTENTION)
-        with torch.no_grad():
-            got = token_losses(model, collate(probe, device=model.device))
+        difference = _difference(model, probe, expected)
     except (BaseModelError, TypeError, ValueError, RuntimeError) as error:
         reason = str(error)
     else:
-        difference = float((got - expected).abs().max())
-        if difference <= _TOLERANCE.get(model.dtype, _COARSE):
+        if difference <= _tolerance(model):
+            _end_early_if_it_fits(model, probe)
             return True
         reason = f"losses differ by up to {difference:.2g} nats"
     model.set_attn_implementation(own)
@@ -55,6 +58,34 @@ def enable_packing(model: PreTrainedModel) -> bool:
         reason,
     )
     return False
+
+
+@torch.no_grad()
+def _end_early_if_it_fits(model: PreTrainedModel, probe: list[Encoded]) -> None:
+    """Compared with the same model's whole layer, so that nothing but rounding may differ."""
+    pack = collate(probe, device=model.device)
+    whole = learned_states(model, pack)
+    if not end_early(model):
+        return
+    try:
+        found = learned_states(model, pack)
+        fits = float((found - whole).norm() / whole.norm()) <= _ROUNDING.get(model.dtype, _COARSE)
+    except (TypeError, ValueError, RuntimeError):
+        fits = False
+    if not fits:
+        end_as_ever(model)
+
+
+def _difference(model: PreTrainedModel, probe: list[Encoded], expected: torch.Tensor) -> float:
+    """Of the losses of a pack, in nats; not a number counts as infinite."""
+    with torch.no_grad():
+        got = token_losses(model, collate(probe, device=model.device))
+    difference = float((got - expected).abs().max())
+    return math.inf if math.isnan(difference) else difference
+
+
+def _tolerance(model: PreTrainedModel) -> float:
+    return _TOLERANCE.get(model.dtype, _COARSE)
 
 
 def recompute_activations(model: nn.Module) -> None:
