@@ -1,8 +1,10 @@
 """Which objective learns best from people: python -m benchmarks.bench_objectives [--seeds 1 2 …]
 
 Each objective trains on the same feedback of the demo's people (`benchmarks.learning_world`),
-from the same adapter, for the same number of steps; what is compared is the share of held-out
-requests whose greedy answer the rubric calls good, over all and on the worst target tool.
+from the same adapter, for the same number of steps, at several learning rates. The rate that
+does best on requests for choosing is its own; what is compared at that rate is the share of
+other held-out requests whose greedy answer the rubric calls good, over all and on the worst
+target tool.
 """
 
 from __future__ import annotations
@@ -44,6 +46,7 @@ def main() -> None:
     parser.add_argument("--requests", type=int, default=600, help="asked and rated per seed")
     parser.add_argument("--held-out", type=int, default=240)
     parser.add_argument("--steps", type=int, default=40)
+    parser.add_argument("--rates", type=float, nargs="+", default=[3e-3, 1e-3, 3e-4])
     parser.add_argument("--beta", type=float, default=0.1)
     parser.add_argument(
         "--corrections", type=float, default=CORRECTION_RATE, help="share of the disappointed"
@@ -52,7 +55,7 @@ def main() -> None:
     arguments = parser.parse_args()
     if arguments.quick:
         arguments.seeds, arguments.requests = [1], 60
-        arguments.held_out, arguments.steps = 24, 2
+        arguments.held_out, arguments.steps, arguments.rates = 24, 2, [3e-3]
     torch.set_num_threads(1)
     runs = [_run(seed, arguments) for seed in arguments.seeds]
     figures = compare(runs)
@@ -64,7 +67,7 @@ def main() -> None:
         out=arguments.out,
     )
     for figure in figures:
-        sys.stdout.write(f"{figure.name}: {figure.value:.3f} {figure.unit}\n")
+        sys.stdout.write(f"{figure.name}: {figure.value:.3g} {figure.unit}\n")
     sys.stdout.write(f"written: {path}\n")
 
 
@@ -72,6 +75,7 @@ def _run(seed: int, arguments: argparse.Namespace) -> dict[str, Any]:
     base, tokenizer = load_base("embedded"), load_tokenizer("embedded")
     asked = requests(f"people-{seed}", arguments.requests)
     held_out = requests(f"held-out-{seed}", arguments.held_out)
+    choosing = requests(f"choosing-{seed}", arguments.held_out // 2)
     said = answers(base, tokenizer, asked, temperature=0.7, seed=seed)
     examples = feedback(
         asked,
@@ -88,50 +92,73 @@ def _run(seed: int, arguments: argparse.Namespace) -> dict[str, Any]:
         "base": good(base, tokenizer, held_out),
     }
     for name in OBJECTIVES:
-        started = time.process_time()
-        tuned = _trained(name, encoded, arguments, seed=seed)
-        seconds = time.process_time() - started
-        found[name] = {"cpu_s": seconds, **good(tuned, tokenizer, held_out)}
-        sys.stdout.write(f"seed {seed}, {name}: {found[name]['rated_good']:.3f}\n")
-        sys.stdout.flush()
+        found[name] = {}
+        for rate in arguments.rates:
+            started = time.process_time()
+            tuned = _trained(name, encoded, arguments, seed=seed, rate=rate)
+            seconds = time.process_time() - started
+            found[name][f"{rate:g}"] = {
+                "cpu_s": seconds,
+                "choosing": good(tuned, tokenizer, choosing)["rated_good"],
+                **good(tuned, tokenizer, held_out),
+            }
+            share = found[name][f"{rate:g}"]["rated_good"]
+            sys.stdout.write(f"seed {seed}, {name} at {rate:g}: {share:.3f}\n")
+            sys.stdout.flush()
     return found
 
 
 def _trained(
-    name: ObjectiveName, data: Sequence[Encoded], arguments: argparse.Namespace, *, seed: int
+    name: ObjectiveName,
+    data: Sequence[Encoded],
+    arguments: argparse.Namespace,
+    *,
+    seed: int,
+    rate: float,
 ) -> torch.nn.Module:
     recipe = load_recipe("tiny_cpu")
     objective = recipe.objective.model_copy(update={"name": name, "beta": arguments.beta})
-    recipe = recipe.model_copy(update={"seed": seed, "objective": objective})
+    optimizer = recipe.optimizer.model_copy(update={"learning_rate": rate})
+    recipe = recipe.model_copy(
+        update={"seed": seed, "objective": objective, "optimizer": optimizer}
+    )
     return trained(recipe, data, num_steps=arguments.steps)
 
 
 def compare(runs: Sequence[dict[str, Any]]) -> list[Figure]:
-    """Means over the seeds, each objective beside SFT, seed by seed."""
+    """Means over the seeds, each objective at its own rate beside SFT, seed by seed."""
     figures = [Figure("rated good, base", mean(run["base"]["rated_good"] for run in runs), "share")]
-    sft = mean(run["sft"]["rated_good"] for run in runs)
+    rates = {name: _best_rate(runs, name) for name in OBJECTIVES}
+    found = {name: [run[name][rates[name]] for run in runs] for name in OBJECTIVES}
+    sft = [one["rated_good"] for one in found["sft"]]
     for name in OBJECTIVES:
-        shares = [run[name]["rated_good"] for run in runs]
-        gains = [run[name]["rated_good"] - run["sft"]["rated_good"] for run in runs]
-        figures.append(
-            Figure(f"rated good, {name}", mean(shares), "share", peer="sft", peer_value=sft)
-        )
+        shares = [one["rated_good"] for one in found[name]]
+        worst = mean(min(one["by_tool"].values()) for one in found[name])
+        figures += [
+            Figure(f"learning rate, {name}", float(rates[name]), ""),
+            Figure(f"rated good, {name}", mean(shares), "share", peer="sft", peer_value=mean(sft)),
+            Figure(f"rated good on the worst tool, {name}", worst, "share"),
+            Figure(f"training, {name}", mean(one["cpu_s"] for one in found[name]), "CPU-s"),
+        ]
         if name != "sft":
-            figures.append(Figure(f"{name} over sft, mean", mean(gains), "share"))
-            figures.append(
-                Figure(f"{name} better than sft", sum(gain > 0 for gain in gains), "seeds")
+            figures += _over_sft(
+                name, [ours - theirs for ours, theirs in zip(shares, sft, strict=True)]
             )
-        if name != "sft" and len(gains) > 1:
-            figures.append(
-                Figure(
-                    f"{name} over sft, standard error", stdev(gains) / len(gains) ** 0.5, "share"
-                )
-            )
-        worst = [min(run[name]["by_tool"].values()) for run in runs]
-        figures.append(Figure(f"rated good on the worst tool, {name}", mean(worst), "share"))
-        figures.append(
-            Figure(f"training, {name}", mean(run[name]["cpu_s"] for run in runs), "CPU-s")
-        )
+    return figures
+
+
+def _best_rate(runs: Sequence[dict[str, Any]], name: ObjectiveName) -> str:
+    return max(runs[0][name], key=lambda rate: mean(run[name][rate]["choosing"] for run in runs))
+
+
+def _over_sft(name: ObjectiveName, gains: Sequence[float]) -> list[Figure]:
+    figures = [
+        Figure(f"{name} over sft, mean", mean(gains), "share"),
+        Figure(f"{name} better than sft", sum(gain > 0 for gain in gains), "seeds"),
+    ]
+    if len(gains) > 1:
+        error = stdev(gains) / len(gains) ** 0.5
+        figures.append(Figure(f"{name} over sft, standard error", error, "share"))
     return figures
 
 
