@@ -43,8 +43,6 @@ KILLED_FOR_S = 5.0
 """Connections that break this soon after a router was killed were its own."""
 CLOCK_SLACK_S = 0.5
 DRAIN_S = 60.0
-BACK_S = 60.0
-"""What was killed is waited for so long before the next is killed."""
 
 
 @dataclass(frozen=True)
@@ -88,24 +86,15 @@ class Run:
     def kill_replicas(self, count: int, between_s: float) -> None:
         """Kill -9 model replicas, the champion's and the challenger's in turn."""
         for number in range(count):
-            kind = ("Champion", "Challenger")[number % 2]
-            self._wait_until_there_are(1, kind)
-            self.kills += self.system.kill(kind)
+            self.kills += self.system.kill(("Champion", "Challenger")[number % 2])
             time.sleep(between_s)
 
     def kill_routers(self, count: int, between_s: float) -> None:
         """Kill -9 routers, one after the other."""
         for _ in range(count):
-            # One at a time: while none is there, nobody can be answered.
-            self._wait_until_there_are(self.system.settings.serving.num_routers, "Router")
             if self.system.kill("Router"):
                 self.router_kills.append(time.time())
             time.sleep(max(between_s, KILLED_FOR_S))
-
-    def _wait_until_there_are(self, number: int, deployment: str) -> None:
-        until = time.monotonic() + BACK_S
-        while len(self.system.processes(deployment)) < number and time.monotonic() < until:
-            time.sleep(CLOCK_SLACK_S)
 
     def switch(self, count: int, between_s: float) -> None:
         """Promote and roll back, `count` times in all."""
