@@ -49,6 +49,22 @@ class Rated:
         """What the rule says."""
         return quality.score(self.output, target_tool=self.request.target_tool)
 
+    def interaction(self, at: datetime) -> Interaction:
+        """As the router logs it at that time."""
+        tool = self.request.target_tool
+        return Interaction(
+            id=self.id,
+            created_at=at,
+            input_text=self.request.text,
+            structured_prompt=prompts.normalise(self.output, target_tool=tool),
+            model_output=self.output,
+            external_user_id=self.user,
+            target_tool=tool,
+            language=self.request.language,
+            quality_score=self.rule_score,
+            scorer_version="rule-1",
+        )
+
 
 def use(num: int, *, seed: int, correction_rate: float = 0.15) -> list[Rated]:
     """People ask `num` times, a minute apart, are answered by the base policy, and rate."""
@@ -82,21 +98,7 @@ def samples(rated: Sequence[Rated]) -> list[Sample]:
 
 def log(context: Context, rated: Sequence[Rated]) -> None:
     """Into the registry, as serving does it."""
-    rows = [
-        Interaction(
-            id=one.id,
-            created_at=one.at,
-            input_text=one.request.text,
-            structured_prompt=prompts.normalise(one.output, target_tool=one.request.target_tool),
-            model_output=one.output,
-            external_user_id=one.user,
-            target_tool=one.request.target_tool,
-            language=one.request.language,
-            quality_score=one.rule_score,
-            scorer_version="rule-1",
-        )
-        for one in rated
-    ]
+    rows = [one.interaction(one.at) for one in rated]
     with context.database.write() as session:
         interactions.log(session, rows, keyring=context.keyring)
         for one in rated:

@@ -129,8 +129,7 @@ class _FrozenHead(torch.autograd.Function):
         losses = torch.empty(len(hidden), dtype=torch.float32, device=hidden.device)
         gradient = torch.empty_like(hidden) if ctx.needs_input_grad[0] else None
         rows = _evenly(len(hidden), rows)
-        # One buffer for all chunks: memory that is new each time costs as much as what is
-        # computed in it.
+        # One buffer for all chunks: memory that is new each time costs page faults.
         buffer = weight.new_empty((rows, len(weight)))
         for start in range(0, len(hidden), rows):
             chosen = slice(start, start + rows)

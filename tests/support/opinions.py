@@ -7,8 +7,8 @@ from datetime import datetime, timedelta
 
 from benchmarks.demo_world import Rated, use
 from flows.context import Context
-from registry import interactions, prompts
-from registry.interactions import Feedback, Interaction
+from registry import interactions
+from registry.interactions import Feedback
 from training.discriminator import Rating
 
 
@@ -33,7 +33,7 @@ def log_rated(
     context: Context, used: Sequence[Rated], *, shift: timedelta, rate: bool = True
 ) -> None:
     """Log these answers with their ratings, all moved by `shift` in time."""
-    rows = [_row(one, one.at + shift) for one in used]
+    rows = [one.interaction(one.at + shift) for one in used]
     with context.database.write() as session:
         interactions.log(session, rows, keyring=context.keyring)
         for one in used if rate else ():
@@ -45,18 +45,3 @@ def log_rated(
                 given_at=at,
             )
             interactions.add_feedback(session, feedback, now=at, new_id=context.new_id)
-
-
-def _row(one: Rated, at: datetime) -> Interaction:
-    return Interaction(
-        id=one.id,
-        created_at=at,
-        input_text=one.request.text,
-        structured_prompt=prompts.normalise(one.output, target_tool=one.request.target_tool),
-        model_output=one.output,
-        external_user_id=one.user,
-        target_tool=one.request.target_tool,
-        language=one.request.language,
-        quality_score=one.rule_score,
-        scorer_version="rule-1",
-    )
