@@ -29,6 +29,7 @@ from training.packable import enable_packing, recompute_activations
 from training.parallel import Alone
 from training.schedule import LoopSettings, ObjectiveSettings
 from training.thin_lora import make_thin
+from training.thin_norm import make_norms_thin
 
 SIZES: dict[str, dict[str, int]] = {
     "tiny": {"hidden_size": 64, "intermediate_size": 192, "num_hidden_layers": 2,
@@ -154,6 +155,7 @@ def _our_loop(task: Task, examples: Sequence[Encoded]) -> tuple[torch.nn.Module,
     if task.checkpointing:
         recompute_activations(base)
     make_thin(model)
+    make_norms_thin(model)
     if task.arm == "ours-compiled":
         for layer in base.model.layers:
             # Attention goes conversation by conversation, and would be compiled for every length.

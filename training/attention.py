@@ -18,6 +18,7 @@ from torch.nn.attention.varlen import varlen_attn
 from torch.nn.functional import scaled_dot_product_attention
 from transformers import AttentionInterface
 
+from training.block_attention import LONGEST, attend_by_blocks
 from training.errors import BaseModelError
 
 ATTENTION = "kalimtak_packed"
@@ -33,6 +34,8 @@ class Borders:
     lengths: tuple[int, ...]
     """Tokens of each sequence, in their order."""
     device: torch.device
+    skipped: tuple[int, ...]
+    """How many tokens at the start of each need no attention; they may get zeros."""
 
     @cached_property
     def cumulative(self) -> Tensor:
@@ -66,10 +69,27 @@ def attend(
         raise BaseModelError("the model drops attention scores out, which packing does not")
     if query.is_cuda and query.dtype in _HALF:
         return _varlen(query, key, value, borders, scaling, sliding_window), None
+    if _is_short(query, borders, sliding_window):
+        lengths, skipped = borders.lengths, borders.skipped
+        scale = query.shape[-1] ** -0.5 if scaling is None else scaling
+        output = attend_by_blocks(
+            query[0], key[0], value[0], lengths=lengths, skipped=skipped, scale=scale
+        )
+        return output[None], None
     return _one_by_one(query, key, value, borders.lengths, scaling, sliding_window), None
 
 
 AttentionInterface.register(ATTENTION, attend)
+
+
+def _is_short(query: Tensor, borders: Borders, window: int | None) -> bool:
+    longest = max(borders.lengths)
+    return (
+        query.device.type == "cpu"
+        and query.dtype not in _HALF
+        and longest <= LONGEST
+        and (window is None or longest <= window)
+    )
 
 
 def _varlen(

@@ -12,12 +12,14 @@ from typing import Any
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
+from training.attention import Borders
+
 _PARTS = {"input_layernorm", "self_attn", "post_attention_layernorm", "mlp"}
 """Of the layer that Llama, Mistral and Qwen share; what has other parts computes in full."""
 
 
 def end_early(model: PreTrainedModel) -> bool:
-    """Has the last layer of `model` take `positions`, if it can; returns whether it can.
+    """Has the last layer of `model` take `positions` and `ends`; returns whether it can.
 
     It then gives back (1, N, D), those positions alone, and is never recomputed: on the way
     back it comes first, when its activations are needed at once.
@@ -47,12 +49,18 @@ def _last_layer(model: PreTrainedModel) -> nn.Module | None:
 
 
 def _forward(
-    layer: Any, hidden_states: Tensor, *args: Any, positions: Tensor | None = None, **kwargs: Any
+    layer: Any,
+    hidden_states: Tensor,
+    *args: Any,
+    positions: Tensor | None = None,
+    ends: Borders | None = None,
+    **kwargs: Any,
 ) -> Tensor:
     if positions is None:
         output: Tensor = type(layer).forward(layer, hidden_states, *args, **kwargs)
         return output
-    attended, _ = layer.self_attn(layer.input_layernorm(hidden_states), *args, **kwargs)
+    normed = layer.input_layernorm(hidden_states)
+    attended, _ = layer.self_attn(normed, *args, **kwargs | {"borders": ends})
     rows: Tensor = (hidden_states + attended).index_select(1, positions)
     result: Tensor = rows + layer.mlp(layer.post_attention_layernorm(rows))
     return result

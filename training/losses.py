@@ -12,7 +12,7 @@ import torch
 from peft import PeftModel
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
-from torch.nn.functional import cross_entropy
+from torch.nn.functional import cross_entropy, softplus
 from torch.utils.checkpoint import checkpoint
 from transformers import PreTrainedModel
 
@@ -20,8 +20,10 @@ from training.attention import ATTENTION
 from training.last_layer import ends_early
 from training.packing import Pack
 
-CHUNK_ELEMENTS = {"cpu": 1 << 23, "cuda": 1 << 27}
-"""Logits held at once by kind of device: 32 MiB in float32, 512 MiB on a GPU."""
+CHUNK_ELEMENTS = {"cpu": 1 << 21, "cuda": 1 << 27}
+"""Logits held at once by kind of device: 8 MiB in float32, 512 MiB on a GPU."""
+NARROWEST = 1024
+"""Of a part of the vocabulary, however many rows there are."""
 # Models that scale or bend their logits after the head must compute them themselves.
 _LOGIT_TRANSFORMS = ("final_logit_softcapping", "logits_scaling", "logit_scale")
 
@@ -41,7 +43,7 @@ def learned_states(causal: PreTrainedModel, pack: Pack) -> Tensor:
     """(N, D) what the head is to see: the hidden states from which a token is learned."""
     inputs, positions = _inputs(causal, pack)
     if ends_early(causal) and _packs(causal):
-        states: Tensor = causal.base_model(**inputs, positions=positions)[0]
+        states: Tensor = causal.base_model(**inputs, positions=positions, ends=pack.ends)[0]
         return states[0]
     states = causal.base_model(**inputs)[0]
     return states.flatten(0, 1).index_select(0, positions)
@@ -84,11 +86,13 @@ def head_losses(head: nn.Module, hidden: Tensor, labels: Tensor) -> Tensor:
 
     A head that is trained itself keeps its chunks' inputs and computes them twice.
     """
-    rows = max(1, CHUNK_ELEMENTS[hidden.device.type] // _num_labels(head))
+    at_once = CHUNK_ELEMENTS[hidden.device.type]
     if type(head) is nn.Linear and not any(p.requires_grad for p in head.parameters()):
         frozen: Any = _FrozenHead.apply
-        losses: Tensor = frozen(hidden, head.weight, head.bias, labels, rows)
+        width = max(NARROWEST, at_once // max(1, len(hidden)))
+        losses: Tensor = frozen(hidden, head.weight, head.bias, labels, width)
         return losses
+    rows = max(1, at_once // _num_labels(head))
 
     def chunk_losses(part: Tensor, wanted: Tensor) -> Tensor:
         return cross_entropy(head(part).float(), wanted, reduction="none")
@@ -119,35 +123,44 @@ class _FrozenHead(torch.autograd.Function):
     """hidden (N, D), weight (V, D), bias (V,) or None, labels (N,) → losses (N,).
 
     d loss / d logits = softmax(logits) − onehot(label), so that the gradient of the hidden
-    states can be taken while the chunk's logits are still there.
+    states can be taken while a part's logits are still there. Parts are of the vocabulary,
+    so that the weights are read once; sums of powers are scaled anew where a part holds a
+    larger logit than those before it (Milakov and Gimelshein, 2018).
     """
 
     @staticmethod
     def forward(
-        ctx: Any, hidden: Tensor, weight: Tensor, bias: Tensor | None, labels: Tensor, rows: int
+        ctx: Any, hidden: Tensor, weight: Tensor, bias: Tensor | None, labels: Tensor, width: int
     ) -> Tensor:
-        losses = torch.empty(len(hidden), dtype=torch.float32, device=hidden.device)
-        gradient = torch.empty_like(hidden) if ctx.needs_input_grad[0] else None
-        rows = _evenly(len(hidden), rows)
-        # One buffer for all chunks: memory that is new each time costs page faults.
-        buffer = weight.new_empty((rows, len(weight)))
-        for start in range(0, len(hidden), rows):
-            chosen = slice(start, start + rows)
-            part, label = hidden[chosen], labels[chosen, None]
-            logits = torch.mm(part, weight.T, out=buffer[: len(part)])
+        gradient = torch.zeros_like(hidden, dtype=torch.float32)
+        # The label's own logit is kept apart: near a loss of 0 nothing of it is rounded away.
+        own = (hidden.float() * weight[labels].float()).sum(1, keepdim=True)
+        if bias is not None:
+            own += bias[labels, None]
+        peak = torch.full_like(own, -torch.inf)
+        others = torch.zeros_like(own)
+        # One buffer for all parts: memory that is new each time costs page faults.
+        buffer = weight.new_empty(len(hidden) * width)
+        for start in range(0, len(weight), width):
+            part = weight[start : start + width]
+            logits = buffer[: len(hidden) * len(part)].view(len(hidden), len(part))
+            torch.mm(hidden, part.T, out=logits)
             if bias is not None:
-                logits += bias
+                logits += bias[start : start + width]
+            _leave_out(logits, labels - start)
             powers = logits.float()  # the same, where it is float32 already
-            powers -= powers.amax(1, keepdim=True)
-            own = powers.gather(1, label)
-            total = powers.exp_().sum(1, keepdim=True)
-            losses[chosen] = (total.log() - own)[:, 0]
-            if gradient is not None:
-                powers.scatter_add_(1, label, -total)
-                torch.mm(powers.to(weight.dtype), weight, out=gradient[chosen])
-                gradient[chosen] /= total
-        ctx.save_for_backward(gradient)
-        return losses
+            higher = torch.maximum(peak, powers.amax(1, keepdim=True))
+            powers.sub_(higher).exp_()
+            scale = (peak - higher).exp_()
+            others.mul_(scale).add_(powers.sum(1, keepdim=True))
+            if ctx.needs_input_grad[0]:
+                gradient.mul_(scale).add_(powers.to(weight.dtype) @ part)
+            peak = higher
+        # With p(label) = 1 / (1 + exp(excess)), the loss is log(1 + exp(excess)).
+        excess = others.log() + peak - own
+        gradient.div_(others).sub_(weight[labels]).mul_(excess.sigmoid())
+        ctx.save_for_backward(gradient.to(hidden.dtype))
+        return softplus(excess)[:, 0]
 
     @staticmethod
     @once_differentiable
@@ -156,6 +169,9 @@ class _FrozenHead(torch.autograd.Function):
         return gradient * grad[:, None].to(gradient.dtype), None, None, None, None
 
 
-def _evenly(number: int, most: int) -> int:
-    """How many at a time, at most `most`, so that the last ones are about as many."""
-    return -(-number // -(-number // most)) if number else 1
+def _leave_out(logits: Tensor, places: Tensor) -> None:
+    """Of each row the logit at its place, where `logits` (N, V) have one there."""
+    columns = places.clamp(0, logits.shape[1] - 1)[:, None]
+    outside = columns[:, 0] != places
+    kept = logits.gather(1, columns).masked_fill_(~outside[:, None], -torch.inf)
+    logits.scatter_(1, columns, kept)

@@ -26,6 +26,8 @@ class Pack:
     position_ids: Tensor
     """(1, T) int64, from 0 in each sequence."""
     borders: Borders
+    ends: Borders
+    """The same, with attention for nothing before the first learned position."""
     positions: Tensor
     """(N,) int64 in T, sequence by sequence."""
     labels: Tensor
@@ -44,6 +46,7 @@ def collate(sequences: Sequence[Encoded], *, device: torch.device) -> Pack:
     lengths = tuple(len(sequence.input_ids) for sequence in sequences)
     starts = np.concatenate([[0], np.cumsum(lengths)])
     learned = [sequence.num_learned for sequence in sequences]
+    unlearned = tuple(len(each.input_ids) - each.num_learned - 1 for each in sequences)
     positions = [
         np.arange(end - count - 1, end - 1) for end, count in zip(starts[1:], learned, strict=True)
     ]
@@ -58,7 +61,8 @@ def collate(sequences: Sequence[Encoded], *, device: torch.device) -> Pack:
     return Pack(
         input_ids=tensor([sequence.input_ids for sequence in sequences])[None],
         position_ids=tensor([np.arange(length) for length in lengths])[None],
-        borders=Borders(lengths, device),
+        borders=Borders(lengths, device, skipped=(0,) * len(lengths)),
+        ends=Borders(lengths, device, skipped=unlearned),
         positions=tensor(positions),
         labels=tensor(labels),
         owners=tensor([np.repeat(np.arange(len(sequences)), learned)]),

@@ -16,6 +16,7 @@ from training.objectives import Objective
 from training.packable import enable_packing, recompute_activations
 from training.sharding import shard_base
 from training.thin_lora import make_thin
+from training.thin_norm import make_norms_thin
 
 
 def adapted_base(
@@ -36,6 +37,7 @@ def adapted_base(
     enable_packing(base)
     model = _with_adapter(base, recipe, base_model, parent)
     make_thin(model)
+    make_norms_thin(model)
     if workers.recompute:
         recompute_activations(model)
     if workers.shard_base and distributed.is_initialized():

@@ -26,6 +26,7 @@ from training.packable import enable_packing, recompute_activations
 from training.parallel import Alone, Collective
 from training.schedule import LoopSettings, ObjectiveSettings, learning_rate_at
 from training.thin_lora import make_thin
+from training.thin_norm import make_norms_thin
 
 SETTINGS = LoopSettings(
     num_steps=6,
@@ -63,6 +64,7 @@ def _model(base: str, dropout: float = 0.0) -> PeftModel:
         plain, rank=4, alpha=8, dropout=dropout, target_modules="all-linear", seed=0
     )
     make_thin(model)
+    make_norms_thin(model)
     return model
 
 

@@ -64,6 +64,7 @@ def test_chunked_head_has_the_gradient_of_plain_cross_entropy(
     bias: bool, trained: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(losses_module.CHUNK_ELEMENTS, "cpu", 33)
+    monkeypatch.setattr(losses_module, "NARROWEST", 2)
     torch.manual_seed(0)
     head = nn.Linear(5, 11, bias=bias).requires_grad_(trained)
     labels, upstream = torch.randint(0, 11, (10,)), torch.randn(10)
@@ -77,6 +78,26 @@ def test_chunked_head_has_the_gradient_of_plain_cross_entropy(
         found.append([losses, *torch.autograd.grad(losses, wanted, upstream)])
     for got, expected in zip(*found, strict=True):
         torch.testing.assert_close(got, expected, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("scale", [1e-3, 1.0, 200.0])
+def test_head_is_right_where_its_logits_are_far_apart(
+    scale: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Labels of all ranks, from what the head is sure of to what it would never say."""
+    monkeypatch.setattr(losses_module, "NARROWEST", 2)
+    monkeypatch.setitem(losses_module.CHUNK_ELEMENTS, "cpu", 1)
+    torch.manual_seed(0)
+    head = nn.Linear(4, 9).requires_grad_(False)
+    hidden = (torch.randn(1, 4) * scale).repeat(9, 1).requires_grad_()
+    labels = torch.arange(9)
+    losses = head_losses(head, hidden, labels)
+    expected = functional.cross_entropy(head(hidden).double(), labels, reduction="none")
+    assert float(losses.detach().min()) >= 0
+    torch.testing.assert_close(losses, expected.float())
+    torch.testing.assert_close(
+        *(torch.autograd.grad(each.sum(), hidden)[0] for each in (losses, expected))
+    )
 
 
 def test_labels_are_the_tokens_after_the_positions(encoded: tuple[Encoded, ...]) -> None:

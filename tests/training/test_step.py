@@ -20,6 +20,7 @@ from training.packable import enable_packing
 from training.packing import bins, deal
 from training.schedule import ObjectiveSettings
 from training.thin_lora import make_thin
+from training.thin_norm import make_norms_thin
 
 CPU = torch.device("cpu")
 TARGETS = (
@@ -115,6 +116,7 @@ def _adapted(base: str, targets: Sequence[str], *, packed: bool | None = None) -
     )
     if packed is not None:
         make_thin(model)
+        make_norms_thin(model)
     torch.manual_seed(0)
     with torch.no_grad():
         for name, parameter in model.named_parameters():
