@@ -31,7 +31,7 @@ from registry.artifacts import ArtifactStore
 from registry.clock import new_id, utc_now
 from registry.crypto import load_keyring
 from registry.db import Database, open_database
-from registry.models import UserInteraction
+from registry.models import ReplicaStatus, UserInteraction
 from registry.settings import RaySettings, ServingSettings, Settings, TrainingSettings
 from tests.support.tiny_adapters import make_adapter
 from tests.support.tiny_model import make_tiny_model
@@ -43,6 +43,8 @@ KILLED_FOR_S = 5.0
 """Connections that break this soon after a router was killed were its own."""
 CLOCK_SLACK_S = 0.5
 DRAIN_S = 60.0
+BACK_S = 60.0
+"""Within this time what was killed has to be back."""
 
 
 @dataclass(frozen=True)
@@ -86,15 +88,36 @@ class Run:
     def kill_replicas(self, count: int, between_s: float) -> None:
         """Kill -9 model replicas, the champion's and the challenger's in turn."""
         for number in range(count):
-            self.kills += self.system.kill(("Champion", "Challenger")[number % 2])
+            self._kill_and_await(("Champion", "Challenger")[number % 2])
+            self.kills += 1
             time.sleep(between_s)
 
     def kill_routers(self, count: int, between_s: float) -> None:
         """Kill -9 routers, one after the other."""
         for _ in range(count):
-            if self.system.kill("Router"):
-                self.router_kills.append(time.time())
-            time.sleep(max(between_s, KILLED_FOR_S))
+            self.router_kills.append(time.time())
+            self._kill_and_await("Router")
+            time.sleep(between_s)
+
+    def _kill_and_await(self, name: str) -> None:
+        """Kill -9 one, and wait for the report of what takes its place.
+
+        Who is killed at fixed times dies while it starts, where starting takes longer.
+        RuntimeError where nothing is there to kill, or comes back.
+        """
+        known = self._reports(name)
+        until = time.monotonic() + BACK_S
+        if not self.system.kill(name):
+            raise RuntimeError(f"no {name} was there to be killed")
+        while self._reports(name) <= known:
+            if time.monotonic() > until:
+                raise RuntimeError(f"no {name} came back within {BACK_S:g} s")
+            time.sleep(CLOCK_SLACK_S)
+
+    def _reports(self, name: str) -> set[str]:
+        with self.database.read() as session:
+            kinds = select(ReplicaStatus.replica_id).where(ReplicaStatus.kind == name.lower())
+            return set(session.exec(kinds).all())
 
     def switch(self, count: int, between_s: float) -> None:
         """Promote and roll back, `count` times in all."""
