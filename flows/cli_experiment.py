@@ -1,4 +1,7 @@
-"""`kalimtak experiment`: look at the trial that runs, and at those that ran."""
+"""`kalimtak experiment`: look at the trial that runs, and at those that ran.
+
+What draws and what computes is imported by the command that needs it.
+"""
 
 from __future__ import annotations
 
@@ -13,8 +16,6 @@ from rich.table import Column, Table
 
 from flows import environment, rollout
 from flows.context import Context, open_context
-from flows.decisions.replay import decide_again, is_same
-from flows.reports.experiment_page import sentence, status_text, telling, title, write_page
 from flows.steering import Act, steer
 from registry import arms, by_hand, experiments, itself
 from registry.deployment import desired
@@ -48,6 +49,8 @@ def look(context: typer.Context, workload: Workload = "default") -> None:
 @app.command("list")
 def show_all(workload: Workload = "default") -> None:
     """The experiments, newest first."""
+    from flows.reports.experiment_page import status_text, title
+
     with _open().database.read() as session:
         found = experiments.list_experiments(session, workload=workload)
         tried = {row.id: [arm.version for arm in arms.of(session, row.id)] for row in found}
@@ -81,6 +84,8 @@ def show(
     as_json: Annotated[bool, typer.Option("--json", help="As JSON.")] = False,
 ) -> None:
     """One experiment: the decision in a sentence, its looks, and a page with its course."""
+    from flows.reports.experiment_page import sentence, telling, title, write_page
+
     context = _open()
     found = _find(context, experiment_id, workload)
     with context.database.read() as session:
@@ -105,6 +110,8 @@ def show(
 @app.command()
 def replay(experiment_id: Id = None, workload: Workload = "default") -> None:
     """Make every decision again from what was kept; exit code 1 where one differs."""
+    from flows.decisions.replay import decide_again, is_same
+
     context = _open()
     found = _find(context, experiment_id, workload)
     with context.database.read() as session:

@@ -1,10 +1,13 @@
-"""`kalimtak import`: what other systems have answered, from a file."""
+"""`kalimtak import`: what other systems have answered, from a file.
+
+What reads and scores is imported by the command itself, so that the others start sooner.
+"""
 
 from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 from rich.console import Console
@@ -14,9 +17,11 @@ from rich.table import Table
 
 from flows.context import open_context
 from flows.errors import UnreadableFileError
-from flows.intake.importing import Importer, ImportReport, Request
 from registry.models import DEFAULT_WORKLOAD
 from registry.settings import load_settings
+
+if TYPE_CHECKING:
+    from flows.intake.importing import ImportReport, Request
 
 MAX_SHOWN_REASONS = 10
 
@@ -42,6 +47,8 @@ def import_file(
     ] = None,
 ) -> None:
     """Import requests with their answers and feedback; a second time adds only what is new."""
+    from flows.intake.importing import Importer, Request
+
     context = open_context(load_settings())
     request = Request(
         path=file,

@@ -114,4 +114,4 @@ def _by_group(rows: Tensor, number: int) -> Tensor:
 @cache
 def _not_yet(number: int, dtype: torch.dtype) -> Tensor:
     """(number, number): what is added to scores, so that no query sees a later key."""
-    return torch.full((number, number), -torch.inf, dtype=dtype).triu_(1)
+    return torch.full((number, number), -torch.inf, dtype=dtype, device="cpu").triu_(1)

@@ -89,7 +89,7 @@ def head_losses(head: nn.Module, hidden: Tensor, labels: Tensor) -> Tensor:
     at_once = CHUNK_ELEMENTS[hidden.device.type]
     if type(head) is nn.Linear and not any(p.requires_grad for p in head.parameters()):
         frozen: Any = _FrozenHead.apply
-        width = max(NARROWEST, at_once // max(1, len(hidden)))
+        width = min(len(head.weight), max(NARROWEST, at_once // max(1, len(hidden))))
         losses: Tensor = frozen(hidden, head.weight, head.bias, labels, width)
         return losses
     rows = max(1, at_once // _num_labels(head))

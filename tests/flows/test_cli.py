@@ -34,6 +34,18 @@ def kalimtak(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
     )
 
 
+def test_no_command_waits_for_what_only_another_needs() -> None:
+    heavy = {"torch", "transformers", "ray", "prefect", "scipy", "matplotlib", "pyarrow"}
+    loaded = subprocess.run(
+        [sys.executable, "-c", "import sys, flows.cli; print(*sys.modules)"],
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert heavy.isdisjoint(loaded.stdout.split())
+
+
 @pytest.fixture
 def folder(context: Context) -> Path:
     """The working directory whose `var` is the context's home."""
