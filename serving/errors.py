@@ -7,6 +7,7 @@ KalimtakError
     │   └── NotLoadedError        the engine does not hold the adapter that the request names
     ├── AdapterError          an adapter cannot be used with this base model
     ├── OverloadedError       a bounded queue is full
+    ├── GoneError             no replica lives of the kind that was waited for
     ├── RecordingError        an answer or feedback could not be written down
     ├── OrchestratorError     the Prefect server cannot be used
     ├── ClientError           an endpoint could not be reached, or refused a request
@@ -39,6 +40,10 @@ class AdapterError(ServingError):
 
 class OverloadedError(ServingError):
     """A bounded queue is full."""
+
+
+class GoneError(ServingError):
+    """No replica lives of the kind that was waited for."""
 
 
 class RecordingError(ServingError):

@@ -15,7 +15,7 @@ from ray.serve.handle import DeploymentHandle
 
 from registry.db import Database
 from registry.settings import Settings
-from serving.errors import EngineError
+from serving.errors import EngineError, GoneError
 from serving.jobs import Delta, Job, Models, Reply
 from serving.last_view import LastView
 from serving.logs import configure_logs
@@ -106,7 +106,10 @@ class ReplicaHandles(Models):
         async for kind in self._attempts(role):
             response: Any = self._generate[kind].remote(job)
             try:
-                return cast(Reply, await response)
+                async with self._state.waits.on(kind):
+                    return cast(Reply, await response)
+            except GoneError:
+                response.cancel()
             except BackPressureError:
                 return OVERLOADED
             except RayActorError:
@@ -122,10 +125,15 @@ class ReplicaHandles(Models):
             pieces: Any = self._stream[kind].remote(job)
             begun = False
             try:
-                async for piece in pieces:
+                async with self._state.waits.on(kind):
+                    piece = await anext(pieces, None)
+                while piece is not None:
                     begun = True
                     yield piece
+                    piece = await anext(pieces, None)
                 return
+            except GoneError:
+                continue
             except BackPressureError:
                 yield OVERLOADED
                 return

@@ -21,9 +21,12 @@ from registry.models import DEFAULT_WORKLOAD, ReplicaStatus
 from serving.last_view import LastView
 from serving.liveness import Liveness
 from serving.routing import Report, settle
+from serving.waits import Waits
 
 HEARTBEAT_S = 2.0
 """How often a process reports when nothing has changed."""
+UNSURE_FOR = timedelta(seconds=2 * HEARTBEAT_S)
+"""Where one replica has died, others of its kind have reported again by then."""
 REMEMBERED_FOR_S = 24 * 3600.0
 """Older reports are not even looked at."""
 ROUTER = "router"
@@ -164,6 +167,8 @@ class RouterState:
         self._reports: list[Report] = []
         self._settled = asyncio.Event()
         self._lost_at: dict[str, datetime] = {}
+        self.waits = Waits()
+        """Of this router's requests, for replicas of each kind."""
 
     @property
     def reports(self) -> list[Report]:
@@ -228,9 +233,17 @@ class RouterState:
                 self._views[workload] = settled
         if self._views:
             self._settled.set()
+        self._end_vain_waits()
         if self._last_view is not None and self._views != before:
             await asyncio.to_thread(self._last_view.remember, dict(self._views))
         await self._report()
+
+    def _end_vain_waits(self) -> None:
+        """Who waits for a kind of which none lives may ask another, of which one does."""
+        now, living = self._clock(), {report.kind for report in self._live()}
+        unsure = {kind for kind, at in self._lost_at.items() if now - at < UNSURE_FOR}
+        if living and not self._liveness.is_failing:
+            self.waits.end_all_but(living | unsure)
 
     async def _report(self) -> None:
         generations = {workload: view.generation for workload, view in self._views.items()}

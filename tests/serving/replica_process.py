@@ -21,6 +21,7 @@ from ray import serve
 from registry.settings import Settings
 from serving.jobs import Delta, Job, Reply
 from serving.replica import CHAMPION, ModelReplica, ReplicaHandles
+from serving.waits import Waits
 
 STEP_S = 0.05
 LONG = Job(
@@ -60,6 +61,9 @@ class FakeRouterState:
     """Knows of replicas of both kinds; counts those that were lost."""
 
     lost = 0
+
+    def __init__(self) -> None:
+        self.waits = Waits()
 
     def has(self, kind: str) -> bool:
         return bool(kind)
