@@ -175,7 +175,7 @@ class Bench:
             ),
             continuous_batching_config=ContinuousBatchingConfig(
                 # On a CPU it would take most of the machine's memory at once.
-                max_memory_percent=None if self.cuda else 0.05
+                max_memory_percent=None if self.cuda else 0.1
             ),
         )
 

@@ -71,7 +71,7 @@ class TorchEngine:
         limits = limits or Limits()
         self.model = ChatModel(base, device=torch.device(device), dtype=dtype, model=model)
         self._rng = rng or random.Random()
-        self._lora = StackedLora(self.model.module)
+        self._lora = StackedLora(self.model.module, late=self.model.late)
         self._cache = self._make_cache(limits)
         kind = self.model.device.type
         self._schedule: Scheduler[Request] = Scheduler(

@@ -6,21 +6,28 @@ computes something else this way than by itself is refused when it is loaded.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+import logging
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
 import torch
+from torch import nn
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from serving.engine.attention import ATTENTION, Attending, Feed, ShapeProbe, Step
 from serving.engine.cache import KvCache, LayerShape
-from serving.engine.packed_head import pack
+from serving.engine.last_layer import end_as_ever, end_early
+from serving.engine.packed_weights import pack
 from serving.errors import EngineError
 
 _PROBE_TOKENS = 9
 _TOLERANCE = {torch.float32: 1e-3}
 _LOW_PRECISION_TOLERANCE = 0.1
+_UNFIT = (KeyError, TypeError, ValueError, AttributeError)
+"""What a model raises that expects something else than it is given."""
+
+logger = logging.getLogger(__name__)
 
 
 class ChatModel:
@@ -43,8 +50,10 @@ class ChatModel:
         self.context = _context(self.module)
         self.ends = _end_tokens(self.module, self._tokenizer)
         self._special = tuple(self._tokenizer.all_special_tokens)
+        self.late: nn.Module | None = None
+        """The part that sees no other tokens than those whose logits are wanted."""
         self.shapes = self._check()
-        pack(self.module.get_output_embeddings())
+        pack(self.module)
 
     def encode(self, messages: Sequence[Mapping[str, Any]]) -> list[int]:
         """The chat's token ids. Text that spells a control token is not taken for one."""
@@ -78,12 +87,9 @@ class ChatModel:
     def _pass(
         self, step: Attending, tokens: torch.Tensor, positions: torch.Tensor, places: torch.Tensor
     ) -> torch.Tensor:
+        wanted = {"logits_to_keep": places} if self.late is None else {"places": places}
         logits: torch.Tensor = self.module(
-            input_ids=tokens,
-            position_ids=positions,
-            use_cache=False,
-            logits_to_keep=places,
-            step=step,
+            input_ids=tokens, position_ids=positions, use_cache=False, step=step, **wanted
         ).logits
         return logits[0]
 
@@ -99,18 +105,38 @@ class ChatModel:
                 expected = self.module(input_ids=tokens, use_cache=False).logits[0, -1:]
             self._pass(probe, tokens, torch.arange(count, device=self.device)[None], last)
             shapes = [probe.shapes[index] for index in range(len(probe.shapes))]
-            found = self._in_pieces(tokens[0].tolist(), shapes)
-        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            difference = self._difference(tokens[0].tolist(), shapes, expected)
+        except _UNFIT as error:
             name = type(self.module).__name__
             raise EngineError(f"{name} cannot be run in packed passes: {error!r}") from error
-        difference = float((found - expected).float().norm() / expected.float().norm())
+        tolerance = _TOLERANCE.get(self.dtype, _LOW_PRECISION_TOLERANCE)
         # Random weights in low precision differ more than any that were trained.
-        if not difference < _TOLERANCE.get(self.dtype, _LOW_PRECISION_TOLERANCE):
+        if not difference < tolerance:
             raise EngineError(
                 f"{type(self.module).__name__} computes something else in packed passes than by "
                 f"itself (relative difference {difference:.2g}): it is not served by this engine"
             )
+        self._end_early(lambda: self._difference(tokens[0].tolist(), shapes, expected) < tolerance)
         return shapes
+
+    def _end_early(self, agrees: Callable[[], bool]) -> None:
+        """Has the last layer compute what is wanted alone, if the logits stay the same."""
+        self.late = end_early(self.module)
+        if self.late is None:
+            return
+        try:
+            if agrees():
+                return
+        except _UNFIT as error:
+            logger.info("the last layer computes all tokens: %r", error)
+        end_as_ever(self.module)
+        self.late = None
+
+    def _difference(
+        self, tokens: list[int], shapes: Sequence[LayerShape], expected: torch.Tensor
+    ) -> float:
+        found = self._in_pieces(tokens, shapes)
+        return float((found - expected).float().norm() / expected.float().norm())
 
     def _in_pieces(self, tokens: list[int], shapes: Sequence[LayerShape]) -> torch.Tensor:
         """The last token's logits, beside another row, from a start, a piece and a token."""

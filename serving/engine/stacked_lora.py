@@ -56,14 +56,15 @@ class _Applied:
     plan: _Plan
     foreign: dict[Owners, torch.Tensor]
     """[tokens, ranks]: true where a rank is not the token's. Empty: all tokens own all ranks."""
-    foreign_to_head: dict[Owners, torch.Tensor]
+    foreign_late: dict[Owners, torch.Tensor]
     """The same for the tokens whose logits are wanted."""
 
 
 class StackedLora:
     """The adapters that a model holds, and what applies them in its linear layers."""
 
-    def __init__(self, model: nn.Module) -> None:
+    def __init__(self, model: nn.Module, *, late: nn.Module | None = None) -> None:
+        """`late`: what, beside the head, sees only the tokens whose logits are wanted."""
         self._modules = {
             name: module for name, module in model.named_modules() if isinstance(module, nn.Linear)
         }
@@ -74,10 +75,10 @@ class StackedLora:
         self._plans: dict[tuple[Adapter, ...], _Plan] = {}
         self._applied: _Applied | None = None
         outputs: Any = model
-        head = outputs.get_output_embeddings()
+        last = {outputs.get_output_embeddings(), *(late.modules() if late else ())}
         for name, module in self._modules.items():
             # In place of a hook, which costs a small layer as much as its product.
-            forward = self._forward(name, module.forward, is_head=module is head)
+            forward = self._forward(name, module.forward, is_late=module in last)
             module.forward = forward  # type: ignore[method-assign, assignment]
 
     @property
@@ -131,8 +132,8 @@ class StackedLora:
                 tokens = torch.tensor(owner, device=self._device)[:, None]
                 foreign = {key: tokens != ranks for key, ranks in plan.owners.items()}
                 places = torch.tensor(wanted, device=self._device, dtype=torch.long)
-                at_head = {key: mask[places] for key, mask in foreign.items()}
-                self._applied = _Applied(plan, foreign, at_head)
+                late = {key: mask[places] for key, mask in foreign.items()}
+                self._applied = _Applied(plan, foreign, late)
         try:
             yield
         finally:
@@ -148,7 +149,7 @@ class StackedLora:
         return plan
 
     def _forward(
-        self, name: str, plain: Callable[[torch.Tensor], torch.Tensor], *, is_head: bool
+        self, name: str, plain: Callable[[torch.Tensor], torch.Tensor], *, is_late: bool
     ) -> Callable[[torch.Tensor], torch.Tensor]:
         """A linear layer's computation, and what the applied adapters add to it."""
 
@@ -159,7 +160,7 @@ class StackedLora:
                 return output
             a, b, owners = applied.plan.layers[name]
             low = hidden.flatten(0, -2) @ a
-            foreign = applied.foreign_to_head if is_head else applied.foreign
+            foreign = applied.foreign_late if is_late else applied.foreign
             if foreign:
                 # Filled, not multiplied: infinity in one row's activations stays its own.
                 low.masked_fill_(foreign[owners], 0.0)
