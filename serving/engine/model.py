@@ -127,7 +127,7 @@ class ChatModel:
         try:
             if agrees():
                 return
-        except _UNFIT as error:
+        except (*_UNFIT, RuntimeError) as error:
             logger.info("the last layer computes all tokens: %r", error)
         end_as_ever(self.module)
         self.late = None

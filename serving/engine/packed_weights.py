@@ -20,7 +20,7 @@ from serving.engine.cache_budget import free_memory
 ROOM_SHARE = 0.125
 """Of the memory that is free, for all copies together; several replicas share a machine."""
 MIN_NUMBERS = 400_000
-"""Below, a matrix stays in the processor's caches and is not worth a copy."""
+"""Below, a copy gains little and may cost: 768 x 256 numbers take as long either way."""
 MIN_NUMBERS_FOR_ONE_ROW = 4_000_000
 """Below, a single row is multiplied by the plain matrix."""
 TYPICAL_ROWS = 32
