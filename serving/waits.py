@@ -43,3 +43,5 @@ class Waits:
             if kind not in living:
                 for limit in limits:
                     limit.reschedule(now)
+                # They are on their way out; a limit that is being reached takes no other.
+                limits.clear()

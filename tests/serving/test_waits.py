@@ -9,9 +9,11 @@ from typing import Any
 
 import pytest
 
+from serving.errors import GoneError
 from serving.jobs import Delta, Job, Reply
 from serving.replica import CHALLENGER, CHAMPION, ReplicaHandles
 from serving.state import ReplicaState, Reporter, RouterState
+from serving.waits import Waits
 from tests.serving.conftest import Installation
 from tests.serving.test_state import FakeKeeper, ManualClock
 
@@ -126,6 +128,22 @@ async def test_where_one_has_died_the_others_of_its_kind_have_a_moment_to_report
     assert not asked.done()
     await world.look(5.5, CHALLENGER)
     assert await asyncio.wait_for(asked, 5) == REPLY
+
+
+async def test_a_wait_that_is_being_given_up_is_given_up_once() -> None:
+    waits = Waits()
+
+    async def wait() -> None:
+        async with waits.on(CHAMPION):
+            await asyncio.Event().wait()
+
+    waiting = asyncio.create_task(wait())
+    await asyncio.sleep(0)
+    while not waiting.done():
+        waits.end_all_but([])
+        await asyncio.sleep(0)
+    with pytest.raises(GoneError, match="champion"):
+        await waiting
 
 
 async def test_whoever_is_alone_is_waited_for(world: World) -> None:

@@ -8,32 +8,18 @@ from typing import Any
 import pytest
 import torch
 from torch import nn
-from transformers import AutoModelForCausalLM, Gemma3TextConfig, GraniteConfig, LlamaConfig
+from transformers import Gemma3TextConfig, GraniteConfig, LlamaConfig
 
 from serving.engine.attention import Feed, Step
 from serving.engine.cache import KvCache
 from serving.engine.model import ChatModel
+from tests.serving.engine.test_model import SHAPE, random_model
 
-SHAPE = {
-    "vocab_size": 259,
-    "hidden_size": 32,
-    "intermediate_size": 48,
-    "num_hidden_layers": 2,
-    "num_attention_heads": 4,
-    "num_key_value_heads": 2,
-    "head_dim": 8,
-    "max_position_embeddings": 256,
-    "initializer_range": 0.3,
-    "eos_token_id": 2,
-    "pad_token_id": 0,
-}
 TOKENS = list(range(3, 20))
 
 
 def loaded(base: Path, config: Any) -> ChatModel:
-    with torch.random.fork_rng():
-        torch.manual_seed(1)
-        model = AutoModelForCausalLM.from_config(config)
+    model = random_model(config)
     return ChatModel(str(base), device=torch.device("cpu"), dtype=torch.float32, model=model)
 
 

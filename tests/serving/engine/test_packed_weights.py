@@ -6,29 +6,50 @@ import pytest
 import torch
 from torch import nn
 
-from serving.engine.packed_weights import MIN_NUMBERS, MIN_NUMBERS_FOR_ONE_ROW, pack
+from serving.engine.packed_weights import MIN_NUMBERS, TALL, pack
 
 HIDDEN = 64
 ROOM = 10**9
 
 
-def layer_of(numbers: int, *, bias: bool = False) -> nn.Linear:
+def layer_of(numbers: int, *, hidden: int = HIDDEN, bias: bool = False) -> nn.Linear:
     torch.manual_seed(0)
-    return nn.Linear(HIDDEN, numbers // HIDDEN, bias=bias)
+    return nn.Linear(hidden, numbers // hidden, bias=bias)
 
 
-@pytest.mark.parametrize("numbers", [MIN_NUMBERS, MIN_NUMBERS_FOR_ONE_ROW])
+@pytest.mark.parametrize("hidden_size", [HIDDEN, 10 * HIDDEN])
 @pytest.mark.parametrize("bias", [False, True])
 @pytest.mark.parametrize("rows", [1, 3, 32, 70])
-def test_a_packed_layer_computes_the_same(numbers: int, rows: int, bias: bool) -> None:
-    layer = layer_of(numbers, bias=bias)
-    hidden = torch.randn(1, rows, HIDDEN)
+def test_a_packed_layer_computes_the_same(hidden_size: int, rows: int, bias: bool) -> None:
+    layer = layer_of(MIN_NUMBERS, hidden=hidden_size, bias=bias)
+    hidden = torch.randn(1, rows, hidden_size)
     with torch.inference_mode():
         expected = layer(hidden)
         assert pack(layer, room=ROOM) == layer.weight.nbytes
         found = layer(hidden)
     assert found.shape == expected.shape
     torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize(("hidden_size", "read_plainly"), [(HIDDEN, []), (10 * HIDDEN, [1])])
+def test_one_row_is_multiplied_by_the_plain_matrix_unless_that_is_tall(
+    hidden_size: int, read_plainly: list[int]
+) -> None:
+    layer = layer_of(MIN_NUMBERS, hidden=hidden_size)
+    assert (layer.out_features >= TALL * hidden_size) == (not read_plainly)
+    plain, seen = layer.forward, []
+
+    def counted(hidden: torch.Tensor) -> torch.Tensor:
+        seen.append(hidden.shape[-2])
+        return plain(hidden)
+
+    layer.forward = counted  # type: ignore[method-assign]
+    assert pack(layer, room=ROOM)
+    seen.clear()
+    with torch.inference_mode():
+        for rows in (1, 2):
+            layer(torch.randn(1, rows, hidden_size))
+    assert seen == read_plainly
 
 
 def test_the_largest_come_first_while_there_is_room() -> None:
