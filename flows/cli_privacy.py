@@ -76,8 +76,7 @@ def export(user: User, out: To = None) -> None:
     context = open_context()
     with context.database.write() as session:
         privacy.tell_export(session, context.act(ACTOR, "asked for"), user)
-    with context.database.read() as session:
-        _write(out, "".join(export_user(session, context.keyring, user)))
+    _write(out, "".join(export_user(context.database, context.keyring, user)))
 
 
 def consent(

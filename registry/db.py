@@ -26,6 +26,7 @@ from sqlalchemy.exc import (
     SQLAlchemyError,
     StatementError,
 )
+from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from sqlmodel import Session
 
 from registry.db_errors import DRIVER_MISSING, explain, shown
@@ -159,12 +160,13 @@ def _create_engine(url: str, patience_s: float | None) -> Engine:
 def _create_postgresql(url: URL, patience_s: float | None) -> Engine:
     if patience_s is None:
         timeout = {"connect_timeout": CONNECT_PATIENCE_S}
-        return create_engine(url, pool_pre_ping=True, connect_args=timeout)
+        return create_engine(url, pool_pre_ping=True, connect_args=timeout, hide_parameters=True)
     lock_ms = math.ceil(patience_s * 1000)
     return create_engine(
         url,
         pool_pre_ping=True,
         pool_timeout=patience_s,
+        hide_parameters=True,
         connect_args={
             "connect_timeout": max(2, math.ceil(patience_s)),  # libpq knows no shorter one
             "tcp_user_timeout": STATEMENT_PATIENCE * lock_ms,
@@ -179,7 +181,13 @@ def _create_sqlite(url: str, path: Path, patience_s: float) -> Engine:
         path.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise DatabaseError(f"cannot create {path.parent}: {error.strerror}") from error
-    engine = create_engine(url, pool_timeout=patience_s, connect_args={"timeout": patience_s})
+    # Errors, which are logged, tell no values: among them are people's texts.
+    engine = create_engine(
+        url,
+        pool_timeout=patience_s,
+        connect_args={"timeout": patience_s},
+        hide_parameters=True,
+    )
 
     # pysqlite's own transaction handling begins too late for a consistent read and
     # cannot take the write lock up front, so it is switched off and done here.
@@ -224,7 +232,7 @@ def _refuse_newer(connection: Connection, config: Config) -> None:
 
 def is_unavailable(error: BaseException) -> bool:
     """Whether the database could not be used at all, rather than refused the statement."""
-    return isinstance(error, OperationalError) or (
+    return isinstance(error, OperationalError | PoolTimeoutError) or (
         isinstance(error, DBAPIError) and error.connection_invalidated
     )
 

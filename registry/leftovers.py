@@ -43,7 +43,9 @@ def sweep_rehearsal(session: Session, path: Path, user_id: str, keyring: Keyring
     for row_id, parts in _texts_of(session, user_id, keyring):
         ids.add(row_id)
         said.update(parts)
-    lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
+    # Only a newline ends a record: texts may hold other separators of lines.
+    with path.open(encoding="utf-8", newline="\n") as file:
+        lines = list(file)
     kept = [line for line in lines if not _is_of(line, said, ids)]
     if len(kept) < len(lines):
         temporary = path.with_name(f".{path.name}.tmp")

@@ -2,13 +2,13 @@
 
 import json
 from collections.abc import Iterator
-from datetime import datetime
 from typing import Any
 
 from sqlmodel import Session, SQLModel, col, select
 
 from registry import keys, lineage, texts
 from registry.crypto import Keyring
+from registry.db import Database
 from registry.models import (
     ApiKey,
     ClientMetadata,
@@ -24,11 +24,26 @@ BATCH_ROWS = 200
 INTERNAL = {"external_id_encrypted", "hash", "subject_encrypted", "claim", "body_digest"}
 
 
-def export_user(session: Session, keyring: Keyring, external_id: str) -> Iterator[str]:
-    """The document, piece by piece. Of an unknown user it holds nothing but the id."""
+def export_user(database: Database, keyring: Keyring, external_id: str) -> Iterator[str]:
+    """The document, piece by piece. Of an unknown user it holds nothing but the id.
+
+    A page at a time is read, and nothing is held while the caller, who may be slow, takes it.
+    """
     user_id = keyring.pseudonym(external_id)
+    with database.read() as session:
+        head = _head(session, keyring, external_id, user_id)
+    yield _encode(head).removesuffix("}") + ', "interactions": ['
+    separator = "\n"
+    for page in _pages(database, keyring, user_id):
+        for item in page:
+            yield separator + _encode(item)
+            separator = ",\n"
+    yield "\n]}\n"
+
+
+def _head(session: Session, keyring: Keyring, external_id: str, user_id: str) -> dict[str, Any]:
     user = session.get(User, user_id)
-    head = {
+    return {
         "format": "kalimtak-user-1",
         "user_id": external_id,
         "pseudonym": user_id,
@@ -38,29 +53,24 @@ def export_user(session: Session, keyring: Keyring, external_id: str) -> Iterato
         "api_keys": _api_keys(session, keyring, external_id),
         "repeatable_answers": _repeatable(session, keyring, user_id),
     }
-    yield _encode(head).removesuffix("}") + ', "interactions": ['
-    separator = "\n"
-    for item in _interactions(session, keyring, user_id):
-        yield separator + _encode(item)
-        separator = ",\n"
-    yield "\n]}\n"
 
 
-def _interactions(session: Session, keyring: Keyring, user_id: str) -> Iterator[dict[str, Any]]:
-    """Oldest first, each with what hangs on it, shadow answers included."""
+def _pages(database: Database, keyring: Keyring, user_id: str) -> Iterator[list[dict[str, Any]]]:
+    """Interactions, oldest first, each with what hangs on it, shadow answers included."""
     created_at, row_id = col(UserInteraction.created_at), col(UserInteraction.id)
-    last: tuple[datetime, str] | None = None
+    query = select(UserInteraction).where(UserInteraction.user_id == user_id)
+    query = query.order_by(created_at, row_id).limit(BATCH_ROWS)
+    page = query
     while True:
-        query = select(UserInteraction).where(UserInteraction.user_id == user_id)
-        if last is not None:
-            later = (created_at == last[0]) & (row_id > last[1])
-            query = query.where((created_at > last[0]) | later)
-        rows = session.exec(query.order_by(created_at, row_id).limit(BATCH_ROWS)).all()
+        with database.read() as session:
+            rows = session.exec(page).all()
+            items = [_shown(row, keyring) for row in rows]
+            items = list(_with_belongings(session, keyring, items))
         if not rows:
             return
-        yield from _with_belongings(session, keyring, [_shown(row, keyring) for row in rows])
-        last = (rows[-1].created_at, rows[-1].id)
-        session.expunge_all()
+        yield items
+        at, last = rows[-1].created_at, rows[-1].id
+        page = query.where((created_at > at) | ((created_at == at) & (row_id > last)))
 
 
 def _with_belongings(

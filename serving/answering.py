@@ -30,6 +30,9 @@ from serving.state import RouterState
 CHALLENGER_SHARE_OF_TIME = 0.5
 """A challenger that hangs leaves the champion this share of the request's time."""
 MAX_SEED = 2**63 - 1
+WRITING_S = 5.0
+"""Who leaves, and whose time is over, while the answer is written down, keeps the request this
+long: whoever repeats it is to find the answer."""
 BROKEN_OFF = Reply(status="failed", detail="the model broke off")
 
 logger = logging.getLogger(__name__)
@@ -104,6 +107,9 @@ class Answerer:
             for exchange in exchanges:
                 self._left(exchange)
             raise
+        finally:
+            for exchange in exchanges:
+                self._close(exchange)
 
     async def stream(self, ask: Ask, *, choices: int = 1) -> AsyncGenerator[Piece | Answer]:
         """The answers piece by piece; each `Answer` comes when it is durable.
@@ -162,6 +168,7 @@ class Answerer:
             self._left(exchange)
             raise
         finally:
+            self._close(exchange)
             if exchange.stream is not None:
                 await exchange.stream.aclose()
 
@@ -254,7 +261,7 @@ class Answerer:
         for exchange in exchanges:
             exchange.is_handed_over = True
         try:
-            await self._recorder.record(*kept, *beside)
+            await _written(self._recorder.hand_over(*kept, *beside))
         except RecordingError as error:
             raise overloaded("the answer could not be written down") from error
         except OverloadedError as error:
@@ -325,8 +332,15 @@ class Answerer:
         """Count a failure without keeping the caller waiting."""
         if exchange.route is None or exchange.is_handed_over:
             return
-        row = self._failed_row(exchange, reason, row_id=exchange.id)
-        task = asyncio.get_running_loop().create_task(self._record_quietly(row, *exchange.rows))
+        exchange.rows.append(self._failed_row(exchange, reason, row_id=exchange.id))
+        self._close(exchange)
+
+    def _close(self, exchange: _Exchange) -> None:
+        """Have the failures that nothing has taken along counted, whatever the request came to."""
+        if exchange.is_handed_over or not exchange.rows:
+            return
+        task = asyncio.get_running_loop().create_task(self._record_quietly(*exchange.rows))
+        exchange.rows.clear()
         self._afterwards.add(task)
         task.add_done_callback(self._afterwards.discard)
 
@@ -335,6 +349,20 @@ class Answerer:
             await self._recorder.record(*failures)
         except (RecordingError, OverloadedError) as error:
             logger.warning("a failed request was not counted: %s", error)
+
+
+async def _written(writing: "asyncio.Future[None]") -> None:
+    """Wait for what is being written down, for a while also where the request has ended.
+
+    Raises what the recorder says of it.
+    """
+    try:
+        await asyncio.shield(writing)
+    except asyncio.CancelledError:
+        await asyncio.wait({writing}, timeout=WRITING_S)
+        if not writing.done():
+            raise
+        await writing
 
 
 def _routed(exchange: _Exchange) -> Route:

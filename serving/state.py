@@ -74,8 +74,9 @@ class Reporter:
         """Report, unless the same was reported a moment ago."""
         now = self._clock()
         facts = (dict(generations), dict(versions), dict(refused))
-        fresh = self._reported_at is not None and now - self._reported_at < timedelta(
-            seconds=HEARTBEAT_S
+        # A clock that was set back must not silence it.
+        fresh = self._reported_at is not None and (
+            timedelta(0) <= now - self._reported_at < timedelta(seconds=HEARTBEAT_S)
         )
         if fresh and facts == self._last:
             return

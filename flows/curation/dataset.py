@@ -205,7 +205,8 @@ def _rehearsal(settings: CurationSettings, *, limit: int) -> list[Record]:
         return []
     path = Path(settings.rehearsal_file)
     try:
-        lines = path.read_text(encoding="utf-8").splitlines()
+        # Only a newline ends a record: texts may hold other separators of lines.
+        lines = path.read_text(encoding="utf-8").split("\n")
     except OSError as error:
         raise SettingsError(f"cannot read curation.rehearsal_file {path}: {error}") from error
     return list(_parse_rehearsal(path, [line for line in lines if line.strip()][:limit]))

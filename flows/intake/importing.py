@@ -171,8 +171,12 @@ class Importer:
             except RowError as error:
                 self._refuse(row.place, error)
                 continue
-            self.report.known += found.id in taken
-            taken.setdefault(found.id, found)
+            earlier = taken.setdefault(found.id, found)
+            self.report.known += earlier is not found
+            if earlier.item.feedback is None:
+                # A log that only grows tells a row again once something was said of it.
+                said = {"feedback": found.item.feedback}
+                taken[found.id] = _Taken(found.id, earlier.item.model_copy(update=said))
         try:
             self._write(taken)
         except IntegrityError:

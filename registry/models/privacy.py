@@ -3,7 +3,7 @@
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import CheckConstraint, Index
+from sqlalchemy import BigInteger, CheckConstraint, Index
 from sqlmodel import Field, SQLModel
 
 from registry.models.columns import json_column, moment, reference, text_column, workload_column
@@ -87,6 +87,6 @@ class RetainedUsage(SQLModel, table=True):
     positive: int = Field(default=0)
     negative: int = Field(default=0)
     errors: int = Field(default=0)
-    tokens_input: int = Field(default=0)
-    tokens_output: int = Field(default=0)
+    tokens_input: int = Field(default=0, sa_type=BigInteger)
+    tokens_output: int = Field(default=0, sa_type=BigInteger)
     processing_time_ms: float = Field(default=0.0)

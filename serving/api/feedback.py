@@ -7,7 +7,7 @@ from registry.errors import NotFoundError
 from registry.interactions import Feedback
 from serving.access.auth import Principal, PrincipalDep, owner_of_rated, reviewing_as
 from serving.api.body import parse, read_raw
-from serving.api.once import DESCRIBED, once
+from serving.api.once import DESCRIBED, event_id, once
 from serving.api.replies import Json
 from serving.api.service import Service, ServiceDep
 from serving.errors import OverloadedError, RecordingError
@@ -28,16 +28,21 @@ async def feedback(request: Request, service: ServiceDep, caller: PrincipalDep) 
     body = parse(raw, FeedbackRequest, service.limits)
 
     async def work() -> Response:
-        await _record(service, body, caller)
+        await _record(service, body, caller, event_id=event_id(request, caller, raw))
         return Json(FeedbackResponse(status="success", message="Feedback recorded"))
 
-    return await once(request, service, caller, raw, work, user_id=caller.subject)
+    return await once(
+        request, service, caller, raw, work, user_id=caller.subject, holds_texts=False
+    )
 
 
-async def _record(service: Service, body: FeedbackRequest, caller: Principal) -> None:
+async def _record(
+    service: Service, body: FeedbackRequest, caller: Principal, *, event_id: str | None
+) -> None:
     try:
         await service.recorder.feedback(
             Feedback(
+                id=event_id,
                 interaction_id=body.interaction_id,
                 score=body.score,
                 thumb=body.thumb,

@@ -30,7 +30,7 @@ async def unless_left(request: Request, work: Coroutine[Any, Any, T]) -> T:
     watcher = asyncio.ensure_future(_left(request))
     watcher.add_done_callback(leave)
     try:
-        return await work
+        result = await work
     except asyncio.CancelledError:
         # Somebody else may have cancelled as well; then that goes on.
         if has_left and task.uncancel() == 0:
@@ -39,6 +39,10 @@ async def unless_left(request: Request, work: Coroutine[Any, Any, T]) -> T:
     finally:
         is_over = True
         watcher.cancel()
+    if has_left:
+        # The work was too far to be given up: whoever repeats the request finds it done.
+        task.uncancel()
+    return result
 
 
 async def _left(request: Request) -> None:

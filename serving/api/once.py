@@ -3,21 +3,25 @@
 import asyncio
 import hashlib
 import json
+import logging
 import re
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, replace
 from datetime import timedelta
+from functools import partial
 
 from fastapi import Request
+from sqlalchemy.exc import SQLAlchemyError
+from sqlmodel import Session
 from starlette.responses import Response
 
-from registry import idempotency, texts
+from registry import idempotency, privacy, texts
 from registry.clock import new_id, utc_now
 from registry.errors import ConflictError
 from registry.idempotency import InFlightError, Stored
 from serving.access.auth import Principal
 from serving.api.service import Service
-from serving.problems import RETRY_AFTER, ProblemError
+from serving.problems import RETRY_AFTER, ProblemError, answer_with
 
 HEADER = "Idempotency-Key"
 REPLAYED = {"Idempotent-Replayed": "true"}
@@ -33,8 +37,15 @@ _PARAMETER = {
 }
 DESCRIBED = {"parameters": [_PARAMETER]}
 """For the OpenAPI document of routes that may be repeated."""
+_NOT_KEPT = ProblemError(
+    409,
+    f"{HEADER}: this request was answered, and its user wants no content kept: the answer is gone",
+    field=HEADER,
+)
 LEASE_MARGIN_S = 30.0
 """Beyond the longest request: then its router must have died."""
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -53,11 +64,13 @@ async def once(
     work: Callable[[], Awaitable[Response]],
     *,
     user_id: str | None = None,
+    holds_texts: bool = True,
 ) -> Response:
     """What `work` answers; with a key, what it answered to the same body before.
 
     Raises `ProblemError` 409 for another body, and while the first request is under way. A
-    request that fails leaves its key free. `user_id`: whom the answer is for.
+    request that fails leaves its key free. `user_id`: whom the answer is for; `holds_texts`:
+    whether it is not kept where that user wants no content kept.
     """
     key = key_of(request)
     if key is None:
@@ -74,10 +87,23 @@ async def once(
     try:
         response = await work()
     except BaseException:
-        await asyncio.shield(asyncio.to_thread(_free, service, claim))
+        await asyncio.shield(asyncio.to_thread(_unless_away, partial(_free, service, claim)))
         raise
-    await asyncio.to_thread(_keep, service, claim, response)
+    instead = answer_with(request, _NOT_KEPT) if holds_texts else response
+    keep = partial(_keep, service, claim, response, instead=instead)
+    await asyncio.to_thread(_unless_away, keep)
     return response
+
+
+def event_id(request: Request, caller: Principal, raw: bytes) -> str | None:
+    """An id for what a request with a key writes down, so that it is written once.
+
+    None without a key. It holds where the answer could not be kept, too.
+    """
+    key = key_of(request)
+    if key is None:
+        return None
+    return _digest(_scope(request, caller), request.url.path, key, hashlib.sha256(raw).hexdigest())
 
 
 def key_of(request: Request) -> str | None:
@@ -102,6 +128,8 @@ def _scope(request: Request, caller: Principal) -> str:
     """Nobody reaches another's answers: keys are told apart by who sends them."""
     if caller.subject is not None:
         return f"user:{caller.subject}"
+    if caller.key_prefix is not None:
+        return f"key:{caller.key_prefix}"
     return f"credential:{request.headers.get('authorization', '')}"
 
 
@@ -131,13 +159,29 @@ def _take(service: Service, claim: _Claim) -> Stored | None:
     return replace(stored, body=body)
 
 
-def _keep(service: Service, claim: _Claim, response: Response) -> None:
-    body = texts.seal(bytes(response.body).decode(), place=_place(claim), keyring=service.keyring)
-    answer = Stored(response.status_code, response.media_type or "", body)
+def _unless_away(step: Callable[[], None]) -> None:
+    """Without the database, what has been done is told all the same; the claim ends by itself."""
+    try:
+        step()
+    except SQLAlchemyError as error:
+        logger.warning("what became of an Idempotency-Key was not kept: %s", error)
+
+
+def _keep(service: Service, claim: _Claim, response: Response, *, instead: Response) -> None:
+    """Keep the answer; of a user who wants no content kept, `instead`."""
     with service.database.write() as session:
+        if claim.user_id is not None and _wants_no_content(session, claim.user_id):
+            response = instead
+        text = bytes(response.body).decode()
+        body = texts.seal(text, place=_place(claim), keyring=service.keyring)
+        answer = Stored(response.status_code, response.media_type or "", body)
         idempotency.keep(
             session, key_id=claim.key_id, token=claim.token, answer=answer, now=utc_now()
         )
+
+
+def _wants_no_content(session: Session, user_id: str) -> bool:
+    return privacy.consent_of(session, user_id) == "no_content"
 
 
 def _place(claim: _Claim) -> str:

@@ -1,7 +1,6 @@
 """People's rights: consent, export, erasure. Each is the user's own, or an admin's to exercise."""
 
 import asyncio
-from collections.abc import Iterator
 from typing import Any
 
 from fastapi import APIRouter, Request
@@ -37,11 +36,8 @@ async def export(user_id: str, service: ServiceDep, caller: PrincipalDep) -> Str
 
     await asyncio.to_thread(tell)
 
-    def pieces() -> Iterator[str]:
-        with service.database.read() as session:
-            yield from export_user(session, service.keyring, user_id)
-
-    return StreamingResponse(pieces(), media_type="application/json")
+    pieces = export_user(service.database, service.keyring, user_id)
+    return StreamingResponse(pieces, media_type="application/json")
 
 
 @router.get("/{user_id:path}/consent")

@@ -8,6 +8,8 @@ from email.utils import parsedate_to_datetime
 import httpx
 
 RETRYABLE = frozenset({429, 500, 502, 503, 504})
+CONFLICT = 409
+"""Retryable where it says when: the first request with this Idempotency-Key is under way."""
 BASE_S = 0.2
 CAP_S = 30.0
 MAX_RETRY_AFTER_S = 300.0
@@ -20,7 +22,9 @@ Outcome = httpx.Response | httpx.RequestError
 
 def is_retryable(outcome: Outcome) -> bool:
     """Whether the same request may go through later."""
-    return isinstance(outcome, httpx.RequestError) or outcome.status_code in RETRYABLE
+    if isinstance(outcome, httpx.RequestError) or outcome.status_code in RETRYABLE:
+        return True
+    return outcome.status_code == CONFLICT and "retry-after" in outcome.headers
 
 
 def delay_s(

@@ -19,7 +19,7 @@ from typing import Any
 import torch
 
 from serving.engine.attention import Feed, Step
-from serving.engine.cache import KvCache
+from serving.engine.cache import CacheRow, KvCache
 from serving.engine.cache_budget import token_budget
 from serving.engine.model import ChatModel
 from serving.engine.request import Request, Sink
@@ -121,7 +121,9 @@ class TorchEngine:
         """Run one step; whether there was anything to do."""
         self._drop_cancelled()
         while self._inbox:
-            self._take_in(self._inbox.popleft())
+            request = self._inbox.popleft()
+            if not request.cancelled:
+                self._take_in(request)
         self._schedule.admit(self._seat)
         plan = self._schedule.plan()
         if plan:
@@ -131,10 +133,12 @@ class TorchEngine:
     @torch.inference_mode()
     def abort(self, detail: str) -> None:
         """Fail everything that is not answered yet."""
-        for request in [*self._schedule.running, *self._schedule.waiting, *self._inbox]:
+        for request in [*self._schedule.running, *self._schedule.waiting]:
             self._finish(request)
             request.fail("failed", detail)
-        self._inbox.clear()
+        # Others submit meanwhile: what comes now is failed, or there for the next step.
+        while self._inbox:
+            self._inbox.popleft().fail("failed", detail)
 
     def _make_cache(self, limits: Limits) -> KvCache:
         model = self.model
@@ -187,9 +191,6 @@ class TorchEngine:
         for request in [*schedule.running, *schedule.waiting]:
             if request.cancelled:
                 self._finish(request)
-        if any(request.cancelled for request in self._inbox):
-            kept = [self._inbox.popleft() for _ in range(len(self._inbox))]
-            self._inbox.extendleft(reversed([one for one in kept if not one.cancelled]))
 
     def _finish(self, request: Request) -> None:
         self._schedule.remove([request])
@@ -199,8 +200,9 @@ class TorchEngine:
 
     def _advance(self, plan: Sequence[tuple[Request, int]]) -> None:
         """Feed what is planned; what breaks is tried in halves, until it is known whose it is."""
+        feeds = [Feed(_row(request), request.next_tokens(count)) for request, count in plan]
         try:
-            ordered, logits = self._forward(plan)
+            ordered, logits = self._forward(plan, feeds)
             chosen = choose(logits, [request.sampling for request in ordered])
         except Exception:
             # Whatever a model does, the rows that are not concerned must go on. What the pass
@@ -214,15 +216,15 @@ class TorchEngine:
                 self._advance(plan[:middle])
                 self._advance(plan[middle:])
             return
+        for feed in feeds:
+            feed.row.length += len(feed.tokens)
         for place, (request, token) in enumerate(zip(ordered, chosen, strict=True)):
             self._write(request, token, logits[place], batch_rows=len(plan))
 
-    def _forward(self, plan: Sequence[tuple[Request, int]]) -> tuple[list[Request], torch.Tensor]:
+    def _forward(
+        self, plan: Sequence[tuple[Request, int]], feeds: Sequence[Feed]
+    ) -> tuple[list[Request], torch.Tensor]:
         """The requests that get a token now, and their logits."""
-        feeds = []
-        for request, count in plan:
-            assert request.row is not None
-            feeds.append(Feed(request.row, request.next_tokens(count)))
         step = Step(feeds, self.model.device)
         wanted, ready, rows, end = [], [], [], 0
         for index in step.order:
@@ -233,10 +235,7 @@ class TorchEngine:
                 wanted.append(end - 1)
                 ready.append(request)
         with self._lora.applied(rows, wanted):
-            logits = self.model.run(step, wanted)
-        for feed in feeds:
-            feed.row.length += len(feed.tokens)
-        return ready, logits
+            return ready, self.model.run(step, wanted)
 
     def _write(
         self, request: Request, token: int | None, logits: torch.Tensor, *, batch_rows: int
@@ -258,6 +257,11 @@ class TorchEngine:
         if reply is not None:
             self._finish(request)
             request.reply(reply)
+
+
+def _row(request: Request) -> CacheRow:
+    assert request.row is not None
+    return request.row
 
 
 def status_of(error: EngineError | OverloadedError) -> Status:

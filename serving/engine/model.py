@@ -17,6 +17,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from serving.engine.attention import ATTENTION, Attending, Feed, ShapeProbe, Step
 from serving.engine.cache import KvCache, LayerShape
+from serving.engine.control_tokens import ControlTokens
 from serving.engine.last_layer import end_as_ever, end_early
 from serving.engine.packed_weights import pack
 from serving.errors import EngineError
@@ -49,7 +50,7 @@ class ChatModel:
         self.dtype: torch.dtype = self.module.dtype
         self.context = _context(self.module)
         self.ends = _end_tokens(self.module, self._tokenizer)
-        self._special = tuple(self._tokenizer.all_special_tokens)
+        self._control = ControlTokens.of(self._tokenizer)
         self.late: nn.Module | None = None
         """The part that sees no other tokens than those whose logits are wanted."""
         self.shapes = self._check()
@@ -58,7 +59,7 @@ class ChatModel:
     def encode(self, messages: Sequence[Mapping[str, Any]]) -> list[int]:
         """The chat's token ids. Text that spells a control token is not taken for one."""
         cleaned = [
-            {**message, "content": without(str(message["content"] or ""), self._special)}
+            {**message, "content": self._control.removed_from(str(message["content"] or ""))}
             for message in messages
         ]
         text = self._tokenizer.apply_chat_template(
@@ -159,22 +160,26 @@ class ChatModel:
         return logits
 
 
-def without(text: str, special: Sequence[str]) -> str:
-    """`text` without control tokens, also those that taking one out would form."""
-    while any(token in text for token in special):
-        for token in special:
-            text = text.replace(token, "")
-    return text
-
-
 def _context(model: Any) -> int:
+    """Tokens that a row may have."""
     context = getattr(model.config, "max_position_embeddings", None)
     if not isinstance(context, int):
         raise EngineError(
             f"{type(model).__name__} says no max_position_embeddings: this engine serves decoders "
             "with attention over a bounded context"
         )
-    return context
+    return min([context, *_first_contexts(model.config)])
+
+
+def _first_contexts(config: Any) -> Iterator[int]:
+    """Of models whose "longrope" turns all positions in another way once any is beyond these.
+
+    transformers decides that for a whole pass, so that one long row would spoil all others.
+    """
+    parameters = getattr(config, "rope_parameters", None) or {}
+    for one in (parameters, *parameters.values()):
+        if isinstance(one, Mapping) and one.get("rope_type") == "longrope":
+            yield int(one["original_max_position_embeddings"])
 
 
 def _end_tokens(model: Any, tokenizer: Any) -> frozenset[int]:

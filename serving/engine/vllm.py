@@ -22,6 +22,9 @@ from serving.jobs import Delta, Finish, Job, Reply, Status, TokenLogprob
 
 CONTROL_TIMEOUT_S = 60.0
 """For loading an adapter; answers have the routers' own deadline."""
+NOT_FOUND = 404
+_UNREADABLE = (ValueError, LookupError, TypeError, AttributeError)
+"""What an event raises that is not of the expected shape."""
 
 logger = logging.getLogger(__name__)
 
@@ -62,7 +65,7 @@ class VllmEngine:
         except AdapterError as error:
             logger.warning("adapter %s stays loaded: %s", name, error)
             return
-        if not answer.is_success and answer.status_code != 404:
+        if not answer.is_success and answer.status_code != NOT_FOUND:
             logger.warning("adapter %s stays loaded: %s", name, _message(answer.content))
 
     def start(self) -> None:
@@ -96,15 +99,21 @@ class VllmEngine:
                 "POST", "/v1/chat/completions", json=body, headers=_headers(job)
             ) as response:
                 if not response.is_success:
+                    if response.status_code == NOT_FOUND and job.digest is not None:
+                        # A server that was started anew has none of them: load it again.
+                        self._adapters -= {job.digest}
                     yield _refusal(response.status_code, _message(await response.aread()))
                     return
-                async for line in response.aiter_lines():
+                async for line in _lines(response):
                     delta = answer.take(line)
                     if delta is not None:
                         yield delta
         except httpx.TransportError as error:
             detail = f"vLLM at {self._url} cannot be reached: {type(error).__name__}"
             yield Reply(status="failed", detail=detail)
+            return
+        except _UNREADABLE as error:
+            yield Reply(status="failed", detail=f"vLLM's answer cannot be read: {error!r}")
             return
         yield answer.reply()
 
@@ -171,6 +180,15 @@ class _Answer:
         )
 
 
+async def _lines(response: httpx.Response) -> AsyncGenerator[str, None]:
+    """The lines of an event stream. httpx's own would end them where a text has U+2028, too."""
+    rest = b""
+    async for chunk in response.aiter_bytes():
+        *lines, rest = (rest + chunk).split(b"\n")
+        for line in lines:
+            yield line.removesuffix(b"\r").decode()
+
+
 def _headers(job: Job) -> dict[str, str]:
     return {} if job.traceparent is None else {"traceparent": job.traceparent}
 
@@ -207,7 +225,7 @@ def _logprobs(told: Mapping[str, Any] | None) -> tuple[TokenLogprob, ...]:
 
 def _refusal(code: int, message: str) -> Reply:
     status: Status = "failed"
-    if code == 404:
+    if code == NOT_FOUND:
         status = "not_loaded"
     elif code in (429, 503):
         status = "overloaded"

@@ -4,6 +4,7 @@
 chat, kept as it was. The import of files uses the same checks.
 """
 
+import hashlib
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -22,8 +23,8 @@ MAX_BODY_BYTES = 4 * 1024 * 1024
 MAX_CHARS = 200_000
 """Of one text; of all texts of a chat together."""
 MAX_TURNS = 500
-MAX_TOKENS = 2**31 - 1
-"""What an integer column of PostgreSQL holds."""
+MAX_TOKENS = 10**9
+"""Of the question, and of the answer; an integer column of PostgreSQL holds the sum."""
 MAX_MS = 1e9
 SKEW = timedelta(minutes=10)
 """How far a caller's clock may be ahead of ours."""
@@ -181,8 +182,10 @@ def to_interaction(item: LoggedInteraction, origin: Origin) -> Interaction:
 
 
 def to_feedback(given: FeedbackGiven, *, interaction_id: str) -> Feedback:
-    """The feedback as the registry takes it."""
+    """The feedback as the registry takes it; sent again, it is the same event."""
+    said = f"{interaction_id}\n{given.model_dump_json()}"
     return Feedback(
+        id=hashlib.sha256(said.encode()).hexdigest(),
         interaction_id=interaction_id,
         score=given.score,
         thumb=given.thumb,
@@ -196,10 +199,10 @@ def dump_turns(turns: Sequence[Turn]) -> list[dict[str, Any]]:
     return [turn.model_dump(exclude_unset=True) for turn in turns]
 
 
-def text_of(content: str | list[dict[str, Any]] | None) -> str:
+def text_of(content: str | list[Any] | None) -> str:
     """The text of a message, whose content may be a list of parts."""
     if isinstance(content, list):
-        parts = (part.get("text") for part in content)
+        parts = (part.get("text") for part in content if isinstance(part, dict))
         return "\n".join(part for part in parts if isinstance(part, str))
     return content or ""
 

@@ -136,7 +136,14 @@ class Recorder:
 
         Raises `RecordingError` if they are not, `OverloadedError` if there is no room for them.
         """
-        await self._put(rows)
+        await self.hand_over(*rows)
+
+    def hand_over(self, *rows: Interaction) -> "asyncio.Future[None]":
+        """The same for who does not wait: the future ends when all rows are durable.
+
+        Raises `OverloadedError` if there is no room for them.
+        """
+        return self._put(rows)
 
     async def feedback(self, feedback: Feedback) -> None:
         """Return when the feedback is durable.
@@ -153,13 +160,13 @@ class Recorder:
             )
         )
 
-    async def _put(self, item: Item) -> None:
+    def _put(self, item: Item) -> "asyncio.Future[None]":
         future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         try:
             self._queue.put_nowait(_Waiting(item, future))
         except asyncio.QueueFull as error:
             raise OverloadedError("too many answers wait to be written down") from error
-        await future
+        return future
 
     async def _work(self) -> None:
         while True:

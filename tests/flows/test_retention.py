@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 
@@ -29,6 +30,7 @@ from registry.models import (
     UserInteraction,
 )
 from registry.settings_privacy import RetentionSettings
+from serving.recording.intake import MAX_TOKENS
 from serving.recording.records import seal
 from serving.recording.spool import Spool
 from tests.flows.conftest import NOW, FakeClock
@@ -85,6 +87,29 @@ def test_interactions_go_with_all_that_hangs_on_them_and_leave_totals(
     with context.database.read() as session:
         (kept,) = session.exec(select(RetainedUsage)).all()
     assert (kept.day, kept.model, kept.total, kept.positive) == ("2026-01-14", "base", 10, 10)
+
+
+@pytest.mark.both_databases
+def test_a_day_may_have_more_tokens_than_four_bytes_count(
+    context: Context, clock: FakeClock
+) -> None:
+    most = Interaction(
+        id="i0",
+        created_at=clock(),
+        input_text="a",
+        structured_prompt="b",
+        model_output="c",
+        tokens_input=MAX_TOKENS,
+        tokens_output=MAX_TOKENS,
+    )
+    with context.database.write() as session:
+        rows = [replace(most, id=f"i{n}") for n in range(5)]
+        interactions.log(session, rows, keyring=context.keyring)
+    clock.move(hours=400 * DAY)
+    assert retain(with_retention(context, interactions_days=365.0))["interactions"] == 5
+    with context.database.read() as session:
+        (kept,) = session.exec(select(RetainedUsage)).all()
+    assert (kept.tokens_input, kept.tokens_output) == (5 * MAX_TOKENS, 5 * MAX_TOKENS)
 
 
 def test_unset_periods_keep_for_ever(context: Context, clock: FakeClock) -> None:

@@ -4,7 +4,7 @@ import pytest
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
 from sqlalchemy import text
-from sqlalchemy.exc import IntegrityError
+from sqlalchemy.exc import DBAPIError, IntegrityError
 from sqlmodel import SQLModel
 
 import registry.models
@@ -73,6 +73,12 @@ def test_an_impossible_score_is_refused_by_the_database(database: Database) -> N
                 updated_at=NOW,
             )
         )
+
+
+def test_an_error_tells_no_values(database: Database) -> None:
+    with pytest.raises(DBAPIError) as found, database.read() as session:
+        session.connection().execute(text("SELECT :secret FROM nowhere"), {"secret": "a secret"})
+    assert "a secret" not in str(found.value)
 
 
 def test_a_naive_time_is_refused(database: Database) -> None:

@@ -5,9 +5,10 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 
+import pytest
 from sqlmodel import Session, select
 
-from registry import interactions, privacy
+from registry import interactions, privacy, user_export
 from registry.candidates import candidates
 from registry.crypto import Keyring
 from registry.db import Database
@@ -143,9 +144,8 @@ def test_an_export_holds_everything_of_one_user_and_nothing_of_others(
         log(session, at.keyring, "j", "bob")
         rate(session, at, "i0")
         session.add(sample("i0"))
-    with database.read() as session:
-        found = json.loads("".join(export_user(session, at.keyring, ANN)))
-        nobody = json.loads("".join(export_user(session, at.keyring, "nobody")))
+    found = json.loads("".join(export_user(database, at.keyring, ANN)))
+    nobody = json.loads("".join(export_user(database, at.keyring, "nobody")))
     assert (found["user_id"], found["consent"]) == (ANN, "granted")
     assert [row["id"] for row in found["interactions"]] == ["i0", "i1", "i2"]
     first = found["interactions"][0]
@@ -154,3 +154,20 @@ def test_an_export_holds_everything_of_one_user_and_nothing_of_others(
     assert first["training_samples"][0]["input_prompt"] == "a secret"
     assert "enc1:" not in json.dumps(found)
     assert nobody["interactions"] == []
+
+
+def test_an_export_that_nobody_reads_on_holds_no_connection(
+    database: Database, act: Callable[[str], Act], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(user_export, "BATCH_ROWS", 2)
+    at = act("a test")
+    with database.write() as session:
+        for number in range(5):
+            log(session, at.keyring, f"i{number}")
+    pieces, told = user_export.export_user(database, at.keyring, ANN), []
+    for piece in pieces:
+        told.append(piece)
+        assert database.engine.pool.checkedout() == 0  # type: ignore[attr-defined]
+    assert [row["id"] for row in json.loads("".join(told))["interactions"]] == [
+        f"i{number}" for number in range(5)
+    ]

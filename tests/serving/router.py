@@ -38,6 +38,7 @@ class LocalModels:
     """Between the pieces of a stream."""
     pieces_before_failure: int = 0
     num_cancelled: int = 0
+    num_answered: int = 0
 
     async def generate(self, job: Job, *, role: Role) -> Reply:
         self.jobs.append((role, job))
@@ -46,7 +47,9 @@ class LocalModels:
         except asyncio.CancelledError:
             self.num_cancelled += 1
             raise
-        return self.failures.get(role) or await self.worker.generate(job)
+        reply = self.failures.get(role) or await self.worker.generate(job)
+        self.num_answered += 1
+        return reply
 
     async def stream(self, job: Job, *, role: Role) -> AsyncIterator[Delta | Reply]:
         """The whole text in several deltas; `failures` come after `pieces_before_failure`."""
@@ -74,6 +77,7 @@ class Router:
     service: Service
     models: LocalModels
     replica: ReplicaState
+    app: FastAPI
 
     async def follow(self) -> None:
         """Have replica and router look at the desired state, one after the other."""
@@ -132,7 +136,7 @@ async def running_router(settings: Settings, *, name: str = "1") -> AsyncIterato
             base_url="http://127.0.0.1",
         ) as client,
     ):
-        router = Router(client, parts.service, parts.models, parts.replica)
+        router = Router(client, parts.service, parts.models, parts.replica, parts.app)
         await router.follow()
         yield router
     await parts.models.worker.stop()

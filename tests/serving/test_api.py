@@ -13,6 +13,7 @@ from sqlmodel import select
 from registry import interactions
 from registry.models import ClientMetadata
 from registry.quality import RULE_SCORER
+from serving.jobs import Reply
 from tests.serving.conftest import Installation
 from tests.serving.router import Router, assert_problem, rows, running_router
 
@@ -119,6 +120,21 @@ async def test_a_failing_challenger_is_answered_for_and_blamed(
     assert by_role["challenger"].experiment_id == experiment.id
     assert by_role["champion"].error is None
     assert by_role["champion"].experiment_id is None
+
+
+@pytest.mark.parametrize("path", ["answer", "stream"])
+async def test_a_failing_challenger_is_blamed_also_where_nobody_can_answer_for_it(
+    router: Router, installation: Installation, adapters: dict[str, Path], path: str
+) -> None:
+    installation.deploy(installation.register(adapters["one"]))
+    experiment = installation.try_out(installation.register(adapters["two"]), share=1.0)
+    await router.follow()
+    router.models.failures["challenger"] = Reply(status="failed", detail="out of luck")
+    router.models.failures["champion"] = Reply(status="overloaded", detail="busy")
+    assert_problem(await router.generate(user_id="u", stream=path == "stream"), 503)
+    await router.service.answerer.finish()
+    (row,) = rows(installation)
+    assert (row.role, row.error, row.experiment_id) == ("challenger", "out of luck", experiment.id)
 
 
 async def test_a_failing_champion_is_a_problem_and_counts_as_an_error(

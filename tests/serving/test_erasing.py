@@ -69,7 +69,9 @@ def leave_files(installation: Installation, row_id: str) -> None:
         ]
     others = {"messages": [turns[0] | {"content": "hello"}, turns[1] | {"content": "hi"}]}
     path = Path(str(installation.settings.curation.rehearsal_file))
-    path.write_text("".join(json.dumps(r) + "\n" for r in ({"messages": turns}, others)))
+    theirs = {"messages": turns, "note": "what ends a line elsewhere\u2028stands in a text here"}
+    records = (json.dumps(record, ensure_ascii=False) + "\n" for record in (theirs, others))
+    path.write_text("".join(records), encoding="utf-8")
 
 
 async def test_after_an_erasure_no_file_and_no_table_knows_the_user(

@@ -28,6 +28,8 @@ class FakeVllm:
         self.abandoned = 0
         self.traced: list[str | None] = []
         """The trace context of each question."""
+        self.garbage: bytes | None = None
+        """A line that it writes instead of an answer."""
         self.busy = False
         """Whether it refuses work."""
 
@@ -60,7 +62,7 @@ def fake_vllm() -> Iterator[FakeVllm]:
         def _chat(self, body: dict[str, Any]) -> None:
             fake.asked.append(body)
             fake.traced.append(self.headers["traceparent"])
-            words = body["messages"][-1]["content"].split()
+            words = body["messages"][-1]["content"].split(" ")
             if fake.busy:
                 self._say(503, "busy")
             elif body["model"] not in (BASE, *fake.adapters):
@@ -77,6 +79,9 @@ def fake_vllm() -> Iterator[FakeVllm]:
             written = words[: body["max_tokens"]]
             finish = "length" if len(written) < len(words) else "stop"
             try:
+                if fake.garbage is not None:
+                    self.wfile.write(fake.garbage + b"\n\n")
+                    return
                 for word in written:
                     choice: dict[str, Any] = {"delta": {"content": word + " "}}
                     if body.get("logprobs"):
@@ -94,7 +99,9 @@ def fake_vllm() -> Iterator[FakeVllm]:
                 fake.abandoned += 1
 
         def _event(self, event: dict[str, Any]) -> None:
-            self.wfile.write(b"data: " + json.dumps(event).encode() + b"\n\n")
+            # As vLLM's own: no character is escaped that JSON lets stand.
+            text = json.dumps(event, ensure_ascii=False)
+            self.wfile.write(b"data: " + text.encode() + b"\n\n")
 
         def _say(self, status: int, message: str) -> None:
             body = {"error": {"message": message, "code": status}} if status != 200 else message

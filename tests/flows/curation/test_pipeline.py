@@ -199,7 +199,8 @@ def test_an_empty_installation_is_no_error(world: World) -> None:
 
 
 def records(built: BuiltDataset) -> list[dict[str, Any]]:
-    return [json.loads(line) for line in built.train_file.read_text().splitlines()]
+    with built.train_file.open(encoding="utf-8") as file:
+        return [json.loads(line) for line in file]
 
 
 def fill(world: World, num: int = 30) -> None:
@@ -244,8 +245,10 @@ def test_the_same_samples_are_the_same_dataset(world: World) -> None:
 def test_rehearsal_is_merged_at_its_ratio(world: World, tmp_path: Path) -> None:
     fill(world, 20)
     path = tmp_path / "rehearsal.jsonl"
-    record = {"messages": [{"role": "user", "content": "q"}, {"role": "assistant", "content": "a"}]}
-    path.write_text("\n".join([json.dumps(record)] * 50))
+    # What ends a line elsewhere may stand in a text here.
+    said = [("user", "q\u2028\x85r"), ("assistant", "a")]
+    record = {"messages": [{"role": role, "content": text} for role, text in said]}
+    path.write_text("\n".join([json.dumps(record, ensure_ascii=False)] * 50), encoding="utf-8")
     built = world.build("one", rehearsal_file=str(path), rehearsal_ratio=0.5)
     assert built.num_rehearsal == round(built.num_train * 0.5)
     found = [record["source"] for record in records(built)]

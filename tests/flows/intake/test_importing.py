@@ -194,6 +194,17 @@ def test_a_second_run_changes_nothing_and_late_feedback_is_added_once(
     assert len(stored(context)) == 1200
 
 
+def test_a_log_that_only_grows_tells_the_rating_of_a_row_later(
+    run: Run, context: Context, tmp_path: Path
+) -> None:
+    rated = [GOOD | {"id": n, "rating": 5} for n in range(3)]
+    path = jsonl(tmp_path / "log.jsonl", *(GOOD | {"id": n} for n in range(3)), *rated, rated[0])
+    report = run(path)
+    assert (report.imported, report.known, report.feedback) == (3, 4, 3)
+    assert len(events(context)) == 3
+    assert run(path).feedback == 0
+
+
 def test_an_interrupted_run_is_taken_up_where_it_ended(
     context: Context, tmp_path: Path, run: Run
 ) -> None:
@@ -234,6 +245,8 @@ HOSTILE: list[tuple[str | bytes, str]] = [
     (json.dumps(GOOD | {"thumb": "maybe"}), "valid integer"),
     (json.dumps(GOOD | {"model_output": " "}), "blank"),
     (json.dumps(GOOD | {"messages": "hello"}), "list"),
+    (json.dumps(GOOD | {"messages": [{"role": "user", "content": ["a"]}]}), "valid string"),
+    (json.dumps(GOOD | {"tokens_output": 1_000_000_001}), "less than or equal to 1000000000"),
     (json.dumps(GOOD | {"user_id": {"a": 1}}), "valid string"),
     (json.dumps({"a": 1}), "either input_text or messages"),
     ('{"input_text": "' + "x" * (rows.MAX_ROW_CHARS + 1) + '"}', "longer than"),
@@ -370,4 +383,41 @@ def test_whatever_a_row_holds_it_is_counted_once(
     path = jsonl(tmp_path / "log.jsonl", GOOD, *(GOOD | change for change in changes))
     report = run(path)
     assert report.read == 1 + len(changes)
+    assert report.imported + report.known + report.refused == report.read
+
+
+ROLES = st.sampled_from(["user", "assistant", "system", "tool"])
+TURNS = st.lists(
+    st.fixed_dictionaries({"role": ROLES | JSON, "content": JSON | st.just(["text"])}), max_size=3
+)
+CHOICES = st.lists(st.fixed_dictionaries({"message": st.fixed_dictionaries({"content": JSON})}))
+ROWS = {
+    "chatml": ({"messages": CHAT}, st.fixed_dictionaries({"messages": TURNS | JSON})),
+    "openai": (
+        {
+            "request": {"messages": CHAT[:1]},
+            "response": {"choices": [{"message": CHAT[1]}]},
+        },
+        st.fixed_dictionaries(
+            {
+                "request": st.fixed_dictionaries({"messages": TURNS | JSON}) | JSON,
+                "response": st.fixed_dictionaries({"choices": CHOICES | JSON}) | JSON,
+            }
+        ),
+    ),
+}
+
+
+@pytest.mark.parametrize("form", ROWS)
+@settings(
+    max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+@given(data=st.data())
+def test_whatever_a_chat_holds_it_is_counted_once(
+    run: Run, tmp_path: Path, form: str, data: st.DataObject
+) -> None:
+    good, strange = ROWS[form]
+    values = data.draw(st.lists(strange, min_size=1, max_size=4))
+    report = run(jsonl(tmp_path / "log.jsonl", good, *values))
+    assert (report.format, report.read) == (form, 1 + len(values))
     assert report.imported + report.known + report.refused == report.read

@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+import json
+from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack
 from datetime import timedelta
 from typing import Any
 
 import httpx
 import pytest
-from sqlmodel import select, update
+from sqlmodel import delete, select, update
+from starlette.types import Message
 
+from registry import keys, privacy
 from registry.clock import utc_now
 from registry.models import FeedbackEvent, IdempotencyKey, UserInteraction
+from registry.settings_access import AuthSettings
 from serving.jobs import Reply
 from tests.serving.conftest import Installation
 from tests.serving.router import Router, running_router
@@ -135,3 +139,128 @@ async def test_keys_that_cannot_be_honoured_are_refused(routers: tuple[Router, R
     assert (streamed.status_code, streamed.json()["field"]) == (400, "Idempotency-Key")
     streamed = await post(one, "/v1/chat/completions", {**CHAT[1], "stream": True})
     assert streamed.json()["error"]["param"] == "Idempotency-Key"
+
+
+async def test_keys_of_two_services_that_show_api_keys_are_apart(
+    installation: Installation,
+) -> None:
+    with installation.database.write() as session:
+        one, two = (
+            keys.create(
+                session, installation.act(), name=name, role="user", subject=None, lifetime=None
+            ).text
+            for name in ("a", "b")
+        )
+    with_auth = installation.settings.model_copy(update={"auth": AuthSettings(enabled=True)})
+    async with running_router(with_auth) as router:
+        for header, value in (("X-API-Key", "{}"), ("Authorization", "Bearer {}")):
+            answers = [
+                await post(router, *GENERATE, key=header, **{header: value.format(key)})
+                for key in (one, two, one)
+            ]
+            assert [answer.status_code for answer in answers] == [200] * 3
+            replayed = ["idempotent-replayed" in answer.headers for answer in answers]
+            assert replayed == [False, False, True]
+
+
+async def test_an_answer_is_told_although_the_database_cannot_keep_it(
+    routers: tuple[Router, Router], installation: Installation
+) -> None:
+    one, two = routers
+    one.models.delay_s["default"] = 0.2
+    asking = asyncio.create_task(post(one, *GENERATE))
+    await until(lambda: one.models.jobs != [])
+    with installation.database.write() as session:
+        session.connection()
+        assert (await asking).status_code == 200
+    again = await post(two, *GENERATE)
+    assert (again.status_code, again.headers["retry-after"]) == (409, "1")
+    await until(lambda: one.service.recorder.into == "database")
+    assert count(installation) == 1
+
+
+async def test_who_leaves_while_the_answer_is_written_down_finds_it_later(
+    routers: tuple[Router, Router], installation: Installation
+) -> None:
+    one, two = routers
+    one.models.delay_s["default"] = 0.2
+    has_left = asyncio.Event()
+    leaving = asyncio.create_task(post_and_leave(one, *GENERATE, has_left))
+    await until(lambda: one.models.jobs != [])
+    with installation.database.write() as session:
+        session.connection()
+        await until(lambda: one.models.num_answered == 1)
+        for _ in range(20):
+            await asyncio.sleep(0)
+        has_left.set()
+        for _ in range(20):
+            await asyncio.sleep(0)
+    await leaving
+    assert (await post(two, *GENERATE)).headers["idempotent-replayed"] == "true"
+    assert count(installation) == 1
+
+
+async def test_of_who_wants_no_content_kept_no_answer_is_kept(
+    routers: tuple[Router, Router], installation: Installation
+) -> None:
+    one, two = routers
+    with installation.database.write() as session:
+        privacy.set_consent(session, installation.act(), "ann", "no_content")
+    path, body = GENERATE
+    first = await post(one, path, body | {"user_id": "ann"})
+    again = await post(two, path, body | {"user_id": "ann"})
+    assert (first.status_code, again.status_code) == (200, 409)
+    assert "wants no content" in again.json()["detail"]
+    with installation.database.read() as session:
+        (kept,) = session.exec(select(IdempotencyKey)).all()
+    assert first.json()["model_output"] not in str(kept.body)
+    assert count(installation) == 1
+
+
+async def test_feedback_whose_answer_was_not_kept_is_written_once_all_the_same(
+    routers: tuple[Router, Router], installation: Installation
+) -> None:
+    one, two = routers
+    rated = {"interaction_id": (await one.generate()).json()["interaction_id"], "score": 5}
+    assert (await post(one, "/api/feedback", rated)).status_code == 200
+    with installation.database.write() as session:
+        session.connection().execute(delete(IdempotencyKey))
+    assert (await post(two, "/api/feedback", rated)).status_code == 200
+    assert count(installation, FeedbackEvent) == 1
+    assert (await post(two, "/api/feedback", rated, key="k2")).status_code == 200
+    assert count(installation, FeedbackEvent) == 2
+
+
+async def until(condition: Callable[[], bool]) -> None:
+    async with asyncio.timeout(20):
+        while not condition():
+            await asyncio.sleep(0.005)
+
+
+async def post_and_leave(router: Router, path: str, body: Any, has_left: asyncio.Event) -> None:
+    """A request with the key k1, whose caller closes the connection."""
+    coming = [json.dumps(body, separators=(",", ":")).encode()]  # as httpx does
+
+    async def receive() -> Message:
+        if coming:
+            return {"type": "http.request", "body": coming.pop(), "more_body": False}
+        await has_left.wait()
+        return {"type": "http.disconnect"}
+
+    async def send(_message: Message) -> None:
+        """Nobody is there."""
+
+    scope = {
+        "type": "http",
+        "asgi": {"version": "3.0"},
+        "http_version": "1.1",
+        "method": "POST",
+        "scheme": "http",
+        "path": path,
+        "raw_path": path.encode(),
+        "query_string": b"",
+        "headers": [(b"host", b"127.0.0.1"), (b"idempotency-key", b"k1")],
+        "client": ("127.0.0.1", 1),
+        "server": ("127.0.0.1", 2),
+    }
+    await router.app(scope, receive, send)

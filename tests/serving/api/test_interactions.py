@@ -15,7 +15,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from sqlmodel import select
 
-from registry import quality
+from registry import privacy, quality
 from registry.clock import new_id, utc_now
 from registry.models import FeedbackEvent, UserInteraction
 from serving.recording.intake import MAX_BATCH, MAX_BODY_BYTES
@@ -144,6 +144,26 @@ async def test_feedback_that_an_interrupted_attempt_left_out_is_made_up_for(
     told = await batch(router, item(id="a", feedback={"score": 2}))
     assert told["results"][0]["status"] == "duplicate"
     assert rows(installation)["a"].user_feedback == -1
+
+
+async def test_feedback_that_is_sent_again_with_its_answer_is_one_event(
+    router: Router, installation: Installation
+) -> None:
+    items = [item(id=f"{n}", feedback={"score": 2}) for n in range(20)]
+    told = await asyncio.gather(*(batch(router, *items) for _ in range(5)))
+    assert sum(answer["refused"] for answer in told) == 0
+    assert len(events(installation)) == 20
+
+
+async def test_of_who_wants_no_content_kept_an_answer_may_be_sent_again(
+    router: Router, installation: Installation
+) -> None:
+    with installation.database.write() as session:
+        privacy.set_consent(session, installation.act(), "ann", "no_content")
+    for status in ("created", "duplicate"):
+        told = await batch(router, item(id="a", user_id="ann"))
+        assert told["results"][0]["status"] == status
+    assert rows(installation)["a"].input_text == ""
 
 
 async def test_the_document_describes_the_body_completely_by_a_valid_example(

@@ -15,7 +15,9 @@ from hypothesis import strategies as st
 from peft import PeftModel
 from transformers import AutoModelForCausalLM
 
+from serving.engine import continuous
 from serving.engine.continuous import Limits, TorchEngine
+from serving.engine.sampling import choose
 from serving.errors import OverloadedError
 from serving.jobs import Delta, Job, Reply
 
@@ -279,3 +281,36 @@ def test_an_exception_in_a_step_fails_the_rows_it_concerns(
     replies = run(engine, jobs)
     assert [reply.status for reply in replies] == ["ok", "failed", "ok", "ok"]
     assert [replies[place].text for place in (0, 2, 3)] == [expected[place] for place in (0, 2, 3)]
+
+
+def test_an_exception_while_tokens_are_chosen_costs_no_row_anything(
+    tiny_base: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    engine = make_engine(tiny_base, {})
+    jobs = [ask("alpha"), ask("a longer prompt than the others, fed in pieces"), ask("gamma")]
+    delays = [0, 3, 3]
+    expected = texts(run(engine, jobs, delays=delays))
+
+    def choose_for_one(logits: torch.Tensor, rows: Sequence[Any]) -> list[int | None]:
+        if len(rows) > 1:
+            raise RuntimeError("out of memory")
+        return choose(logits, rows)
+
+    monkeypatch.setattr(continuous, "choose", choose_for_one)
+    assert texts(run(engine, jobs, delays=delays)) == expected
+
+
+def test_what_is_submitted_while_everything_is_given_up_gets_a_reply(tiny_base: Path) -> None:
+    engine = make_engine(tiny_base, {})
+    replies: list[Delta | Reply] = []
+
+    def ask_again(event: Delta | Reply) -> None:
+        replies.append(event)
+        if len(replies) == 1:
+            engine.submit(ask("again"), replies.append)
+
+    engine.submit(ask("a"), ask_again)
+    engine.abort("broken")
+    while engine.step():
+        continue
+    assert len(replies) == 2

@@ -17,6 +17,7 @@ from transformers import (
     LlamaConfig,
     MambaConfig,
     MistralConfig,
+    Phi3Config,
     Qwen2Config,
 )
 
@@ -48,6 +49,12 @@ SERVED = {
         vocab_size=259, n_embd=32, n_layer=2, n_head=4, eos_token_id=2, bos_token_id=None
     ),
 }
+FACTORS = {"short_factor": [1.0] * 4, "long_factor": [4.0] * 4, "factor": 2.0}
+SERVED["phi3, two rotations"] = Phi3Config(
+    **{**SHAPE, "num_key_value_heads": 4},
+    original_max_position_embeddings=128,
+    rope_parameters={"rope_type": "longrope", "rope_theta": 1e4, **FACTORS},
+)
 REFUSED = {
     "gemma2, soft caps": Gemma2Config(**{**SHAPE, "num_hidden_layers": 4}),
     "mamba, no keys and values": MambaConfig(vocab_size=259, hidden_size=32, num_hidden_layers=2),
@@ -94,3 +101,8 @@ def test_greedy_answers_are_those_of_generate(name: str, tiny_base: Path) -> Non
 def test_a_model_that_would_be_served_wrongly_is_refused(name: str, tiny_base: Path) -> None:
     with pytest.raises(EngineError):
         TorchEngine(str(tiny_base), model=random_model(REFUSED[name]))
+
+
+def test_no_row_grows_into_the_other_rotation_of_a_model_that_has_two(tiny_base: Path) -> None:
+    engine = TorchEngine(str(tiny_base), model=random_model(SERVED["phi3, two rotations"]))
+    assert engine.model.context == 128

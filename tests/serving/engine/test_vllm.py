@@ -111,3 +111,28 @@ async def test_a_server_out_of_reach_fails_jobs_and_refuses_adapters(tmp_path: P
 def test_the_engine_is_a_setting_that_needs_the_servers_address() -> None:
     with pytest.raises(SettingsError, match="vllm_url"):
         load_settings({"KALIMTAK_SERVING__ENGINE": "vllm"})
+
+
+async def test_a_server_that_was_started_anew_is_given_its_adapters_again(
+    engine: VllmEngine, server: FakeVllm, adapters: dict[str, Path]
+) -> None:
+    engine.load("abc", adapters["one"])
+    server.adapters.clear()
+    assert (await engine.generate(ask("hi", "abc"))).status == "not_loaded"
+    assert engine.adapters == frozenset()
+    engine.load("abc", adapters["one"])
+    assert (await engine.generate(ask("hi", "abc"))).text == "abc: hi "
+
+
+async def test_an_answer_may_hold_any_separator_of_lines(engine: VllmEngine) -> None:
+    strange = "a\u2028b\u2029c\x85d\x0be\rf"
+    assert (await engine.generate(ask(strange))).text == f"base: {strange} "
+
+
+async def test_an_answer_that_cannot_be_read_is_a_failed_one(
+    engine: VllmEngine, server: FakeVllm
+) -> None:
+    for garbage in (b"data: {", b"data: []", b'data: {"choices": [{}]}', b"data: \xff"):
+        server.garbage = garbage
+        reply = await engine.generate(ask("hi"))
+        assert (reply.status, "cannot be read" in reply.detail) == ("failed", True), garbage
