@@ -66,6 +66,9 @@ Workload = Annotated[str, typer.Option(help="The task that this is about.")]
 Force = Annotated[bool, typer.Option("--force", help="Go ahead whatever the numbers say.")]
 DryRun = Annotated[bool, typer.Option("--dry-run", "--no-train", help="Only prepare the data.")]
 Reason = Annotated[str, typer.Option(help="Why; kept in the audit log.")]
+Generation = Annotated[
+    int | None, typer.Option(min=0, help="What you saw; where it has changed since, nothing is.")
+]
 AsJson = Annotated[bool, typer.Option("--json", help="As JSON.")]
 
 
@@ -240,22 +243,29 @@ def promote(
     version: Annotated[str | None, typer.Argument(help="Unset: the challenger on trial.")] = None,
     workload: Workload = "default",
     reason: Reason = "promoted by hand",
+    generation: Generation = None,
 ) -> None:
     """Make a version champion now."""
 
     def change(context: Context) -> None:
         with context.database.write() as session:
+            deployment.expect(session, workload, generation=generation)
             by_hand.promote(session, context.act(ACTOR, reason), workload=workload, version=version)
 
     _change(change, workload=workload)
 
 
 @app.command()
-def rollback(workload: Workload = "default", reason: Reason = "rolled back by hand") -> None:
+def rollback(
+    workload: Workload = "default",
+    reason: Reason = "rolled back by hand",
+    generation: Generation = None,
+) -> None:
     """End the trial of a challenger; without one, return to the previous champion."""
 
     def change(context: Context) -> None:
         with context.database.write() as session:
+            deployment.expect(session, workload, generation=generation)
             by_hand.roll_back(session, context.act(ACTOR, reason), workload=workload)
 
     _change(change, workload=workload)

@@ -15,8 +15,10 @@ from pathlib import Path
 
 import fsspec
 from fsspec.core import url_to_fs
+from fsspec.implementations.local import LocalFileSystem
 
 from registry.errors import ArtifactError, DigestError
+from registry.folders import sync, sync_tree
 
 _ENTRY = re.compile(r"[0-9a-f]{64}|\.[0-9a-f]{64}\.[0-9a-f]{8}")
 INDEX = "index.json"
@@ -53,12 +55,18 @@ class ArtifactStore:
             self._filesystem.makedirs(destination.rpartition("/")[0], exist_ok=True)
             self._filesystem.put_file(str(folder / name), destination)
         self._filesystem.pipe_file(f"{temporary}/{INDEX}", _encode(index))
+        is_local = isinstance(self._filesystem, LocalFileSystem)
+        if is_local:
+            # Whoever is told the digest keeps it: a power cut must not empty the files behind it.
+            sync_tree(Path(temporary))
         try:
             self._filesystem.mv(temporary, target, recursive=True)
         except OSError as error:
             if not self._filesystem.exists(f"{target}/{INDEX}"):
                 raise ArtifactError(f"cannot publish {folder} to {self.url}: {error}") from error
             self._filesystem.rm(temporary, recursive=True)
+        if is_local:
+            sync(Path(self._root))
         return digest
 
     def fetch(self, digest: str) -> Path:

@@ -138,9 +138,10 @@ def open_database(url: str) -> Database:
 def _create_engine(url: str, patience_s: float | None) -> Engine:
     try:
         parsed = make_url(url)
-    except ArgumentError as error:
+    except (ArgumentError, ValueError) as error:
+        # It is not shown: it may hold a password.
         raise DatabaseError(
-            f"'{url}' is no database URL: use sqlite:///path or postgresql://user@host/name"
+            "the database URL cannot be read: use sqlite:///path or postgresql://user@host/name"
         ) from error
     backend = parsed.get_backend_name()
     if backend == "sqlite":

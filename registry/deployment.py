@@ -14,6 +14,7 @@ from sqlmodel import Session, col, select
 from registry import audit, people
 from registry.clock import NewId
 from registry.crypto import Keyring
+from registry.errors import ConflictError
 from registry.models import (
     DEFAULT_WORKLOAD,
     DeploymentState,
@@ -112,8 +113,23 @@ def all_desired(session: Session) -> dict[str, DesiredState]:
 def lock(session: Session, workload: str) -> DeploymentState:
     """The workload's row, held until the transaction ends, so that changes queue up."""
     return session.exec(
-        select(DeploymentState).where(DeploymentState.workload == workload).with_for_update()
+        select(DeploymentState)
+        .where(DeploymentState.workload == workload)
+        .with_for_update()
+        .execution_options(populate_existing=True)
     ).one()
+
+
+def expect(session: Session, workload: str, *, generation: int | None) -> None:
+    """Hold the workload, at the generation that somebody saw; None: at any.
+
+    Raises `ConflictError` where something was changed since.
+    """
+    found = lock(session, workload).generation
+    if generation not in (None, found):
+        raise ConflictError(
+            f"workload '{workload}' is at generation {found}, not {generation}: look again"
+        )
 
 
 def change(

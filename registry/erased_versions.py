@@ -1,11 +1,12 @@
 """What becomes of versions that learned from what was erased, as the policy has it."""
 
 from collections.abc import Sequence
+from typing import cast
 
 from sqlmodel import Session, col, select
 
-from registry import arms, deployment, erasure, experiments, versions
-from registry.deployment import Act
+from registry import arms, deployment, erasure, experiments, holdback, versions
+from registry.deployment import Act, Mode
 from registry.models import DeploymentState, ErasureEffect
 from registry.versions import Status
 
@@ -59,6 +60,8 @@ def _take_out(session: Session, act: Act, version: str, touched: frozenset[str])
     if not is_served:
         return False
     if state.experiment_id is not None and version in (state.champion, state.challenger, *tried):
+        holdback.end_if_running(session, act, state)
+    if state.experiment_id is not None and version in (state.champion, state.challenger, *tried):
         experiments.stop(session, act, experiment_id=state.experiment_id, status=Status.RETIRED)
     if state.previous in touched:
         _forget_previous(session, act, state)
@@ -82,4 +85,5 @@ def _forget_previous(session: Session, act: Act, state: DeploymentState) -> None
         previous=None,
         share=state.share,
         experiment_id=state.experiment_id,
+        mode=cast(Mode, state.mode),
     )

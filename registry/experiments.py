@@ -197,6 +197,9 @@ def drop(session: Session, act: Act, *, experiment_id: str, version: str, status
 def deploy(session: Session, act: Act, *, workload: str, version: str) -> None:
     """Make `version` champion at once, without a trial. A running trial forbids it."""
     state = deployment.lock(session, workload)
+    if state.champion == version:
+        # Once more, it would be the champion to return to as well.
+        raise ConflictError(f"version '{version}' is the champion of workload '{workload}' already")
     holdback.end_if_running(session, act, state)
     if state.experiment_id is not None:
         raise ConflictError(f"workload '{workload}' has a trial running: end it first")

@@ -24,10 +24,9 @@ def whole_folder(folder: Path) -> Iterator[Path]:
     partial.mkdir(mode=0o700)
     try:
         yield partial
-        for path in [*partial.rglob("*"), partial]:
-            _sync(path)
+        sync_tree(partial)
         os.replace(partial, absolute)
-        _sync(absolute.parent)
+        sync(absolute.parent)
     finally:
         shutil.rmtree(partial, ignore_errors=True)
 
@@ -38,7 +37,14 @@ def refuse_content(folder: Path) -> None:
         raise ConflictError(f"{folder} is there already: name a folder that is new or empty")
 
 
-def _sync(path: Path) -> None:
+def sync_tree(folder: Path) -> None:
+    """Return when the folder and all that it holds is on the disk."""
+    for path in [*folder.rglob("*"), folder]:
+        sync(path)
+
+
+def sync(path: Path) -> None:
+    """Return when a file, or the list of names in a folder, is on the disk."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)

@@ -154,7 +154,8 @@ class Settings(Part):
     @property
     def resolved_artifacts_url(self) -> str:
         """The artifact store to use."""
-        return self.artifacts_url or (self.home.absolute() / "artifacts").as_uri()
+        # Not `as_uri`, which writes spaces and accents in a way that fsspec takes literally.
+        return self.artifacts_url or f"file://{self.home.absolute() / 'artifacts'}"
 
 
 def load_settings(
@@ -198,15 +199,21 @@ def _from_environment(environment: Mapping[str, str]) -> list[tuple[list[str], A
         if not name.startswith(PREFIX) or name == CONFIG_VARIABLE:
             continue
         path = name.removeprefix(PREFIX).lower().split("__")
-        found.append((path, _list(name, value) if value.startswith("[") else value))
+        is_list = value.startswith("[") and not _is_secret(path)
+        found.append((path, _list(name, value) if is_list else value))
     return found
+
+
+def _is_secret(path: list[str]) -> bool:
+    return path[:2] == ["auth", "secrets"] or path[-1] == "api_key"
 
 
 def _list(name: str, value: str) -> Any:
     try:
         return json.loads(value)
     except json.JSONDecodeError as error:
-        raise SettingsError(f"{name} = {value!r} is not a valid list: {error}") from error
+        # What was given may be a secret.
+        raise SettingsError(f"{name} begins with '[', and is no valid list: {error}") from error
 
 
 def _put(values: dict[str, Any], path: list[str], value: Any) -> None:
@@ -218,13 +225,16 @@ def _put(values: dict[str, Any], path: list[str], value: Any) -> None:
     values[path[-1]] = value
 
 
+_SECRET = ("auth", "training.judge.api_key")
+
+
 def _first_fault(error: ValidationError, source: str) -> str:
     fault = error.errors()[0]
     key = ".".join(str(part) for part in fault["loc"])
     if fault["type"] == "extra_forbidden":
         return f"{source}: unknown key '{key}'"
     message = fault["msg"].removeprefix("Value error, ")
-    if not key or key.startswith(("auth", "training.judge.api_key")):
+    if not key or key.startswith(_SECRET) or key.endswith("_url"):
         # What was given may be a secret.
         return f"{source}: {key}: {message}" if key else f"{source}: {message}"
     return f"{source}: {key} = {fault['input']!r}: {message}"

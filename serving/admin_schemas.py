@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 from pydantic import BaseModel, Field
 
-from serving.schemas import MAX_NAME_CHARS, Body, Storable
+from serving.schemas import MAX_NAME_CHARS, Body, Integer, Storable
 
 MAX_REASON_CHARS = 500
 
@@ -42,14 +42,21 @@ class StartedResponse(BaseModel):
     """Its page in Prefect's UI."""
 
 
-class ActRequest(Body):
+class Change(Body):
+    """What every change may say."""
+
+    generation: Annotated[Integer, Field(ge=0)] | None = None
+    """The one that the caller has seen: where another change came first, this is a 409."""
+
+
+class ActRequest(Change):
     """Why something is changed, and in which workload; the reason is kept in the audit log."""
 
     workload: Workload | None = None
     reason: Reason = "by hand, over the API"
 
 
-class PromoteRequest(Body):
+class PromoteRequest(Change):
     """Why a version is promoted."""
 
     reason: Reason = "promoted by hand, over the API"

@@ -13,6 +13,7 @@ import json
 import sys
 from collections.abc import Mapping
 from typing import Any
+from urllib.parse import urlsplit
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from ray import serve
@@ -170,9 +171,22 @@ def stop() -> None:
 def serve_config(settings: Settings) -> dict[str, Any]:
     """The same as a body for PUT /api/serve/applications/ (or, as YAML, for `serve deploy`).
 
-    Secrets are not in it: the cluster's own environment or settings file has them.
+    Secrets are not in it, nor URLs that hold a password: the cluster's own environment or
+    settings file has them.
     """
     refuse_exposed(settings)
+    arguments = settings.model_dump(
+        mode="json",
+        include={"home", "database_url", "artifacts_url", "serving", "training", "limits", "log"},
+        exclude={"training": {"judge": {"api_key"}}},
+    )
+    for values, name in (
+        (arguments, "database_url"),
+        (arguments, "artifacts_url"),
+        (arguments["limits"], "storage_url"),
+    ):
+        if _holds_password(values[name]):
+            del values[name]
     return {
         "proxy_location": "HeadOnly",
         "http_options": {"host": settings.serving.host, "port": settings.serving.port},
@@ -181,21 +195,15 @@ def serve_config(settings: Settings) -> dict[str, Any]:
                 "name": APP_NAME,
                 "route_prefix": "/",
                 "import_path": "serving.app:build",
-                "args": settings.model_dump(
-                    mode="json",
-                    include={
-                        "home",
-                        "database_url",
-                        "artifacts_url",
-                        "serving",
-                        "training",
-                        "limits",
-                        "log",
-                    },
-                ),
+                "args": arguments,
             }
         ],
     }
+
+
+def _holds_password(url: str | None) -> bool:
+    parts = urlsplit(url or "")
+    return parts.password is not None or "password" in parts.query
 
 
 def prepare(settings: Settings) -> None:

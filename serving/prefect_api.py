@@ -1,5 +1,6 @@
 """Starts deployments on the Prefect server, over its REST API."""
 
+from base64 import b64encode
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -27,10 +28,12 @@ class FlowRun:
 class PrefectApi:
     """One Prefect server."""
 
-    def __init__(self, url: str, *, key: str | None = None) -> None:
-        """`url` ends in /api; `key` is sent as a bearer token."""
+    def __init__(self, url: str, *, login: str | None = None, key: str | None = None) -> None:
+        """`url` ends in /api; `login` (user:password) is sent in place of `key`, a bearer token."""
         self._url = url.rstrip("/")
         self._headers = {} if key is None else {"Authorization": f"Bearer {key}"}
+        if login is not None:
+            self._headers = {"Authorization": f"Basic {b64encode(login.encode()).decode()}"}
 
     async def start(self, deployment: str, parameters: Mapping[str, Any]) -> FlowRun:
         """Have `flow/deployment` run. Raises `OrchestratorError` or `NotFoundError`."""
@@ -58,7 +61,8 @@ class PrefectApi:
 def prefect_api(settings: Settings, environment: Mapping[str, str]) -> PrefectApi:
     """The server that `PREFECT_API_URL` names, else the one that `kalimtak up` starts."""
     url = environment.get("PREFECT_API_URL", settings.prefect.url)
-    return PrefectApi(url, key=environment.get("PREFECT_API_KEY"))
+    login = environment.get("PREFECT_API_AUTH_STRING")
+    return PrefectApi(url, login=login, key=environment.get("PREFECT_API_KEY"))
 
 
 def _json(response: httpx.Response) -> dict[str, Any]:

@@ -178,7 +178,6 @@ def stop_orphans(settings: Settings) -> list[int]:
 
 
 def _wrapper(folder: Path, settings: Settings) -> Path:
-    path = folder / "haproxy-on-loopback"
     text = _WRAPPER.format(
         metrics=settings.ray.haproxy_metrics_port,
         stats=settings.ray.haproxy_stats_port,
@@ -189,6 +188,8 @@ def _wrapper(folder: Path, settings: Settings) -> Path:
         host=settings.serving.host,
         binary=shlex.quote(_haproxy_binary()),
     )
+    # Named by what it says: whoever has other settings must not change that of a running cluster.
+    path = folder / f"haproxy-{hashlib.sha256(text.encode()).hexdigest()[:8]}"
     temporary = path.with_name(f"{path.name}.{os.getpid()}")
     temporary.write_text(text, encoding="utf-8")
     temporary.chmod(0o700)

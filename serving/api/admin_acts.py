@@ -8,7 +8,7 @@ from sqlmodel import Session
 
 from registry import by_hand, deployment, experiments, versions
 from registry.deployment import Act
-from serving.access.auth import AdminDep
+from serving.access.auth import AdminDep, Principal
 from serving.admin_schemas import ActRequest, DeploymentResponse, PromoteRequest, ShareRequest
 from serving.api.body import read_body, read_optional
 from serving.api.service import Service, ServiceDep
@@ -34,7 +34,7 @@ async def promote(
     def change(session: Session, act: Act, workload: str) -> None:
         by_hand.promote(session, act, workload=workload, version=version)
 
-    return await _carry_out(service, service.act(caller, body.reason), workload, change)
+    return await _carry_out(service, caller, body, workload, change)
 
 
 @router.post("/rollback", openapi_extra=json_schema(ActRequest, required=False))
@@ -46,7 +46,7 @@ async def rollback(request: Request, service: ServiceDep, caller: AdminDep) -> D
         by_hand.roll_back(session, act, workload=workload)
 
     workload = service.workload(body.workload)
-    return await _carry_out(service, service.act(caller, body.reason), workload, change)
+    return await _carry_out(service, caller, body, workload, change)
 
 
 @router.put("/experiment/share", openapi_extra=json_schema(ShareRequest))
@@ -59,7 +59,7 @@ async def set_share(request: Request, service: ServiceDep, caller: AdminDep) -> 
         experiments.ramp(session, act, experiment_id=running.id, share=body.share)
 
     workload = service.workload(body.workload)
-    return await _carry_out(service, service.act(caller, body.reason), workload, change)
+    return await _carry_out(service, caller, body, workload, change)
 
 
 @router.post("/experiment/pause", openapi_extra=json_schema(ActRequest, required=False))
@@ -72,7 +72,7 @@ async def pause(request: Request, service: ServiceDep, caller: AdminDep) -> Depl
         experiments.pause(session, act, experiment_id=running.id)
 
     workload = service.workload(body.workload)
-    return await _carry_out(service, service.act(caller, body.reason), workload, change)
+    return await _carry_out(service, caller, body, workload, change)
 
 
 @router.post("/experiment/resume", openapi_extra=json_schema(ActRequest, required=False))
@@ -85,7 +85,7 @@ async def resume(request: Request, service: ServiceDep, caller: AdminDep) -> Dep
         experiments.resume(session, act, experiment_id=running.id)
 
     workload = service.workload(body.workload)
-    return await _carry_out(service, service.act(caller, body.reason), workload, change)
+    return await _carry_out(service, caller, body, workload, change)
 
 
 @router.post("/experiment/freeze", openapi_extra=json_schema(ActRequest, required=False))
@@ -110,7 +110,7 @@ async def _freeze(
         experiments.freeze(session, act, experiment_id=running.id, frozen=frozen)
 
     workload = service.workload(body.workload)
-    return await _carry_out(service, service.act(caller, body.reason), workload, change)
+    return await _carry_out(service, caller, body, workload, change)
 
 
 def _workload_of(service: Service, version: str) -> str:
@@ -119,13 +119,21 @@ def _workload_of(service: Service, version: str) -> str:
 
 
 async def _carry_out(
-    service: Service, act: Act, workload: str, change: Change
+    service: Service,
+    caller: Principal,
+    body: ActRequest | PromoteRequest,
+    workload: str,
+    change: Change,
 ) -> DeploymentResponse:
-    return await asyncio.to_thread(_transact, service, act, workload, change)
+    act = service.act(caller, body.reason)
+    return await asyncio.to_thread(_transact, service, act, workload, change, body.generation)
 
 
-def _transact(service: Service, act: Act, workload: str, change: Change) -> DeploymentResponse:
+def _transact(
+    service: Service, act: Act, workload: str, change: Change, generation: int | None
+) -> DeploymentResponse:
     with service.database.write() as session:
+        deployment.expect(session, workload, generation=generation)
         change(session, act, workload)
         state = deployment.desired(session, workload)
     champion = "the base model" if state.champion is None else state.champion.version

@@ -1,3 +1,4 @@
+import os
 from pathlib import Path
 
 import pytest
@@ -30,6 +31,29 @@ def test_what_is_published_comes_back(store: ArtifactStore, folder: Path) -> Non
 def test_nothing_half_written_is_left(store: ArtifactStore, folder: Path, tmp_path: Path) -> None:
     digest = store.publish(folder)
     assert [path.name for path in (tmp_path / "store").iterdir()] == [digest]
+
+
+def test_all_is_on_the_disk_before_it_has_its_name(
+    store: ArtifactStore, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    synced: list[Path] = []
+    sync = os.fsync
+
+    def note(descriptor: int) -> None:
+        synced.append(Path(f"/proc/self/fd/{descriptor}").readlink())
+        sync(descriptor)
+
+    monkeypatch.setattr(os, "fsync", note)
+    digest = store.publish(folder)
+    *content, root = synced
+    assert root == tmp_path / "store"
+    # By the names that they had until then.
+    assert {path.name for path in content if path.suffix} >= {
+        "adapter_model.safetensors",
+        "config.json",
+        "index.json",
+    }
+    assert len(content) == len(list((tmp_path / "store" / digest).rglob("*"))) + 1
 
 
 def test_the_digest_depends_on_names_and_content(folder: Path) -> None:

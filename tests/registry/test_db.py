@@ -37,11 +37,21 @@ def test_a_newer_database_is_refused(tmp_path: Path) -> None:
         open_database(url)
 
 
-@pytest.mark.parametrize("url", ["nonsense", "mysql://host/db", "sqlite:////proc/no/such.db"])
+@pytest.mark.parametrize(
+    "url",
+    [
+        "nonsense",
+        "mysql://u:hunter2@host/db",
+        "sqlite:////proc/no/such.db",
+        "postgresql:/u:hunter2@host/db",
+        "postgresql://u:hunter2@host:port/db",
+    ],
+)
 def test_an_unusable_url_is_one_clear_error(url: str) -> None:
     with pytest.raises(DatabaseError) as error:
         open_database(url)
     assert "\n" not in str(error.value)
+    assert "hunter2" not in str(error.value)
 
 
 def test_foreign_keys_are_enforced(database: Database) -> None:

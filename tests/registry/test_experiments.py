@@ -68,6 +68,32 @@ def test_rollback_returns_to_the_previous_champion_and_then_to_the_base(
     assert status(database, "v2") == Status.ROLLED_BACK
 
 
+def test_the_champion_cannot_be_promoted_again_and_the_one_before_it_stays(
+    database: Database, act: Acts
+) -> None:
+    for name in ("v1", "v2"):
+        add(database, name)
+        with database.write() as session:
+            experiments.deploy(session, act("now"), workload="default", version=name)
+    with pytest.raises(ConflictError, match="already"), database.write() as session:
+        experiments.deploy(session, act("twice"), workload="default", version="v2")
+    with database.write() as session:
+        experiments.roll_back_champion(session, act("worse"), workload="default")
+        champion = deployment.desired(session).champion
+    assert champion is not None
+    assert champion.version == "v1"
+
+
+def test_an_act_at_a_generation_that_has_passed_is_refused(database: Database, act: Acts) -> None:
+    add(database, "v1")
+    with database.write() as session:
+        deployment.expect(session, "default", generation=0)
+        experiments.deploy(session, act("now"), workload="default", version="v1")
+        deployment.expect(session, "default", generation=None)
+        with pytest.raises(ConflictError, match="generation 1, not 0"):
+            deployment.expect(session, "default", generation=0)
+
+
 def test_a_second_trial_at_once_is_refused(database: Database, act: Acts) -> None:
     start(database, act, add(database, "v1"))
     add(database, "v2")

@@ -3,6 +3,7 @@ from pathlib import Path
 
 import pytest
 
+from registry.artifacts import ArtifactStore
 from registry.errors import SettingsError
 from registry.settings import load_settings
 
@@ -69,6 +70,37 @@ def test_a_bad_file_is_refused_naming_the_key(tmp_path: Path, text: str, named: 
 def test_a_bad_variable_is_refused(tmp_path: Path, name: str, value: str) -> None:
     with pytest.raises(SettingsError):
         load_settings({name: value}, directory=tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("KALIMTAK_AUTH__SECRETS__A", "[hunter2"),
+        ("KALIMTAK_LIMITS__STORAGE_URL", "redis+sentinel://:hunter2@host"),
+        ("KALIMTAK_AUTH__NAME", "[hunter2"),
+    ],
+)
+def test_no_secret_is_told_in_what_is_wrong_with_it(tmp_path: Path, name: str, value: str) -> None:
+    with pytest.raises(SettingsError) as found:
+        load_settings({name: value}, directory=tmp_path)
+    assert "hunter2" not in str(found.value)
+
+
+def test_a_secret_may_begin_like_a_list(tmp_path: Path) -> None:
+    secret = "[" + "0123456789abcdef" * 4
+    settings = load_settings({"KALIMTAK_AUTH__SECRETS__A": secret}, directory=tmp_path)
+    assert settings.auth.secrets["a"].get_secret_value() == secret
+
+
+def test_artifacts_lie_in_the_home_whatever_it_is_called(tmp_path: Path) -> None:
+    home = tmp_path / "my höme #1 %20"
+    settings = load_settings({"KALIMTAK_HOME": str(home)}, directory=tmp_path)
+    (home / "folder").mkdir(parents=True)
+    (home / "folder" / "file").write_text("content")
+    store = ArtifactStore(settings.resolved_artifacts_url, cache=home / "cache")
+    digest = store.publish(home / "folder")
+    assert (home / "artifacts" / digest / "file").exists()
+    assert [path.name for path in tmp_path.iterdir()] == [home.name]
 
 
 def test_two_variables_that_contradict_are_refused(tmp_path: Path) -> None:

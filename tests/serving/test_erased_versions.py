@@ -10,7 +10,7 @@ from sqlmodel import select
 
 from flows.retention import run_retention
 from flows.steps import PlainSteps
-from registry import erasure, versions
+from registry import erasure, experiments, versions
 from registry.clock import utc_now
 from registry.models import (
     Dataset,
@@ -41,6 +41,12 @@ from tests.support.traces import files_with, tables_with
 __all__ = ["private", "router"]
 
 
+def with_policy(installation: Installation, policy: str) -> Installation:
+    privacy = PrivacySettings(erased_versions=policy)  # type: ignore[arg-type]
+    settings = installation.settings.model_copy(update={"privacy": privacy})
+    return replace(installation, settings=settings)
+
+
 @pytest.mark.parametrize("policy", ["list", "retire", "retrain"])
 async def test_versions_that_learned_from_it_meet_the_policy(
     router: Router, private: Installation, adapters: dict[str, Path], policy: str
@@ -61,10 +67,7 @@ async def test_versions_that_learned_from_it_meet_the_policy(
             now=utc_now(),
             parent_version=version,
         ).version
-    settings = private.settings.model_copy(
-        update={"privacy": PrivacySettings(erased_versions=policy)}  # type: ignore[arg-type]
-    )
-    installation = replace(private, settings=settings)
+    installation = with_policy(private, policy)
     report = eraser(installation).erase(CAROL, actor="test", approved_by="test")
     assert [found["name"] for found in report["versions"]] == sorted([version, child])
     desired = private.desired()
@@ -77,6 +80,50 @@ async def test_versions_that_learned_from_it_meet_the_policy(
     with private.database.read() as session:
         assert erasure.untouched_ancestor(session, version) is None
         assert all(e.done_at is not None for e in session.exec(select(ErasureEffect)))
+
+
+def test_a_promotion_that_some_people_are_held_back_from_is_taken_back_too(
+    private: Installation, adapters: dict[str, Path]
+) -> None:
+    retiring = with_policy(private, "retire")
+    log(private, "one")
+    clean, version = private.register(adapters["one"]), learn(private, "one")
+    private.deploy(clean)
+    with private.database.write() as session:
+        trial = experiments.start(
+            session,
+            private.act(),
+            workload="default",
+            challenger=version,
+            share=0.5,
+            settings={"holdback_share": 0.1},
+        )
+        experiments.promote(session, private.act(), experiment_id=trial.id)
+    assert private.desired().mode == "holdback"
+    eraser(retiring).erase(CAROL, actor="test", approved_by="test")
+    desired = private.desired()
+    assert desired.champion is not None
+    assert (desired.champion.version, desired.experiment_id) == (clean, None)
+
+
+def test_a_version_in_the_shadow_stays_there_while_the_one_before_the_champion_goes(
+    private: Installation, adapters: dict[str, Path]
+) -> None:
+    retiring = with_policy(private, "retire")
+    log(private, "one")
+    version = learn(private, "one")
+    champion, shadow = (private.register(adapters["one"]) for _ in range(2))
+    private.deploy(version)
+    private.deploy(champion)
+    with private.database.write() as session:
+        trial = experiments.start(
+            session, private.act(), workload="default", challenger=shadow, share=0, settings={}
+        )
+    eraser(retiring).erase(CAROL, actor="test", approved_by="test")
+    assert (private.desired().mode, private.desired().previous) == ("shadow", None)
+    with private.database.write() as session:
+        experiments.ramp(session, private.act(), experiment_id=trial.id, share=0.5)
+        experiments.promote(session, private.act(), experiment_id=trial.id)
 
 
 def test_a_version_made_while_the_erasure_ran_is_found_later(private: Installation) -> None:

@@ -15,7 +15,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from registry.settings import RaySettings, Settings
+from registry.settings import RaySettings, ServingSettings, Settings
 from serving.runtime_env import environment, shell_exports, socket_folder, stop_orphans
 from tests.support.network import free_port
 
@@ -45,6 +45,16 @@ def test_two_installations_share_no_file(tmp_path: Path) -> None:
     files = {name for name, value in one.items() if value.startswith("/")}
     assert len(files) >= 7
     assert all(one[name] != two[name] for name in files)
+
+
+def test_other_settings_change_nothing_of_a_cluster_that_runs(tmp_path: Path) -> None:
+    running = Settings(home=tmp_path, serving=ServingSettings(host="0.0.0.0"))
+    started = Path(environment(running)["RAY_SERVE_HAPROXY_BINARY_PATH"])
+    text = started.read_text()
+    another_shell = environment(Settings(home=tmp_path))
+    assert another_shell["RAY_SERVE_HAPROXY_BINARY_PATH"] != str(started)
+    assert started.read_text() == text
+    assert "0.0.0.0" in text
 
 
 def test_a_cluster_of_our_own_stays_on_this_machine(tmp_path: Path) -> None:

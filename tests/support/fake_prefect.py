@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import threading
+from base64 import b64encode
 from collections.abc import Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -18,6 +19,8 @@ class FakePrefect:
     def __init__(self, url: str) -> None:
         self.url = url
         self.started: list[tuple[str, dict[str, Any]]] = []
+        self.password: str | None = None
+        """What callers must show, as user and password."""
 
 
 @contextmanager
@@ -26,6 +29,10 @@ def fake_prefect() -> Iterator[FakePrefect]:
 
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
+            login = b64encode((server_side.password or "").encode()).decode()
+            if server_side.password and self.headers["Authorization"] != f"Basic {login}":
+                self._send(401, {"exception_message": "Unauthorized"})
+                return
             name = self.path.removeprefix("/api/deployments/name/")
             if name in DEPLOYMENTS:
                 self._send(200, {"id": name.replace("/", "-")})

@@ -99,6 +99,21 @@ async def test_what_cannot_be_done_is_a_problem(
     assert await refusal(router, f"versions/{three}/promote") == 409
 
 
+async def test_an_act_may_say_what_its_caller_saw(
+    router: Router, installation: Installation, adapters: dict[str, Path]
+) -> None:
+    one, two = (installation.register(adapters[name]) for name in ("one", "two"))
+    for version in (one, two):
+        seen = await act(router, f"versions/{version}/promote")
+    twice = {"reason": "complaints", "generation": seen["generation"]}
+    assert (await act(router, "rollback", twice))["champion"] == one
+    # Sent again, it would take back the champion before as well.
+    assert await refusal(router, "rollback", twice) == 409
+    assert await refusal(router, f"versions/{two}/promote", {"generation": 0}) == 409
+    assert await refusal(router, f"versions/{one}/promote") == 409
+    assert (await get(router, "status"))["status"]["champion_model"] == one
+
+
 async def test_versions_are_listed_page_by_page(
     router: Router, installation: Installation, adapters: dict[str, Path]
 ) -> None:
@@ -186,6 +201,17 @@ async def test_curation_and_training_are_started_on_prefect(
         ("curate/daily", {"workload": "default", "dry_run": False}),
         ("retrain/weekly", asked),
     ]
+
+
+async def test_a_prefect_server_with_a_password_is_shown_it(
+    prefect: FakePrefect, installation: Installation, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    prefect.password = "admin:s3cret"
+    async with running_router(installation.settings) as router:
+        assert await refusal(router, "train-model") == 503
+    monkeypatch.setenv("PREFECT_API_AUTH_STRING", "admin:s3cret")
+    async with running_router(installation.settings) as router:
+        assert (await act(router, "train-model"))["status"] == "started"
 
 
 async def test_a_prefect_server_that_is_away_is_a_503(
