@@ -24,7 +24,11 @@ def insert_ignoring_duplicates(
         return 0
     statement = own_insert(session, table).on_conflict_do_nothing()
     connection = session.connection()
-    return sum(connection.execute(statement, row).rowcount for row in rows)
+    # Without being asked to, SQLAlchemy tells -1 of an INSERT on PostgreSQL.
+    counted = {"preserve_rowcount": True}
+    return sum(
+        connection.execute(statement, row, execution_options=counted).rowcount for row in rows
+    )
 
 
 def insert_columns(

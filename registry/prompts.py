@@ -8,6 +8,7 @@ is wrong instead of refusing it. What the sections should say is the model's bus
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
@@ -224,10 +225,10 @@ def _names_wrong(names: list[str], expected: tuple[str, ...]) -> list[Violation]
         for name in expected
         if name not in names
     ]
-    for name in dict.fromkeys(names):
+    for name, number in Counter(names).items():
         if name not in expected:
             wrong.append(Violation("unknown", name, f"Section {name} is not one of this tool's."))
-        if names.count(name) > 1:
+        if number > 1:
             wrong.append(Violation("duplicate", name, f"Section {name} occurs more than once."))
     ranks = [expected.index(name) for name in dict.fromkeys(names) if name in expected]
     if ranks != sorted(ranks):

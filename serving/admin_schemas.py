@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 from pydantic import BaseModel, Field
 
-from serving.schemas import MAX_NAME_CHARS, Body, Integer, Storable
+from serving.schemas import MAX_NAME_CHARS, WHOLE, Body, Storable
 
 MAX_REASON_CHARS = 500
 
@@ -45,7 +45,7 @@ class StartedResponse(BaseModel):
 class Change(Body):
     """What every change may say."""
 
-    generation: Annotated[Integer, Field(ge=0)] | None = None
+    generation: Annotated[int, Field(ge=0), WHOLE] | None = None
     """The one that the caller has seen: where another change came first, this is a 409."""
 
 

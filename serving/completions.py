@@ -158,4 +158,6 @@ def _logprobs(tokens: Sequence[TokenLogprob]) -> dict[str, Any]:
 
 
 def _token(token: str, logprob: float) -> dict[str, Any]:
-    return {"token": token, "logprob": logprob, "bytes": list(token.encode())}
+    # A token that is a part of a character has no text of its own, and so no bytes to tell.
+    is_whole = "\N{REPLACEMENT CHARACTER}" not in token
+    return {"token": token, "logprob": logprob, "bytes": list(token.encode()) if is_whole else None}

@@ -12,9 +12,13 @@ MEDIA_TYPE = "text/event-stream"
 DONE = "data: [DONE]\n\n"
 # Proxies on the way are not to gather what is meant to be read at once.
 HEADERS = {"Cache-Control": "no-cache", "X-Accel-Buffering": "no"}
-RESPONSES: dict[int | str, dict[str, Any]] = {
-    200: {"content": {MEDIA_TYPE: {"schema": {"type": "string"}}}}
+_EVENT = {
+    "type": "object",
+    "description": "One event of the stream; its data is JSON, but for a last [DONE].",
+    "properties": {"event": {"type": "string"}, "data": {"type": "string"}},
+    "required": ["data"],
 }
+RESPONSES: dict[int | str, dict[str, Any]] = {200: {"content": {MEDIA_TYPE: {"schema": _EVENT}}}}
 """For the OpenAPI document: with `stream`, the answer comes as events."""
 T = TypeVar("T")
 

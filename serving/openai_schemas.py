@@ -24,9 +24,9 @@ from serving.schemas import (
     MAX_SEED,
     MAX_TEMPERATURE,
     NO_NUL,
+    WHOLE,
     Body,
     Id,
-    Integer,
     Limits,
     Storable,
     Tokens,
@@ -155,17 +155,17 @@ class ChatRequest(Body):
     temperature: Annotated[float, Field(ge=0, le=MAX_TEMPERATURE)] | None = None
     """0 is greedy."""
     top_p: Annotated[float, Field(gt=0, le=1)] | None = None
-    top_k: Annotated[Integer, Field(ge=1, le=1000)] | None = None
+    top_k: Annotated[int, Field(ge=1, le=1000), WHOLE] | None = None
     """Beyond OpenAI's API."""
-    n: Annotated[Integer, Field(ge=1, le=MAX_CHOICES)] | None = None
+    n: Annotated[int, Field(ge=1, le=MAX_CHOICES), WHOLE] | None = None
     stop: Annotated[
         Annotated[list[Stop], Field(max_length=MAX_STOPS)] | None,
         BeforeValidator(lambda value: [value] if isinstance(value, str) else value),
         WithJsonSchema(_STOP),
     ] = None
-    seed: Annotated[Integer, Field(ge=-MAX_SEED, le=MAX_SEED)] | None = None
+    seed: Annotated[int, Field(ge=-MAX_SEED, le=MAX_SEED), WHOLE] | None = None
     logprobs: bool | None = None
-    top_logprobs: Annotated[Integer, Field(ge=0, le=MAX_TOP_LOGPROBS)] | None = None
+    top_logprobs: Annotated[int, Field(ge=0, le=MAX_TOP_LOGPROBS), WHOLE] | None = None
     stream: bool | None = None
     stream_options: StreamOptions | None = None
     user: Id | None = None

@@ -20,6 +20,7 @@ from serving.errors import OrchestratorError, OverloadedError
 
 MEDIA_TYPE = "application/problem+json"
 MAX_SHOWN_FAULTS = 10
+MAX_RENDERED_FAULTS = 1_000
 MAX_SHOWN_NAME_CHARS = 100
 RETRY_AFTER = {"Retry-After": "1"}
 OPENAI_PREFIX = "/v1/"
@@ -114,6 +115,9 @@ def overloaded(detail: str) -> ProblemError:
 
 def from_validation(error: ValidationError) -> ProblemError:
     """A 422 that names the first wrong field, and lists the others."""
+    if error.error_count() > MAX_RENDERED_FAULTS:
+        # Telling one of them means telling all, which takes seconds of a large body.
+        return ProblemError(422, f"the body has {error.error_count()} faults", field="body")
     faults = [
         {"field": _field(fault["loc"]), "detail": _shown(fault)}
         for fault in error.errors(include_url=False, include_input=False)
@@ -135,7 +139,8 @@ def from_unexpected(error: Exception) -> ProblemError:
         return overloaded(str(error))
     for kind, status in STATUSES.items():
         if isinstance(error, kind):
-            return ProblemError(status, str(error))
+            headers = RETRY_AFTER if status == HTTPStatus.SERVICE_UNAVAILABLE else None
+            return ProblemError(status, str(error), headers=headers)
     if isinstance(error, SQLAlchemyError) and is_unavailable(error):
         logger.warning("the database is out of reach: %s", error)
         return overloaded("the database is out of reach")

@@ -44,7 +44,8 @@ def _whole(value: Any) -> Any:
     return int(value) if isinstance(value, float) and value.is_integer() else value
 
 
-Integer = Annotated[int, BeforeValidator(_whole)]
+WHOLE = BeforeValidator(_whole)
+"""For integers; their bounds come before it, or the schema would not show them."""
 LIMIT = "x-limit"
 """Marks the part of a schema whose bound is a setting; `serving.openapi` writes it in."""
 NO_NUL = r"^[^\u0000]*$"
@@ -62,10 +63,9 @@ Text = Annotated[
         }
     ),
 ]
-Tokens = Annotated[Integer, Field(ge=1, json_schema_extra={LIMIT: "max_new_tokens"})]
-# Bounds come before the validator, or the schema would not show them.
-Stars = Annotated[int, Field(ge=1, le=5), BeforeValidator(_whole)]
-Thumb = Annotated[int, Field(ge=-1, le=1), BeforeValidator(_whole)]
+Tokens = Annotated[int, Field(ge=1, json_schema_extra={LIMIT: "max_new_tokens"}), WHOLE]
+Stars = Annotated[int, Field(ge=1, le=5), WHOLE]
+Thumb = Annotated[int, Field(ge=-1, le=1), WHOLE]
 Id = Annotated[Storable, Field(min_length=1, max_length=MAX_ID_CHARS)]
 Name = Annotated[Storable, Field(max_length=MAX_NAME_CHARS)]
 
@@ -134,7 +134,7 @@ class GenerateRequest(Body):
     temperature: Annotated[float, Field(ge=0, le=MAX_TEMPERATURE)] | None = None
     """0 is greedy."""
     top_p: Annotated[float, Field(gt=0, le=1)] | None = None
-    seed: Annotated[Integer, Field(ge=0, le=MAX_SEED)] | None = None
+    seed: Annotated[int, Field(ge=0, le=MAX_SEED), WHOLE] | None = None
 
     _text_fits = field_validator("text")(limit_text)
     _max_tokens_fit = field_validator("max_tokens")(limit_tokens)

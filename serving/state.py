@@ -29,6 +29,7 @@ UNSURE_FOR = timedelta(seconds=2 * HEARTBEAT_S)
 """Where one replica has died, others of its kind have reported again by then."""
 REMEMBERED_FOR_S = 24 * 3600.0
 """Older reports are not even looked at."""
+LAST_STEP_S = 5.0
 ROUTER = "router"
 
 logger = logging.getLogger(__name__)
@@ -286,6 +287,7 @@ class Poller:
         self._step = step
         self._interval_s = interval_s
         self._task: asyncio.Task[None] | None = None
+        self._stopping = asyncio.Event()
         self._failing = False
 
     def start(self) -> None:
@@ -293,13 +295,16 @@ class Poller:
         self._task = asyncio.get_running_loop().create_task(self._run())
 
     async def stop(self) -> None:
-        """End."""
-        if self._task is not None:
-            self._task.cancel()
-            await asyncio.gather(self._task, return_exceptions=True)
+        """End, after the step that is being taken: a thread of it may use the database."""
+        if self._task is None:
+            return
+        self._stopping.set()
+        await asyncio.wait({self._task}, timeout=LAST_STEP_S)
+        self._task.cancel()
+        await asyncio.gather(self._task, return_exceptions=True)
 
     async def _run(self) -> None:
-        while True:
+        while not self._stopping.is_set():
             try:
                 await self._step()
                 self._failing = False
@@ -308,7 +313,8 @@ class Poller:
                 if not self._failing:
                     logger.exception("the desired state cannot be followed; trying on")
                 self._failing = True
-            await asyncio.sleep(self._interval_s)
+            with suppress(TimeoutError):
+                await asyncio.wait_for(self._stopping.wait(), self._interval_s)
 
 
 def _report(row: ReplicaStatus) -> Report:

@@ -161,6 +161,14 @@ def may_read_user(caller: Principal, user_id: str) -> None:
         raise ProblemError(403, "user_id: this is somebody else", field="user_id")
 
 
+def owner_of_logged(caller: Principal, keyring: Keyring) -> str | None:
+    """Pseudonym of the one user whose interactions the caller logs; None: everybody's."""
+    if caller.may_act_for_others:
+        return None
+    assert caller.subject is not None
+    return keyring.pseudonym(caller.subject)
+
+
 def owner_of_rated(caller: Principal, keyring: Keyring) -> str | None:
     """Pseudonym of the one user whose answers the caller may rate; None: everybody's."""
     if caller.may_act_for_others or caller.role != "user":

@@ -12,7 +12,7 @@ from serving.access.auth import AdminDep, Principal
 from serving.admin_schemas import ActRequest, DeploymentResponse, PromoteRequest, ShareRequest
 from serving.api.body import read_body, read_optional
 from serving.api.service import Service, ServiceDep
-from serving.schemas import json_schema
+from serving.schemas import Storable, json_schema
 
 router = APIRouter(prefix="/api/admin", tags=["Administration"])
 Change = Callable[[Session, Act, str], None]
@@ -25,7 +25,7 @@ Change = Callable[[Session, Act, str], None]
     openapi_extra=json_schema(PromoteRequest, required=False),
 )
 async def promote(
-    version: str, request: Request, service: ServiceDep, caller: AdminDep
+    version: Storable, request: Request, service: ServiceDep, caller: AdminDep
 ) -> DeploymentResponse:
     """Make a version the champion of its workload now; a trial of it ends promoted."""
     body = await read_optional(request, PromoteRequest, service.limits)

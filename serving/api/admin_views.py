@@ -24,7 +24,7 @@ from serving.admin_schemas import (
 )
 from serving.api import paging
 from serving.api.service import Service, ServiceDep
-from serving.schemas import MAX_NAME_CHARS
+from serving.schemas import MAX_NAME_CHARS, Storable
 
 router = APIRouter(prefix="/api/admin", tags=["Administration"])
 NUM_DECISIONS = 5
@@ -70,7 +70,7 @@ async def list_versions(
 
 # Of type "path", since a version may hold slashes.
 @router.get("/versions/{version:path}")
-async def get_version(version: str, service: ServiceDep, _caller: AdminDep) -> Version:
+async def get_version(version: Storable, service: ServiceDep, _caller: AdminDep) -> Version:
     """One version, with what it scored."""
 
     def read() -> ModelVersion:

@@ -10,6 +10,7 @@ from registry import interactions
 from registry.models import UserInteraction
 from serving.access.auth import PrincipalDep, may_read_user
 from serving.api import paging
+from serving.api.paths import USER
 from serving.api.service import Service, ServiceDep
 from serving.problems import ProblemError
 from serving.schemas import MAX_ID_CHARS, HistoryItem, HistoryResponse
@@ -17,8 +18,7 @@ from serving.schemas import MAX_ID_CHARS, HistoryItem, HistoryResponse
 router = APIRouter(tags=["Answers"])
 
 
-# Of type "path", since an id may hold slashes.
-@router.get("/api/history/{user_id:path}")
+@router.get(f"/api/history/{USER}")
 async def history(
     user_id: str,
     service: ServiceDep,

@@ -6,7 +6,7 @@ from typing import Any
 from fastapi import APIRouter, Request
 from sqlalchemy.exc import SQLAlchemyError
 
-from serving.access.auth import PrincipalDep
+from serving.access.auth import PrincipalDep, owner_of_logged
 from serving.api.body import parse_object, read_bytes
 from serving.api.service import ServiceDep
 from serving.errors import OverloadedError, RecordingError
@@ -85,7 +85,8 @@ async def log_interactions(
     single, prepared = await asyncio.to_thread(_read, raw, caller)
     intake = Intake(service.database, service.recorder, judged_by=service.scorers.score)
     try:
-        response = await intake.take(prepared)
+        owner = owner_of_logged(caller, service.keyring)
+        response = await intake.take(prepared, owner=owner)
     except (RecordingError, SQLAlchemyError) as error:
         raise ProblemError(
             503, "the interactions could not be written down", headers=RETRY_AFTER

@@ -2,7 +2,7 @@
 
 import base64
 import binascii
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Annotated
 
 from fastapi import Query
@@ -27,7 +27,8 @@ def decode(cursor: str) -> tuple[datetime, str]:
         moment = datetime.fromisoformat(text)
         if moment.tzinfo is None or "\0" in row_id:
             raise ValueError("no cursor of ours")
-    except (ValueError, binascii.Error) as error:
+        moment = moment.astimezone(UTC)
+    except (ValueError, OverflowError, binascii.Error) as error:
         raise ProblemError(
             422, "cursor: pass back what 'next' of the page before said", field="cursor"
         ) from error

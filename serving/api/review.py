@@ -24,7 +24,7 @@ from serving.review_schemas import (
     ReviewResponse,
     State,
 )
-from serving.schemas import MAX_NAME_CHARS, json_schema
+from serving.schemas import MAX_NAME_CHARS, Storable, json_schema
 
 router = APIRouter(prefix="/api/review", tags=["Review"])
 Workload = Annotated[
@@ -75,7 +75,7 @@ async def queue(
 
 @router.post("/{item_id}", openapi_extra=json_schema(ReviewRequest))
 async def decide(
-    item_id: str, request: Request, service: ServiceDep, caller: ReviewerDep
+    item_id: Storable, request: Request, service: ServiceDep, caller: ReviewerDep
 ) -> ReviewResponse:
     """Accept or reject an item, and say what the answer was worth."""
     body = await read_body(request, ReviewRequest, service.limits)
@@ -85,7 +85,7 @@ async def decide(
 
 @router.get("/explain/{interaction_id}")
 async def explain(
-    interaction_id: str, service: ServiceDep, _caller: ReviewerDep
+    interaction_id: Storable, service: ServiceDep, _caller: ReviewerDep
 ) -> ExplanationResponse:
     """Why an answer has the score that it has."""
 

@@ -12,6 +12,7 @@ from registry.clock import new_id
 from registry.user_export import export_user
 from serving.access.auth import Principal, PrincipalDep
 from serving.api.body import read_body
+from serving.api.paths import USER
 from serving.api.service import Service, ServiceDep
 from serving.erasing import Eraser
 from serving.problems import ProblemError
@@ -23,8 +24,7 @@ THE_USER = "the user"
 """Who acts for themselves is named nowhere: what is kept of it must not say who it was."""
 
 
-# Of type "path", since an id may hold slashes.
-@router.get("/{user_id:path}/export", response_class=StreamingResponse, responses=EXPORT_DESCRIBED)
+@router.get(f"/{USER}/export", response_class=StreamingResponse, responses=EXPORT_DESCRIBED)
 async def export(user_id: str, service: ServiceDep, caller: PrincipalDep) -> StreamingResponse:
     """Everything that is known of a user, as one JSON document."""
     _check(caller, user_id)
@@ -40,7 +40,7 @@ async def export(user_id: str, service: ServiceDep, caller: PrincipalDep) -> Str
     return StreamingResponse(pieces, media_type="application/json")
 
 
-@router.get("/{user_id:path}/consent")
+@router.get(f"/{USER}/consent")
 async def get_consent(user_id: str, service: ServiceDep, caller: PrincipalDep) -> ConsentResponse:
     """What a user allows."""
     _check(caller, user_id)
@@ -52,7 +52,7 @@ async def get_consent(user_id: str, service: ServiceDep, caller: PrincipalDep) -
     return ConsentResponse(user_id=user_id, consent=await asyncio.to_thread(read))
 
 
-@router.put("/{user_id:path}/consent", openapi_extra=json_schema(ConsentRequest))
+@router.put(f"/{USER}/consent", openapi_extra=json_schema(ConsentRequest))
 async def set_consent(
     user_id: str, request: Request, service: ServiceDep, caller: PrincipalDep
 ) -> ConsentResponse:
@@ -70,7 +70,7 @@ async def set_consent(
     return ConsentResponse(user_id=user_id, consent=chosen)
 
 
-@router.delete("/{user_id:path}")
+@router.delete(f"/{USER}")
 async def erase(user_id: str, service: ServiceDep, caller: PrincipalDep) -> ErasureReport:
     """Erase a user: everything that is kept of them, with a signed report of what that was."""
     _check(caller, user_id)

@@ -23,6 +23,8 @@ MAX_BODY_BYTES = 4 * 1024 * 1024
 MAX_CHARS = 200_000
 """Of one text; of all texts of a chat together."""
 MAX_TURNS = 500
+MAX_PARTS = 1_000
+"""Of one message."""
 MAX_TOKENS = 10**9
 """Of the question, and of the answer; an integer column of PostgreSQL holds the sum."""
 MAX_MS = 1e9
@@ -61,7 +63,7 @@ class Turn(BaseModel):
     model_config = ConfigDict(extra="allow", strict=True, frozen=True)
 
     role: Annotated[Storable, Field(min_length=1, max_length=50)]
-    content: str | list[dict[str, Any]] | None = None
+    content: str | Annotated[list[dict[str, Any]], Field(max_length=MAX_PARTS)] | None = None
 
 
 class LoggedInteraction(Body):

@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Any
 
@@ -30,6 +30,9 @@ from serving.recording.intake import (
 from serving.recording.recorder import Recorder
 from serving.recording.rows import Judge, by_rule, rescored
 
+MAX_FIELDS = 1_000
+"""Of one interaction, known or not: telling what is wrong with more would take seconds."""
+
 
 @dataclass(frozen=True)
 class Prepared:
@@ -47,6 +50,8 @@ class _Known:
     stored: dict[str, UserInteraction]
     workloads: frozenset[str]
     versions: frozenset[str]
+    owner: str | None
+    """Whose interactions the caller may know, by pseudonym; None: everybody's."""
 
 
 @dataclass
@@ -57,6 +62,9 @@ class _Batch:
     rows: dict[str, Interaction] = field(default_factory=dict)
     judged: dict[int, LoggedInteraction] = field(default_factory=dict)
     """Items whose feedback is to be written, by index."""
+
+    rated: set[str] = field(default_factory=set)
+    """Ids whose feedback is among them."""
 
     def settle(self, index: int, row_id: str, status: Any) -> None:
         self.results[index] = LoggedResult(index=index, interaction_id=row_id, status=status)
@@ -71,6 +79,8 @@ class _Batch:
 
 def prepare(value: object, caller: Principal) -> Prepared:
     """Check one interaction, as far as that goes without the database."""
+    if isinstance(value, dict) and len(value) > MAX_FIELDS:
+        return Prepared(None, refused=ProblemError(422, f"it has {len(value)} fields"))
     try:
         item = LoggedInteraction.model_validate(value)
         return Prepared(item, acting_user(caller, item.user_id))
@@ -104,29 +114,31 @@ class Intake:
         self._clock = clock
         self._make_id = make_id
 
-    async def take(self, prepared: Sequence[Prepared]) -> LoggedResponse:
+    async def take(
+        self, prepared: Sequence[Prepared], *, owner: str | None = None
+    ) -> LoggedResponse:
         """One result for each, once what was created is durable.
 
+        `owner`: pseudonym of the one user whose interactions the caller may know; None: all.
         Raises `RecordingError`, `OverloadedError` or an error of SQLAlchemy where nothing
         could be written; sending the same again is safe.
         """
-        batch = await asyncio.to_thread(self._sort, prepared)
+        batch = await asyncio.to_thread(self._sort, prepared, owner)
         try:
             await self._record(batch)
         except RecordingError:
             # Another router may have written the same ids in the meantime.
-            batch = await asyncio.to_thread(self._sort, prepared)
+            batch = await asyncio.to_thread(self._sort, prepared, owner)
             await self._record(batch)
-        await asyncio.gather(
-            *(self._judge(batch, index, item) for index, item in list(batch.judged.items()))
-        )
+        judged = list(batch.judged.items())
+        await asyncio.gather(*(self._judge(batch, index, item, owner) for index, item in judged))
         return _response(batch)
 
-    def _sort(self, prepared: Sequence[Prepared]) -> _Batch:
+    def _sort(self, prepared: Sequence[Prepared], owner: str | None) -> _Batch:
         """What is new, what is known, and what is refused."""
         items = [entry.item for entry in prepared if entry.item is not None]
         with self._database.read() as session:
-            known = _look_up(session, items)
+            known = _look_up(session, items, owner)
             for row in known.stored.values():
                 texts.reveal(row, self._recorder.keyring)
         now = self._clock()
@@ -151,6 +163,10 @@ class Intake:
         origin = Origin(row_id, "logged", entry.user_id, now, known.versions)
         row = rescored(to_interaction(item, origin), self._judged_by)
         stored = known.stored.get(row_id)
+        if stored is not None and known.owner not in (None, stored.user_id):
+            # Neither what it says nor what is said of it is the caller's.
+            batch.refuse(index, ProblemError(409, f"id: '{row_id}' is taken", field="id"), row_id)
+            return
         before = _content(batch.rows.get(row_id) or stored)
         if before is None:
             batch.rows[row_id] = row
@@ -162,27 +178,30 @@ class Intake:
             batch.refuse(index, ProblemError(409, detail, field="id"), row_id)
             return
         # Feedback that was lost between the two writes of an earlier attempt is made up for.
-        if item.feedback is not None and (
-            before is None or (stored is not None and stored.feedback_at is None)
-        ):
+        is_judged = row_id in batch.rated or (stored is not None and stored.feedback_at is not None)
+        if item.feedback is not None and not is_judged:
             batch.judged[index] = item
+            batch.rated.add(row_id)
 
     async def _record(self, batch: _Batch) -> None:
         if batch.rows:
             await self._recorder.record(*batch.rows.values())
 
-    async def _judge(self, batch: _Batch, index: int, item: LoggedInteraction) -> None:
+    async def _judge(
+        self, batch: _Batch, index: int, item: LoggedInteraction, owner: str | None
+    ) -> None:
         row_id = batch.results[index].interaction_id
         assert item.feedback is not None
         assert row_id is not None
         try:
-            await self._recorder.feedback(to_feedback(item.feedback, interaction_id=row_id))
+            said = to_feedback(item.feedback, interaction_id=row_id)
+            await self._recorder.feedback(replace(said, owner=owner))
         except (RecordingError, OverloadedError, NotFoundError) as error:
             detail = f"feedback: it could not be written down ({error}); send the item again"
             batch.refuse(index, ProblemError(503, detail, field="feedback"), row_id)
 
 
-def _look_up(session: Session, items: Sequence[LoggedInteraction]) -> _Known:
+def _look_up(session: Session, items: Sequence[LoggedInteraction], owner: str | None) -> _Known:
     ids = [item.id for item in items if item.id is not None]
     named = {item.model_version for item in items if item.model_version is not None}
     stored = session.exec(select(UserInteraction).where(col(UserInteraction.id).in_(ids))).all()
@@ -192,7 +211,8 @@ def _look_up(session: Session, items: Sequence[LoggedInteraction]) -> _Known:
     versions = session.exec(
         select(ModelVersion.version).where(col(ModelVersion.version).in_(named))
     ).all()
-    return _Known({row.id: row for row in stored}, frozenset(workloads), frozenset(versions))
+    by_id = {row.id: row for row in stored}
+    return _Known(by_id, frozenset(workloads), frozenset(versions), owner)
 
 
 def _problem(item: LoggedInteraction, known: _Known, now: datetime) -> ProblemError | None:
@@ -214,7 +234,8 @@ def _content(row: Interaction | UserInteraction | None) -> tuple[Any, ...] | Non
 
 def _is_blank(content: tuple[Any, ...]) -> bool:
     """Whether it is of a user who wants no content kept: then nobody can tell the difference."""
-    return bool(content[1] == "")
+    _workload, *texts, _error = content
+    return texts == ["", None, ""]
 
 
 def _response(batch: _Batch) -> LoggedResponse:

@@ -6,8 +6,8 @@ from sqlalchemy import text
 from sqlmodel import col, select
 
 from registry.db import Database
-from registry.inserting import insert_columns
-from registry.models import CuratedSignature, TrainingData, UserInteraction
+from registry.inserting import insert_columns, insert_ignoring_duplicates
+from registry.models import CuratedSignature, TrainingData, User, UserInteraction
 from tests.registry.conftest import NOW
 
 
@@ -80,3 +80,12 @@ def test_a_bulk_transaction_gives_its_memory_back(database: Database) -> None:
         assert session.connection().execute(text("PRAGMA cache_size")).scalar_one() == -65536
     with database.write() as session:
         assert session.connection().execute(text("PRAGMA cache_size")).scalar_one() == usual
+
+
+def test_what_is_there_already_is_left_out_and_not_counted(database: Database) -> None:
+    users = [
+        {"id": name, "external_id_encrypted": name, "created_at": NOW} for name in ("a", "b", "c")
+    ]
+    for rows, number in ((users[:1], 1), (users[:1], 0), (users, 2), ([], 0)):
+        with database.write() as session:
+            assert insert_ignoring_duplicates(session, User, rows) == number

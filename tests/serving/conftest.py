@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 import torch
+from sqlalchemy import text
 
 from registry import deployment, experiments, versions
 from registry.artifacts import ArtifactStore
@@ -75,6 +77,15 @@ class Installation:
         """Make a version champion."""
         with self.database.write() as session:
             experiments.deploy(session, self.act(), workload=workload, version=version)
+
+    @contextmanager
+    def locked(self) -> Iterator[None]:
+        """Somebody else holds what a writer needs."""
+        with self.database.write() as session:
+            if session.connection().dialect.name == "postgresql":
+                tables = "user_interactions, idempotency_keys"
+                session.connection().execute(text(f"LOCK TABLE {tables} IN EXCLUSIVE MODE"))
+            yield
 
     def roll_back(self) -> None:
         """Return to the previous champion."""

@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime
 from pathlib import Path
+from urllib.parse import quote
 
 import pytest
 from sqlmodel import select
@@ -263,6 +264,22 @@ async def test_feedback_reaches_the_answer(router: Router, installation: Install
     assert (await router.client.post("/api/feedback", json=body)).status_code == 200
     (row,) = rows(installation)
     assert (row.user_feedback, row.corrected_output) == (-1, "Role: better")
+
+
+@pytest.mark.parametrize("user", ["vic\n", "a\nb", "a\rb\n", "x/consent", "سارة 🙂"])
+async def test_any_id_is_its_own_persons_in_a_path(
+    router: Router, installation: Installation, user: str
+) -> None:
+    for name in (user, "vic", "a"):
+        assert (await router.generate(user_id=name, max_tokens=1)).status_code == 200
+    quoted = quote(user, safe="")
+    history = (await router.client.get(f"/api/history/{quoted}")).json()
+    assert (history["user_id"], len(history["interactions"])) == (user, 1)
+    export = (await router.client.get(f"/api/users/{quoted}/export")).json()
+    assert (export["user_id"], len(export["interactions"])) == (user, 1)
+    assert (await router.client.delete(f"/api/users/{quoted}")).status_code == 200
+    left = {row.user_id for row in rows(installation)}
+    assert left == {installation.keyring.pseudonym(name) for name in ("vic", "a")}
 
 
 async def test_history_shows_only_ones_own_answers_page_by_page(router: Router) -> None:

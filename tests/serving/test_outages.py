@@ -7,14 +7,13 @@ import os
 import sys
 from collections import Counter
 from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import asynccontextmanager
 from datetime import timedelta
 from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from sqlalchemy import text
 from sqlmodel import delete, select
 
 from registry.clock import Clock, utc_now
@@ -118,21 +117,12 @@ async def test_answers_and_their_feedback_survive_an_outage(
     assert list((installation.settings.home / "spool").iterdir()) == []
 
 
-@contextmanager
-def locked(installation: Installation) -> Iterator[None]:
-    """Somebody else holds what a writer needs."""
-    with installation.database.write() as session:
-        if session.connection().dialect.name == "postgresql":
-            session.connection().execute(text("LOCK TABLE user_interactions IN EXCLUSIVE MODE"))
-        yield
-
-
 async def test_a_locked_database_holds_an_answer_for_a_moment_only(
     installation: Installation,
 ) -> None:
     quick = Database(installation.settings.resolved_database_url, patience_s=0.05)
     async with recording(installation, quick) as recorder:
-        with locked(installation):
+        with installation.locked():
             async with asyncio.timeout(10):
                 await recorder.record(answer("i1"))
             assert recorder.into == "spool"

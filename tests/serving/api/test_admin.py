@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 from collections.abc import AsyncIterator
 from datetime import timedelta
 from pathlib import Path
@@ -114,6 +115,25 @@ async def test_an_act_may_say_what_its_caller_saw(
     assert (await get(router, "status"))["status"]["champion_model"] == one
 
 
+@pytest.mark.both_databases
+async def test_names_that_no_database_takes_are_refused(router: Router) -> None:
+    for method, path in (
+        ("GET", "admin/versions/%00"),
+        ("POST", "admin/versions/%00/promote"),
+        ("GET", "review/explain/%00"),
+    ):
+        response = await router.client.request(method, f"/api/{path}")
+        assert response.status_code == 422, (path, response.text)
+
+
+@pytest.mark.parametrize("moment", ["0001-01-01T00:00:00+23:59", "9999-12-31T23:59:59-23:59", "x"])
+async def test_a_cursor_of_nobodys_is_refused(router: Router, moment: str) -> None:
+    cursor = base64.urlsafe_b64encode(f"{moment}|x".encode()).decode()
+    for path in ("admin/versions", "history/ann", "review/queue"):
+        response = await router.client.get(f"/api/{path}", params={"cursor": cursor})
+        assert response.status_code == 422, (path, response.text)
+
+
 async def test_versions_are_listed_page_by_page(
     router: Router, installation: Installation, adapters: dict[str, Path]
 ) -> None:
@@ -208,7 +228,8 @@ async def test_a_prefect_server_with_a_password_is_shown_it(
 ) -> None:
     prefect.password = "admin:s3cret"
     async with running_router(installation.settings) as router:
-        assert await refusal(router, "train-model") == 503
+        refused = await router.client.post("/api/admin/train-model")
+        assert (refused.status_code, refused.headers["retry-after"]) == (503, "1")
     monkeypatch.setenv("PREFECT_API_AUTH_STRING", "admin:s3cret")
     async with running_router(installation.settings) as router:
         assert (await act(router, "train-model"))["status"] == "started"

@@ -232,6 +232,12 @@ def test_logprobs_are_passed_on(client: openai.OpenAI, live: Live) -> None:
     )
     assert answer.choices[0].logprobs is not None
     assert live.models.jobs[0][1].top_logprobs == 2
+    tokens = answer.choices[0].logprobs.content or []
+    parts = [token for token in tokens if "\N{REPLACEMENT CHARACTER}" in token.token]
+    # The tiny model writes bytes, most of which are parts of characters.
+    assert parts
+    assert all(token.bytes is None for token in parts)
+    assert all(bytes(one.bytes or b"").decode() == one.token for one in tokens if one not in parts)
 
 
 def test_a_conversation_beyond_the_context_is_refused(client: openai.OpenAI) -> None:

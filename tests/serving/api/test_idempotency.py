@@ -22,6 +22,8 @@ from serving.jobs import Reply
 from tests.serving.conftest import Installation
 from tests.serving.router import Router, running_router
 
+pytestmark = pytest.mark.both_databases
+
 GENERATE = ("/api/generate", {"text": "Write an email"})
 CHAT = (
     "/v1/chat/completions",
@@ -170,8 +172,7 @@ async def test_an_answer_is_told_although_the_database_cannot_keep_it(
     one.models.delay_s["default"] = 0.2
     asking = asyncio.create_task(post(one, *GENERATE))
     await until(lambda: one.models.jobs != [])
-    with installation.database.write() as session:
-        session.connection()
+    with installation.locked():
         assert (await asking).status_code == 200
     again = await post(two, *GENERATE)
     assert (again.status_code, again.headers["retry-after"]) == (409, "1")
@@ -187,8 +188,7 @@ async def test_who_leaves_while_the_answer_is_written_down_finds_it_later(
     has_left = asyncio.Event()
     leaving = asyncio.create_task(post_and_leave(one, *GENERATE, has_left))
     await until(lambda: one.models.jobs != [])
-    with installation.database.write() as session:
-        session.connection()
+    with installation.locked():
         await until(lambda: one.models.num_answered == 1)
         for _ in range(20):
             await asyncio.sleep(0)

@@ -18,6 +18,8 @@ from sqlmodel import select
 from registry import privacy, quality
 from registry.clock import new_id, utc_now
 from registry.models import FeedbackEvent, UserInteraction
+from registry.settings_access import AuthSettings
+from serving.access.tokens import make_signer, make_token
 from serving.recording.intake import MAX_BATCH, MAX_BODY_BYTES
 from tests.serving.conftest import Installation
 from tests.serving.router import Router, running_router
@@ -153,6 +155,53 @@ async def test_feedback_that_is_sent_again_with_its_answer_is_one_event(
     told = await asyncio.gather(*(batch(router, *items) for _ in range(5)))
     assert sum(answer["refused"] for answer in told) == 0
     assert len(events(installation)) == 20
+
+
+async def test_feedback_that_comes_later_in_the_batch_counts(
+    router: Router, installation: Installation
+) -> None:
+    told = await batch(router, item(id="a"), item(id="a", feedback={"score": 5}))
+    assert [result["status"] for result in told["results"]] == ["created", "duplicate"]
+    assert rows(installation)["a"].user_feedback == 1
+
+
+async def test_nobody_rates_or_corrects_anothers_answer_by_sending_it_again(
+    installation: Installation,
+) -> None:
+    auth = AuthSettings(enabled=True)
+    signer = make_signer(auth, installation.keyring)
+    with_auth = installation.settings.model_copy(update={"auth": auth})
+
+    def who(name: str) -> dict[str, str]:
+        token = make_token(
+            signer, auth, subject=name, role="user", now=utc_now(), lifetime=timedelta(hours=1)
+        )
+        return {"Authorization": f"Bearer {token}"}
+
+    evil = {"score": 1, "corrected_output": "evil"}
+    async with running_router(with_auth) as router:
+        for name, feedback, status in (("ann", None, 200), ("bob", evil, 409), ("ann", evil, 200)):
+            sent = item(id="a") if feedback is None else item(id="a", feedback=feedback)
+            answer = await router.client.post("/api/interactions", json=sent, headers=who(name))
+            assert answer.status_code == status, answer.text
+            corrected = rows(installation)["a"].corrected_output
+            assert corrected == (None if name == "bob" or feedback is None else "evil")
+
+
+@pytest.mark.parametrize(
+    "strange",
+    [
+        {"messages": [{"role": "user", "content": [5] * 100_000}], "model_output": "a"},
+        {f"key {number}": 1 for number in range(50_000)},
+        {"input_text": "a", "model_output": "b", "feedback": {f"k{n}": 1 for n in range(5_000)}},
+    ],
+)
+async def test_a_body_of_thousands_of_faults_is_refused_in_few_words(
+    router: Router, strange: dict[str, Any]
+) -> None:
+    response = await post(router, strange)
+    assert response.status_code == 422
+    assert len(response.content) < 5_000
 
 
 async def test_of_who_wants_no_content_kept_an_answer_may_be_sent_again(
