@@ -80,7 +80,7 @@ class Observed:
 
     def _tell(self, scope: Scope, facts: RequestFacts, status: int, seconds: float) -> None:
         # The template, not the path: paths hold user ids.
-        route = getattr(scope.get("route"), "path", UNROUTED)
+        route = getattr(scope.get("route"), "path_format", UNROUTED)
         about = {"workload": facts.workload, "version": facts.version, "role": facts.role}
         self._metrics.request(route=route, status=status, seconds=seconds, **about)
         if facts.reply is not None and facts.reply.ok:

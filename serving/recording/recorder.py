@@ -97,8 +97,9 @@ class Recorder:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
         await self._on(self._thread, self._spool.close)
-        self._thread.shutdown(wait=True)
-        self._prober.shutdown(wait=False)
+        self._thread.shutdown()
+        # What it waits for is bounded by the database's patience.
+        await asyncio.to_thread(self._prober.shutdown)
 
     @property
     def into(self) -> Into:

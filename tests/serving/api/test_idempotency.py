@@ -213,7 +213,7 @@ async def test_of_who_wants_no_content_kept_no_answer_is_kept(
     assert "wants no content" in again.json()["detail"]
     with installation.database.read() as session:
         (kept,) = session.exec(select(IdempotencyKey)).all()
-    assert first.json()["model_output"] not in str(kept.body)
+    assert first.json()["interaction_id"] not in str(kept.body)
     assert count(installation) == 1
 
 
