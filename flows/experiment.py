@@ -16,7 +16,7 @@ from flows.context import Context, open_context
 from flows.decisions.experiment import Action, ExperimentDecision, ExperimentFacts
 from flows.decisions.experiment_facts import facts_from, read, stage_of
 from flows.decisions.replay import stored
-from flows.decisions.several import Judged, Name, for_each, judge, together
+from flows.decisions.several import Judged, Name, for_each, judge, share_for_all, together
 from flows.prefect_steps import PrefectSteps
 from flows.reports.experiment_page import write_page
 from flows.reports.tables import experiment_table
@@ -194,10 +194,10 @@ def _change_trial(
             experiments.stop(session, act, experiment_id=trial, status=status)
         else:
             experiments.drop(session, act, experiment_id=trial, version=name, status=status)
-    for decision in decisions.values():
-        if decision.share is not None and staying == len(decisions):
-            experiments.ramp(session, act_of(decision), experiment_id=trial, share=decision.share)
-            return
+    share = share_for_all(decisions.values())
+    if share is not None and staying == len(decisions):
+        act = act_of(next(iter(decisions.values())))
+        experiments.ramp(session, act, experiment_id=trial, share=share)
 
 
 def _end_holdback(

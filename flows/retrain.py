@@ -37,6 +37,7 @@ from flows.registration import (
 )
 from flows.reports.plots import data_uri, loss_plot
 from flows.reports.tables import dataset_table, retrain_table
+from flows.signals import run_watch
 from flows.steps import PlainSteps, Steps
 from registry import deployment, erasure, runs, versions
 from registry.deployment import LiveVersion
@@ -214,6 +215,7 @@ def _run(
 def _dataset(context: Context, folder: Path, *, workload: str, steps: Steps) -> BuiltDataset:
     """Curate what is new, then build. Both change nothing where there is nothing new."""
     settings = context.settings.curation
+    run_watch(context, workload=workload, steps=steps)
     steps.run("curate", lambda: curate_here(context, workload=workload), retries=2)
 
     def build() -> BuiltDataset:

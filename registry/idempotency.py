@@ -56,10 +56,11 @@ def claim(
     }
     if insert_ignoring_duplicates(session, IdempotencyKey, [row]):
         return None
-    found = session.get_one(IdempotencyKey, key_id)
-    if found.body_digest != body_digest:
+    found = session.get(IdempotencyKey, key_id)
+    if found is not None and found.body_digest != body_digest:
         raise ConflictError("this Idempotency-Key came with another body before")
-    if found.status is None or found.media_type is None or found.body is None:
+    # On PostgreSQL it may have been given up this very moment.
+    if found is None or found.status is None or found.media_type is None or found.body is None:
         raise InFlightError("a request with this Idempotency-Key is being answered")
     return Stored(found.status, found.media_type, found.body)
 

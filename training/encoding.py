@@ -82,7 +82,7 @@ class EncodedDataset:
     num_truncated: int
     """Examples whose prompt lost its beginning."""
     num_dropped: int
-    """Examples whose answer alone is too long, or is empty."""
+    """Examples whose answer alone is too long, or is empty, or that the template cannot render."""
 
 
 def read_examples(path: Path) -> list[Example]:
@@ -162,14 +162,24 @@ def _render(
             f"The base {tokenizer.name_or_path!r} has no chat template; use a chat model."
         )
     # Templates that know of a thinking block leave it empty; the others ignore the flag.
-    return str(
-        tokenizer.apply_chat_template(
-            [dict(message) for message in messages],
+    try:
+        text = tokenizer.apply_chat_template(
+            [{**message, "content": _content(message)} for message in messages],
             tokenize=False,
             add_generation_prompt=add_generation_prompt,
             enable_thinking=False,
         )
-    )
+    except Exception as error:  # a template may raise anything on what it does not expect
+        raise BaseModelError(
+            f"The base's chat template cannot render a conversation: {error!r}"
+        ) from error
+    return str(text)
+
+
+def _content(message: Mapping[str, Any]) -> Any:
+    """A turn that only calls a tool may have none, and not every template expects that."""
+    content = message.get("content")
+    return "" if content is None else content
 
 
 def encode(
@@ -228,16 +238,26 @@ def _until_end(ids: list[int], tokenizer: PreTrainedTokenizerBase) -> list[int]:
 def encode_all(
     examples: Iterable[Example], tokenizer: PreTrainedTokenizerBase, *, max_tokens: int
 ) -> EncodedDataset:
-    """Encodes every example; DataError when nothing is left to learn."""
+    """Encodes every example; DataError when nothing is left to learn.
+
+    An example that the base's template renders in a way that cannot be learned is left out,
+    such as an answer that holds a thinking block; BaseModelError where it renders none.
+    """
     encoded = []
     num_truncated = num_dropped = 0
+    failure: BaseModelError | None = None
     for example in examples:
-        result = encode(example, tokenizer, max_tokens=max_tokens)
+        try:
+            result = encode(example, tokenizer, max_tokens=max_tokens)
+        except BaseModelError as error:
+            result, failure = None, error
         if result is None:
             num_dropped += 1
             continue
         encoded.append(result[0])
         num_truncated += result[1]
+    if failure is not None and not encoded:
+        raise failure
     if not encoded:
         raise DataError(
             f"Nothing is left to learn: of {num_dropped} examples every answer is empty or "

@@ -20,6 +20,7 @@ from flows.curation.diversity import capped
 from flows.curation.signatures import NUM_PERMUTATIONS, Signatures
 from registry.among import among
 from registry.models import CuratedSignature, TrainingData, UserInteraction
+from registry.privacy import may_be_learned
 from registry.settings_curation import CurationSettings
 
 SCHEMA = {
@@ -94,7 +95,12 @@ def _chosen(workload: str) -> Select[Any]:
             col(TrainingData.content_hash),
         )
         .join(UserInteraction, col(UserInteraction.id) == col(TrainingData.source_interaction_id))
-        .where(col(TrainingData.workload) == workload, col(TrainingData.is_selected).is_(True))
+        .where(
+            col(TrainingData.workload) == workload,
+            col(TrainingData.is_selected).is_(True),
+            # Somebody may have opted out while their samples were being written.
+            may_be_learned(),
+        )
     )
 
 

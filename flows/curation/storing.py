@@ -103,8 +103,10 @@ def review_earlier(session: Session, seen: Sequence[str], standing: Mapping[str,
     """Unselect samples that their interaction left behind; select those it stands by.
 
     `standing`: content of each interaction that passes the filters now. How many went out.
+    Of whoever has opted out meanwhile nothing is selected again.
     """
     withdrawn = 0
+    back: dict[str, str] = {}
     changed: dict[tuple[bool, str | None], list[str]] = {}
     rows = session.exec(
         select(
@@ -116,10 +118,14 @@ def review_earlier(session: Session, seen: Sequence[str], standing: Mapping[str,
     )
     for sample_id, interaction_id, content, selected in rows:
         stands = standing.get(interaction_id) == content
-        if stands != selected:
-            reason = None if stands else "feedback changed"
-            changed.setdefault((stands, reason), []).append(sample_id)
-            withdrawn += not stands
+        if stands and not selected:
+            back[sample_id] = interaction_id
+        elif selected and not stands:
+            changed.setdefault((False, "feedback changed"), []).append(sample_id)
+            withdrawn += 1
+    if back:
+        allowed = _learnable(session, list(back.values()))
+        changed[True, None] = [sample for sample, source in back.items() if source in allowed]
     for (stands, reason), ids in changed.items():
         session.connection().execute(
             update(TrainingData)
@@ -127,6 +133,11 @@ def review_earlier(session: Session, seen: Sequence[str], standing: Mapping[str,
             .values(is_selected=stands, rejection_reason=reason)
         )
     return withdrawn
+
+
+def _learnable(session: Session, interaction_ids: Sequence[str]) -> set[str]:
+    of_these = among(session, UserInteraction.id, interaction_ids)
+    return set(session.exec(select(UserInteraction.id).where(of_these, may_be_learned())))
 
 
 def still_learnable(session: Session, frame: pl.DataFrame) -> pl.DataFrame:

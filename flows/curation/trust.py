@@ -169,15 +169,10 @@ def _bursts(events: pl.DataFrame, settings: TrustSettings) -> pl.DataFrame:
     counted = known.sort("rater", "at").with_columns(
         before=pl.len().rolling(index_column="at", period=window).over("rater")
     )
-    # All of a burst, its beginning too.
-    peaks = counted.filter(pl.col("before") > settings.burst_ratings).select(
-        "rater",
-        until=pl.col("at"),
-        since=pl.col("at") - pl.duration(microseconds=int(settings.burst_seconds * 1e6)),
-        size=pl.col("before"),
-    )
-    inside = known.join(peaks, on="rater").filter(
-        pl.col("at") <= pl.col("until"), pl.col("at") > pl.col("since")
+    # All of a burst, its beginning too: what comes after counts for what came before.
+    after = pl.col("before").max().rolling("at", period=window, offset="0us", closed="left")
+    inside = counted.with_columns(size=after.over("rater")).filter(
+        pl.col("size") > settings.burst_ratings
     )
     largest = inside.group_by(pl.col("interaction_id").alias("id")).agg(pl.col("size").max())
     return largest.sort("id").select(

@@ -7,7 +7,7 @@ own rate for each: what they promise is promised to each challenger.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 
 from flows.decisions.experiment import Action, ExperimentDecision, ExperimentFacts, decide
@@ -50,11 +50,18 @@ def judge(
     return found
 
 
+def share_for_all(decisions: Iterable[ExperimentDecision]) -> float | None:
+    """The next share of the trial, which all divide; None unless each of them may have more."""
+    shares = [decision.share for decision in decisions]
+    wanted = [share for share in shares if share is not None]
+    return min(wanted) if wanted and len(wanted) == len(shares) else None
+
+
 def together(judged: Mapping[Name, Judged]) -> ExperimentDecision:
     """The decision about the trial as a whole, in one."""
     if len(judged) == 1:
         return next(iter(judged.values())).decision
-    order = (Action.PROMOTE, Action.ROLL_BACK, Action.RETIRE, Action.RAMP, Action.WAIT)
+    order = (Action.PROMOTE, Action.ROLL_BACK, Action.RETIRE, Action.WAIT, Action.RAMP)
     telling = min(judged.values(), key=lambda one: order.index(one.decision.action)).decision
     reasons = tuple(
         f"'{name}', {one.decision.action.replace('_', ' ')}: {'; '.join(one.decision.reasons)}"

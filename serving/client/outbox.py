@@ -99,6 +99,8 @@ class Outbox:
         self._in_flight = 0
         self._max_items = MAX_BATCH_ITEMS
         self.num_dropped = 0
+        self._given_up: str | None = None
+        """Why nothing is sent any more."""
 
     @property
     def has_full_batch(self) -> bool:
@@ -145,10 +147,16 @@ class Outbox:
         for entry, reason in refused:
             self.drop(entry, reason)
         with self.changed:
-            self._entries.extendleft(reversed(again))
+            reason = self._given_up
+            if reason is None:
+                self._entries.extendleft(reversed(again))
             self._in_flight = 0
             self.changed.notify_all()
-        return bool(again)
+        if reason is None:
+            return bool(again)
+        for entry in again:
+            self.drop(entry, reason)
+        return False
 
     def _read(self, parcel: Parcel, outcome: Outcome) -> Reading:
         """What is to be sent again, and what is refused and why."""
@@ -163,8 +171,9 @@ class Outbox:
         return [], [(entry, describe(outcome)) for entry in entries]
 
     def give_up(self, reason: str) -> None:
-        """Drop everything that waits."""
+        """Drop everything that waits, and what is on its way unless it arrives."""
         with self.changed:
+            self._given_up = reason
             left, self._entries = self._entries, deque()
             self.changed.notify_all()
         for entry in left:

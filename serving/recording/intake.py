@@ -185,9 +185,8 @@ def to_interaction(item: LoggedInteraction, origin: Origin) -> Interaction:
 
 def to_feedback(given: FeedbackGiven, *, interaction_id: str) -> Feedback:
     """The feedback as the registry takes it; sent again, it is the same event."""
-    said = f"{interaction_id}\n{given.model_dump_json()}"
     return Feedback(
-        id=hashlib.sha256(said.encode()).hexdigest(),
+        id=hashlib.sha256(f"sent with {interaction_id}".encode()).hexdigest(),
         interaction_id=interaction_id,
         score=given.score,
         thumb=given.thumb,

@@ -80,7 +80,8 @@ class _Batch:
 def prepare(value: object, caller: Principal) -> Prepared:
     """Check one interaction, as far as that goes without the database."""
     if isinstance(value, dict) and len(value) > MAX_FIELDS:
-        return Prepared(None, refused=ProblemError(422, f"it has {len(value)} fields"))
+        detail = f"an interaction has at most {MAX_FIELDS} fields, this one {len(value)}"
+        return Prepared(None, refused=ProblemError(422, detail))
     try:
         item = LoggedInteraction.model_validate(value)
         return Prepared(item, acting_user(caller, item.user_id))

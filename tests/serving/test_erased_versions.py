@@ -10,12 +10,14 @@ from sqlmodel import select
 
 from flows.retention import run_retention
 from flows.steps import PlainSteps
-from registry import erasure, experiments, versions
+from registry import erasure, experiments, interactions, versions
 from registry.clock import utc_now
+from registry.interactions import Interaction
 from registry.models import (
     Dataset,
     Erasure,
     ErasureEffect,
+    UserInteraction,
 )
 from registry.settings import PrivacySettings
 from serving.erasing import Eraser
@@ -124,6 +126,31 @@ def test_a_version_in_the_shadow_stays_there_while_the_one_before_the_champion_g
     with private.database.write() as session:
         experiments.ramp(session, private.act(), experiment_id=trial.id, share=0.5)
         experiments.promote(session, private.act(), experiment_id=trial.id)
+
+
+@pytest.mark.both_databases
+def test_a_second_pass_over_an_erasure_takes_nothing_of_anybody_else(
+    private: Installation,
+) -> None:
+    log(private, "one")
+    with private.database.write() as session:
+        nobody = Interaction(
+            id="anonymous",
+            created_at=utc_now(),
+            input_text="a",
+            structured_prompt="b",
+            model_output="c",
+        )
+        interactions.log(session, [nobody], keyring=private.keyring)
+    found = eraser(private)
+    with private.database.write() as session:
+        # As another process has it that began at the same time.
+        row = erasure.begin(session, private.act(), CAROL, approved_by="test", policy="list")
+    first = found.resume(row)
+    again = found.resume(row)
+    assert (again["erasure_id"], again["rows"]) == (first["erasure_id"], first["rows"])
+    with private.database.read() as session:
+        assert session.exec(select(UserInteraction.id)).all() == ["anonymous"]
 
 
 def test_a_version_made_while_the_erasure_ran_is_found_later(private: Installation) -> None:

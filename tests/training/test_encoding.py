@@ -94,6 +94,30 @@ def test_a_template_that_hides_where_the_answer_starts_is_refused(tiny_base: str
         encode(_example("Hi", "Hello"), odd, max_tokens=64)
 
 
+def test_what_the_template_renders_in_another_way_is_dropped_alone(tiny_base: str) -> None:
+    thinking = load_tokenizer(tiny_base)
+    # As Qwen3's does it: what an answer says before the mark goes into a block of its own.
+    thinking.chat_template = (
+        "{% for m in messages %}{{ m['role'] }}:"
+        "{% if '</think>' in m['content'] %}<think>{{ m['content'].split('</think>')[0] }}"
+        "{{ m['content'].split('</think>')[1] }}{% else %}-{{ m['content'] }}{% endif %};"
+        "{% endfor %}{% if add_generation_prompt %}assistant:-{% endif %}"
+    )
+    call = Example(
+        id="c",
+        messages=(
+            {"role": "user", "content": "Hi"},
+            {"role": "assistant", "content": None, "tool_calls": [{"name": "f"}]},
+            {"role": "assistant", "content": "Hello"},
+        ),
+    )
+    odd = _example("Hi", "why</think>Hello")
+    found = encode_all([odd, _example("Hi", "Hello"), call], thinking, max_tokens=64)
+    assert (len(found.examples), found.num_dropped) == (2, 1)
+    with pytest.raises(BaseModelError, match="renders a conversation differently"):
+        encode_all([odd], thinking, max_tokens=64)
+
+
 def test_records_are_read_with_their_defaults(tmp_path: Path) -> None:
     path = tmp_path / "train.jsonl"
     messages = [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}]

@@ -2,14 +2,44 @@
 
 from datetime import datetime
 
+from sqlmodel import select
+
 from flows.curation.pipeline import curate
 from registry import privacy
 from registry.deployment import Act
-from registry.models import UserInteraction
+from registry.models import TrainingData, UserInteraction
 from registry.settings_curation import CurationSettings
 from tests.flows.curation.test_pipeline import KEYRING, World, database, world
 
 __all__ = ["database", "world"]
+
+
+def test_a_sample_whose_author_opts_out_while_a_pass_reads_it_again_stays_out(
+    world: World,
+) -> None:
+    world.log("ann", external_user_id="ann")
+    world.rate("ann", 1)
+    world.curate()
+    world.rate("ann", 1)
+
+    def reading_is_over() -> datetime:
+        with world.database.write() as session:
+            act = Act("test", "asked to", world.now, KEYRING, world.new_id)
+            privacy.set_consent(session, act, "ann", "no_training")
+        return world.now
+
+    moments = iter([lambda: world.now, reading_is_over])
+    curate(
+        world.database,
+        workload="default",
+        settings=CurationSettings(),
+        keyring=KEYRING,
+        clock=lambda: next(moments)(),
+        new_id=world.new_id,
+    )
+    with world.database.read() as session:
+        (sample,) = session.exec(select(TrainingData)).all()
+    assert (sample.is_selected, sample.rejection_reason) == (False, privacy.OPTED_OUT)
 
 
 def test_who_opts_out_or_goes_while_a_pass_runs_is_not_learned_from(world: World) -> None:

@@ -135,6 +135,11 @@ def test_feedback_that_comes_faster_than_anybody_reads_is_held_back() -> None:
     assert reasons["i0"] == "25 pieces of feedback within 60 s by one person"
 
 
+def test_a_burst_of_thousands_is_found_in_one_look() -> None:
+    fast = [event(n, rater="bot", at=NOW + timedelta(milliseconds=n)) for n in range(30_000)]
+    assert len(held(events(*fast))) == 30_000
+
+
 def test_comments_and_corrections_that_are_pasted_are_held_back() -> None:
     comments = [event(n, text="What a wonderful, useful answer!") for n in range(3)]
     corrections = [event(10 + n, corrected_output=f"Role: expert{'.' * n}") for n in range(4)]

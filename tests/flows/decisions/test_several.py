@@ -6,9 +6,9 @@ from datetime import timedelta
 
 import pytest
 
-from flows.decisions.experiment import Action, ExperimentFacts
+from flows.decisions.experiment import Action, ExperimentDecision, ExperimentFacts
 from flows.decisions.experiment_facts import facts_from
-from flows.decisions.several import for_each, judge, together
+from flows.decisions.several import Judged, for_each, judge, share_for_all, together
 from tests.support.experiments import SETTINGS, START, people, seen
 
 
@@ -45,6 +45,19 @@ def test_the_more_there_are_the_surer_each_must_be() -> None:
     alone, of_three = (bound.lower for bound in bounds if bound is not None)
     assert of_three < alone
     assert for_each(SETTINGS, 4).alpha == pytest.approx(SETTINGS.alpha / 4)
+
+
+def test_while_one_must_wait_none_gets_more_people() -> None:
+    def decided(action: Action, share: float | None) -> ExperimentDecision:
+        return ExperimentDecision(action, (action.value,), share, {})
+
+    ramp, wait = decided(Action.RAMP, 0.25), decided(Action.WAIT, None)
+    assert share_for_all([ramp, decided(Action.RAMP, 0.5)]) == 0.25
+    assert share_for_all([ramp, wait]) is None
+    assert share_for_all([]) is None
+    ahead = facts(0.5)
+    both = {"a": Judged(ahead, ramp), "b": Judged(ahead, wait)}
+    assert together(both).action is Action.WAIT
 
 
 def test_of_one_alone_the_decision_is_its_own() -> None:

@@ -246,6 +246,11 @@ def test_closing_does_not_wait_for_an_endpoint_that_is_not_there() -> None:
     client = Client(f"http://127.0.0.1:{free_port()}", on_drop=drops.append)
     client.log(**exchange())
     client.close(timeout_s=0.1)
+    # What was on its way just then is told of once it has failed.
+    for _ in range(500):
+        if drops:
+            break
+        threading.Event().wait(0.01)
     assert [drop.reason for drop in drops] == ["it was not through when the client was closed"]
 
 
