@@ -147,15 +147,15 @@ class Outbox:
         for entry, reason in refused:
             self.drop(entry, reason)
         with self.changed:
-            reason = self._given_up
-            if reason is None:
+            given_up = self._given_up
+            if given_up is None:
                 self._entries.extendleft(reversed(again))
             self._in_flight = 0
             self.changed.notify_all()
-        if reason is None:
+        if given_up is None:
             return bool(again)
         for entry in again:
-            self.drop(entry, reason)
+            self.drop(entry, given_up)
         return False
 
     def _read(self, parcel: Parcel, outcome: Outcome) -> Reading:
