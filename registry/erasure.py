@@ -101,13 +101,18 @@ def interaction_ids(session: Session, erasure: Erasure) -> frozenset[str]:
     return frozenset(session.exec(found))
 
 
+def hold(session: Session, erasure_id: str) -> Erasure:
+    """The erasure as it is now; two passes over one wait for each other."""
+    return session.get_one(Erasure, erasure_id, with_for_update=True, populate_existing=True)
+
+
 def delete_some(session: Session, erasure_id: str, *, batch_rows: int = BATCH_ROWS) -> bool:
     """Delete some of the user's interactions and all that hangs on them; whether any were left.
 
     Datasets that held them, and versions that learned from them, are noted first. Where another
     pass has completed the erasure, nothing is.
     """
-    erasure = _held(session, erasure_id)
+    erasure = hold(session, erasure_id)
     if erasure.user_id is None:
         return False
     ids = session.exec(
@@ -131,7 +136,7 @@ def delete_some(session: Session, erasure_id: str, *, batch_rows: int = BATCH_RO
 
 def delete_user(session: Session, act: Act, erasure_id: str) -> None:
     """Delete what is the user's own: keys, answers kept for repetition, the user."""
-    erasure = _held(session, erasure_id)
+    erasure = hold(session, erasure_id)
     if erasure.user_id is None:
         return
     _lock(session, erasure.user_id, now=act.now)
@@ -217,11 +222,6 @@ def untouched_ancestor(session: Session, version: str) -> str | None:
     while row is not None and (row.version in touched or row.adapter_deleted_at is not None):
         row = session.get(ModelVersion, row.parent_version) if row.parent_version else None
     return None if row is None else row.version
-
-
-def _held(session: Session, erasure_id: str) -> Erasure:
-    """The erasure as it is now; two passes over one wait for each other."""
-    return session.get_one(Erasure, erasure_id, with_for_update=True, populate_existing=True)
 
 
 def _lock(session: Session, user_id: str, *, now: datetime) -> None:

@@ -30,7 +30,7 @@ def complete(
     `files`: how much went of what lies outside the database; `notes`: what is still to come.
     Where another pass was first, its report stands.
     """
-    row = session.get_one(Erasure, erasure_id, with_for_update=True, populate_existing=True)
+    row = erasure.hold(session, erasure_id)
     if row.completed_at is not None:
         return dict(row.report)
     row.user_id = row.external_id_encrypted = None

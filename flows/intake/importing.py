@@ -172,7 +172,9 @@ class Importer:
                 self._refuse(row.place, error)
                 continue
             earlier = taken.setdefault(found.id, found)
-            self.report.known += earlier is not found
+            if earlier is found:
+                continue
+            self.report.known += 1
             if earlier.item.feedback is None:
                 # A log that only grows tells a row again once something was said of it.
                 said = {"feedback": found.item.feedback}

@@ -12,9 +12,10 @@ from sqlmodel import select
 from flows.context import Context
 from flows.registration import RetrainResult
 from flows.retrain import run_retrain
-from registry import deployment, experiments, runs, versions
+from registry import deployment, experiments, interactions, runs, versions
 from registry.errors import ConflictError
-from registry.models import ModelVersion, RetrainRun
+from registry.interactions import Feedback
+from registry.models import ModelVersion, RetrainRun, TrainingData
 from tests.flows.conftest import FakeClock
 from tests.support.fake_learner import FakeLearner
 from tests.support.usage import log_liked
@@ -48,6 +49,19 @@ def test_a_better_version_becomes_challenger_at_the_first_share(context: Context
     assert experiment.settings["min_hours"] == 48
     run = all_runs(context)[0]
     assert (run.status, run.version, run.trigger) == ("succeeded", result.version, "sample_count")
+
+
+def test_feedback_that_is_held_back_is_not_learned_from(context: Context) -> None:
+    log_liked(context, 100, at=context.clock())
+    pasted = {f"liked-{number:06}" for number in range(5)}
+    with context.database.write() as session:
+        for name in sorted(pasted):
+            said = Feedback(interaction_id=name, text="What a wonderful, useful answer!")
+            interactions.add_feedback(session, said, now=context.clock(), new_id=context.new_id)
+    retrain(context, FakeLearner([0.8]))
+    with context.database.read() as session:
+        learned = set(session.exec(select(TrainingData.source_interaction_id)))
+    assert (len(learned), learned & pasted) == (95, set())
 
 
 def test_the_published_adapter_carries_its_manifest(context: Context) -> None:

@@ -1,10 +1,11 @@
 """What happens to interactions between being read and being written counts."""
 
+from collections.abc import Callable
 from datetime import datetime
 
 from sqlmodel import select
 
-from flows.curation.pipeline import curate
+from flows.curation.pipeline import CurationReport, curate
 from registry import privacy
 from registry.deployment import Act
 from registry.models import TrainingData, UserInteraction
@@ -12,6 +13,19 @@ from registry.settings_curation import CurationSettings
 from tests.flows.curation.test_pipeline import KEYRING, World, database, world
 
 __all__ = ["database", "world"]
+
+
+def curate_while(world: World, reading_is_over: Callable[[], datetime]) -> CurationReport:
+    """A pass that asks for the time twice, the second time when it has read."""
+    moments = iter([lambda: world.now, reading_is_over])
+    return curate(
+        world.database,
+        workload="default",
+        settings=CurationSettings(),
+        keyring=KEYRING,
+        clock=lambda: next(moments)(),
+        new_id=world.new_id,
+    )
 
 
 def test_a_sample_whose_author_opts_out_while_a_pass_reads_it_again_stays_out(
@@ -28,15 +42,7 @@ def test_a_sample_whose_author_opts_out_while_a_pass_reads_it_again_stays_out(
             privacy.set_consent(session, act, "ann", "no_training")
         return world.now
 
-    moments = iter([lambda: world.now, reading_is_over])
-    curate(
-        world.database,
-        workload="default",
-        settings=CurationSettings(),
-        keyring=KEYRING,
-        clock=lambda: next(moments)(),
-        new_id=world.new_id,
-    )
+    curate_while(world, reading_is_over)
     with world.database.read() as session:
         (sample,) = session.exec(select(TrainingData)).all()
     assert (sample.is_selected, sample.rejection_reason) == (False, privacy.OPTED_OUT)
@@ -56,14 +62,6 @@ def test_who_opts_out_or_goes_while_a_pass_runs_is_not_learned_from(world: World
                 session.delete(session.get_one(UserInteraction, name))
         return world.now
 
-    moments = iter([lambda: world.now, reading_is_over])
-    report = curate(
-        world.database,
-        workload="default",
-        settings=CurationSettings(),
-        keyring=KEYRING,
-        clock=lambda: next(moments)(),
-        new_id=world.new_id,
-    )
+    report = curate_while(world, reading_is_over)
     assert report.num_held == 1
     assert set(world.samples()) == {"stays"}

@@ -16,6 +16,12 @@ from registry.models import FeedbackEvent, UserInteraction
 
 Run = Callable[..., ImportReport]
 
+GOOD = {"input_text": "Write an email", "model_output": "Role: writer"}
+CHAT = [
+    {"role": "user", "content": "What is a SNES?"},
+    {"role": "assistant", "content": "A console"},
+]
+
 
 @pytest.fixture
 def run(context: Context, tmp_path: Path) -> Run:
@@ -43,3 +49,8 @@ def events(context: Context) -> list[FeedbackEvent]:
 
 def refused(tmp_path: Path) -> list[Any]:
     return [json.loads(line) for line in (tmp_path / "refused.jsonl").read_text().splitlines()]
+
+
+def jsonl(path: Path, *values: Any) -> Path:
+    path.write_text("".join(json.dumps(value) + "\n" for value in values))
+    return path
