@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import logging
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from contextvars import copy_context
 from dataclasses import asdict
 from pathlib import Path
@@ -25,6 +27,9 @@ from training.evaluation.suite import Scores as Measured
 from training.launch import SeedRun, train
 from training.progress import Progress as Step
 from training.search import Trial
+from training.storage import discard
+
+logger = logging.getLogger(__name__)
 
 NUM_NOTES = 20
 """How often a training tells its progress."""
@@ -52,6 +57,7 @@ class RayLearner:
         progress: Progress,
     ) -> Trained:
         """See `Learner.train`. Checkpoints go where all machines of the cluster see them."""
+        storage = self._checkpoints(run_id, folder)
         # Progress comes in another thread, which must know the flow run that it belongs to.
         here = copy_context()
         told = -1
@@ -67,7 +73,7 @@ class RayLearner:
                 )
                 here.run(progress, 100 * step.step / step.num_steps, text)
 
-        with ray_session(self._settings):
+        with ray_session(self._settings), _discarded(storage):
             outcome = train(
                 run_id=run_id,
                 train_file=train_file,
@@ -76,7 +82,7 @@ class RayLearner:
                 base_model=self.base_model,
                 parent_adapter=parent,
                 output_dir=folder / "adapter",
-                storage_path=self._checkpoints(folder),
+                storage_path=storage,
                 on_progress=on_progress,
                 suites=self._settings.training.suites,
             )
@@ -124,9 +130,21 @@ class RayLearner:
         }
         return {name: _evaluated(evaluation, judged[name]) for name, evaluation in found.items()}
 
-    def _checkpoints(self, folder: Path) -> str:
+    def _checkpoints(self, run_id: str, folder: Path) -> str:
         url = self._settings.artifacts_url
-        return f"{url.rstrip('/')}/checkpoints" if url else str(folder / "checkpoints")
+        return f"{url.rstrip('/')}/checkpoints/{run_id}" if url else str(folder / "checkpoints")
+
+
+@contextmanager
+def _discarded(storage: str) -> Iterator[None]:
+    """Checkpoints are of one run alone, and hold what people's samples have taught it."""
+    try:
+        yield
+    finally:
+        try:
+            discard(storage)
+        except OSError as error:
+            logger.warning("checkpoints are left in %s: delete them (%s)", storage, error)
 
 
 def _seed(run: SeedRun) -> dict[str, Any]:

@@ -46,17 +46,22 @@ def consent_of(session: Session, user_id: str) -> Consent:
 def set_consent(session: Session, act: Act, external_id: str, consent: Consent) -> None:
     """Keep what a user allows from now on; what is there already is not learned from any more.
 
-    A user who is not known yet is one afterwards.
+    Where they allow it again, curation reads all of theirs anew and decides what is learned from:
+    feedback may have moved meanwhile. A user who is not known yet is one afterwards.
     """
     user_id = act.keyring.pseudonym(external_id)
     user = session.get(User, user_id)
     if user is None:
         sealed = act.keyring.encrypt(external_id, context=f"users.external_id:{user_id}")
         user = User(id=user_id, external_id_encrypted=sealed, created_at=act.now)
+    is_back = consent == "granted" != user.consent
     user.consent, user.consent_at = consent, act.now
     session.add(user)
     session.flush()
-    _select_samples(session, user_id, allowed=consent == "granted")
+    if is_back:
+        _have_read_again(session, user_id, now=act.now)
+    elif consent != "granted":
+        _unselect_samples(session, user_id)
     subject = subject_of(user_id, act.keyring)
     acts.record(
         session, act, action="set_consent", subject=f"user:{subject}", details={"consent": consent}
@@ -163,16 +168,27 @@ def _without_content(item: Interaction) -> Interaction:
     )
 
 
-def _select_samples(session: Session, user_id: str, *, allowed: bool) -> None:
+def _unselect_samples(session: Session, user_id: str) -> None:
     own = select(UserInteraction.id).where(UserInteraction.user_id == user_id)
-    change = update(TrainingData).where(col(TrainingData.source_interaction_id).in_(own))
-    if allowed:
-        change = change.where(col(TrainingData.rejection_reason) == OPTED_OUT)
-        change = change.values(is_selected=True, rejection_reason=None)
-    else:
-        change = change.where(col(TrainingData.is_selected).is_(True))
-        change = change.values(is_selected=False, rejection_reason=OPTED_OUT)
-    session.connection().execute(change)
+    session.connection().execute(
+        update(TrainingData)
+        .where(
+            col(TrainingData.source_interaction_id).in_(own),
+            col(TrainingData.is_selected).is_(True),
+        )
+        .values(is_selected=False, rejection_reason=OPTED_OUT)
+    )
+
+
+def _have_read_again(session: Session, user_id: str, *, now: datetime) -> None:
+    session.connection().execute(
+        update(UserInteraction)
+        .where(
+            col(UserInteraction.user_id) == user_id,
+            col(UserInteraction.feedback_at).is_not(None),
+        )
+        .values(feedback_at=now)
+    )
 
 
 def _known(consent: str) -> Consent:

@@ -26,6 +26,15 @@ def open_storage(path_or_url: str) -> tuple[str, filesystems.FileSystem | None]:
     return path_or_url, None
 
 
+def discard(path_or_url: str) -> None:
+    """Delete a folder that `open_storage` opens, with all that is in it, where it is there."""
+    path, filesystem = open_storage(path_or_url)
+    if filesystem is None:
+        filesystem, path = filesystems.FileSystem.from_uri(path)
+    if filesystem.get_file_info(path).type is filesystems.FileType.Directory:
+        filesystem.delete_dir(path)
+
+
 def _by_fsspec(url: str) -> tuple[str, filesystems.FileSystem]:
     try:
         found, path = url_to_fs(url)

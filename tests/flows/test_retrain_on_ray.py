@@ -62,7 +62,8 @@ def test_usage_becomes_a_version_that_can_be_evaluated(context: Context, tmp_pat
     training = context.settings.training.model_copy(
         update={"base_model": str(base), "recipe": str(recipe)}
     )
-    context = replace(context, settings=context.settings.model_copy(update={"training": training}))
+    changed = {"training": training, "artifacts_url": f"file://{tmp_path}/shared"}
+    context = replace(context, settings=context.settings.model_copy(update=changed))
     log_liked(context, 60, at=context.clock())
     learner, steps = RayLearner(context.settings), Recorder()
 
@@ -70,6 +71,7 @@ def test_usage_becomes_a_version_that_can_be_evaluated(context: Context, tmp_pat
 
     assert (result.status, result.standing) == ("succeeded", "challenger"), result.reason
     assert steps.percents[-1] == 100.0
+    assert list((tmp_path / "shared/checkpoints").iterdir()) == []
     with context.database.read() as session:
         row = versions.get(session, result.version or "")
     assert row.evaluation["training"]["steps"] == 4

@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from datetime import datetime
 
-from sqlmodel import select
+from sqlmodel import col, select
 
 from flows.curation.pipeline import CurationReport, curate
 from registry import privacy
@@ -65,3 +65,30 @@ def test_who_opts_out_or_goes_while_a_pass_runs_is_not_learned_from(world: World
     report = curate_while(world, reading_is_over)
     assert report.num_held == 1
     assert set(world.samples()) == {"stays"}
+
+
+def test_who_allows_it_again_is_learned_from_by_what_was_said_meanwhile(world: World) -> None:
+    for name in ("still liked", "disliked meanwhile", "rated meanwhile"):
+        world.log(name, external_user_id="ann", input_text=f"a mail about {name} cats")
+    for name in ("still liked", "disliked meanwhile"):
+        world.rate(name, 1)
+    world.curate()
+
+    def say(consent: privacy.Consent) -> None:
+        with world.database.write() as session:
+            act = Act("test", "asked to", world.now, KEYRING, world.new_id)
+            privacy.set_consent(session, act, "ann", consent)
+
+    say("no_training")
+    world.rate("disliked meanwhile", -1)
+    world.rate("rated meanwhile", 1)
+    world.curate()
+    say("granted")
+    world.curate()
+    with world.database.read() as session:
+        chosen = session.exec(
+            select(TrainingData.source_interaction_id).where(
+                col(TrainingData.is_selected), col(TrainingData.label).is_(None)
+            )
+        ).all()
+    assert sorted(chosen) == ["rated meanwhile", "still liked"]
