@@ -18,7 +18,7 @@ from registry.settings import Settings
 from serving import metrics, tracing
 from serving.asking import Answer, Ask, Piece
 from serving.errors import OverloadedError, RecordingError
-from serving.jobs import Delta, Job, Models, Reply
+from serving.jobs import CALLERS, Delta, Job, Models, Reply
 from serving.merging import all_of, merge
 from serving.problems import ProblemError, overloaded
 from serving.recording import rows
@@ -216,7 +216,7 @@ class Answerer:
                 begun = await attempt(exchange)
         except TimeoutError:
             begun = Reply(status="failed", detail="the challenger did not answer in time")
-        if isinstance(begun, Delta) or begun.ok or begun.status == "too_long":
+        if isinstance(begun, Delta) or begun.ok or begun.status in CALLERS:
             return begun
         if begun.status in ("failed", "unreachable"):
             exchange.rows.append(self._failed_row(exchange, begun.detail, row_id=self._make_id()))
@@ -294,11 +294,10 @@ class Answerer:
         return self._base_model if version is None else version.version
 
     def _failure(self, exchange: _Exchange, reply: Reply) -> ProblemError:
-        if reply.status == "too_long":
+        if reply.status in CALLERS:
             field = "messages" if exchange.ask.is_chat else "text"
-            return ProblemError(
-                422, f"{field}: {reply.detail}", field=field, code="context_length_exceeded"
-            )
+            code = "context_length_exceeded" if reply.status == "too_long" else None
+            return ProblemError(422, f"{field}: {reply.detail}", field=field, code=code)
         if reply.status in ("overloaded", "not_loaded"):
             return overloaded("no model can take the request now")
         self._record_later(exchange, reply.detail)

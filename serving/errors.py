@@ -4,6 +4,7 @@ KalimtakError
 └── ServingError
     ├── EngineError           a request could not be generated
     │   ├── PromptTooLongError    the prompt and one token of answer exceed the model's context
+    │   ├── ChatRefusedError      the model's template takes no such conversation
     │   └── NotLoadedError        the engine does not hold the adapter that the request names
     ├── AdapterError          an adapter cannot be used with this base model
     ├── OverloadedError       a bounded queue is full
@@ -28,6 +29,10 @@ class EngineError(ServingError):
 
 class PromptTooLongError(EngineError):
     """The prompt and one token of answer exceed the model's context."""
+
+
+class ChatRefusedError(EngineError):
+    """The model's template takes no such conversation."""
 
 
 class NotLoadedError(EngineError):

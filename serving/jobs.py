@@ -10,7 +10,10 @@ if TYPE_CHECKING:
     # Engines run where the registry's libraries are not installed.
     from serving.routing import Role
 
-Status = Literal["ok", "not_loaded", "overloaded", "too_long", "failed", "unreachable"]
+Status = Literal["ok", "not_loaded", "overloaded", "too_long", "unfit", "failed", "unreachable"]
+"""Of what was asked itself: "too_long" for the model, "unfit" for its template."""
+CALLERS: frozenset[Status] = frozenset({"too_long", "unfit"})
+"""No other replica or version would do better."""
 Finish = Literal["stop", "length"]
 
 

@@ -29,8 +29,6 @@ from serving.schemas import (
     Id,
     Limits,
     Storable,
-    Tokens,
-    limit_tokens,
 )
 
 MAX_MESSAGES = 512
@@ -39,6 +37,8 @@ MAX_STOPS = 4
 MAX_STOP_CHARS = 200
 MAX_TOP_LOGPROBS = 20
 MAX_MODEL_CHARS = 400
+IGNORED_IN_PARTS = frozenset({"cache_control", "prompt_cache_breakpoint"})
+"""Hints for caches that providers keep; they change no answer."""
 NOTHING_ASKED = "Not supported: accepted only where it asks for nothing."
 
 
@@ -76,7 +76,8 @@ def _text_of_part(part: Any) -> str:
         raise ValueError("a part must be an object with a type")
     if part["type"] != "text":
         raise ValueError(f"parts of type '{part['type'][:40]}' are not supported: only text is")
-    if not isinstance(part.get("text"), str) or part.keys() - {"type", "text"}:
+    others = part.keys() - {"type", "text"} - IGNORED_IN_PARTS
+    if not isinstance(part.get("text"), str) or others:
         raise ValueError("a text part has a type, a text, and nothing else")
     return str(part["text"])
 
@@ -89,11 +90,24 @@ def _known_role(role: Any) -> Any:
 
 _PART = {
     "type": "object",
-    "properties": {"type": {"const": "text"}, "text": {"type": "string", "pattern": NO_NUL}},
+    "properties": {
+        "type": {"const": "text"},
+        "text": {"type": "string", "pattern": NO_NUL},
+        **{name: {"description": "Ignored."} for name in sorted(IGNORED_IN_PARTS)},
+    },
     "required": ["type", "text"],
     "additionalProperties": False,
 }
-_CONTENT = {"anyOf": [{"type": "string", "pattern": NO_NUL}, {"type": "array", "items": _PART}]}
+_CONTENT = {
+    "anyOf": [
+        {"type": "string", "pattern": NO_NUL},
+        {"type": "array", "items": _PART},
+        {"type": "null"},
+    ],
+    "description": "Only the assistant's may be null or missing.",
+}
+Tokens = Annotated[int, Field(ge=1), WHOLE]
+"""More than `serving.max_new_tokens` counts as that: the answer tells how it ended."""
 Stop = Annotated[Storable, Field(min_length=1, max_length=MAX_STOP_CHARS)]
 _STOP_SCHEMA = {
     "type": "string",
@@ -113,6 +127,8 @@ _STOP = {
 class ChatMessage(Body):
     """One turn of a conversation."""
 
+    model_config = ConfigDict(json_schema_extra={"required": ["role"]})
+
     role: Annotated[
         Literal["system", "developer", "user", "assistant"], BeforeValidator(_known_role)
     ]
@@ -124,6 +140,14 @@ class ChatMessage(Body):
     audio: Annotated[Any, _Only()] = None
     refusal: Annotated[Any, _Only()] = None
     annotations: Annotated[Any, _Only([])] = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _may_have_said_nothing(cls, message: Any) -> Any:
+        is_of_the_assistant = isinstance(message, dict) and message.get("role") == "assistant"
+        if is_of_the_assistant and message.get("content") is None:
+            return {**message, "content": ""}
+        return message
 
 
 class StreamOptions(Body):
@@ -154,7 +178,7 @@ class ChatRequest(Body):
     max_completion_tokens: Tokens | None = None
     temperature: Annotated[float, Field(ge=0, le=MAX_TEMPERATURE)] | None = None
     """0 is greedy."""
-    top_p: Annotated[float, Field(gt=0, le=1)] | None = None
+    top_p: Annotated[float, Field(ge=0, le=1)] | None = None
     top_k: Annotated[int, Field(ge=1, le=1000), WHOLE] | None = None
     """Beyond OpenAI's API."""
     n: Annotated[int, Field(ge=1, le=MAX_CHOICES), WHOLE] | None = None
@@ -179,6 +203,7 @@ class ChatRequest(Body):
     safety_identifier: Storable | None = None
     prompt_cache_key: Storable | None = None
     prompt_cache_retention: Storable | None = None
+    prompt_cache_options: dict[str, Any] | None = None
 
     frequency_penalty: Annotated[float, Field(ge=0, le=0)] | None = None
     presence_penalty: Annotated[float, Field(ge=0, le=0)] | None = None
@@ -195,15 +220,12 @@ class ChatRequest(Body):
     reasoning_effort: Annotated[Any, _Only("none")] = None
     verbosity: Annotated[Any, _Only("medium")] = None
     moderation: Annotated[Any, _Only()] = None
-    prompt_cache_options: Annotated[Any, _Only()] = None
-
-    _max_tokens_fit = field_validator("max_tokens", "max_completion_tokens")(limit_tokens)
 
     @field_validator("messages")
     @classmethod
     def _fits(cls, messages: list[ChatMessage], info: ValidationInfo) -> list[ChatMessage]:
-        if not any(message.role == "user" and message.content.strip() for message in messages):
-            raise ValueError("there must be a message of the user with text in it")
+        if not any(message.role != "assistant" and message.content.strip() for message in messages):
+            raise ValueError("there must be a message with text in it, and not the assistant's")
         num_chars = sum(len(message.content) for message in messages)
         limit = info.context.max_chat_chars if isinstance(info.context, Limits) else num_chars
         if num_chars > limit:

@@ -20,7 +20,7 @@ from serving.jobs import Delta, Job, Models, Reply
 from serving.last_view import LastView
 from serving.logs import configure_logs
 from serving.routing import Role
-from serving.state import Poller, ReplicaState, Reporter, RouterState
+from serving.state import HEARTBEAT_S, Poller, ReplicaState, Reporter, RouterState
 
 CHAMPION = "champion"
 CHALLENGER = "challenger"
@@ -51,11 +51,16 @@ class ModelReplica:
         # Before the first request: what is live is loaded.
         await asyncio.to_thread(state.begin)
         self._worker.start()
-        self._poller = Poller(
-            lambda: asyncio.to_thread(state.refresh),
-            interval_s=settings.serving.poll_interval_s,
-        )
-        self._poller.start()
+        self._pollers = [
+            Poller(
+                lambda: asyncio.to_thread(state.refresh),
+                interval_s=settings.serving.poll_interval_s,
+            ),
+            # Who takes long to load a new version must not be taken for dead.
+            Poller(lambda: asyncio.to_thread(state.report), interval_s=HEARTBEAT_S),
+        ]
+        for poller in self._pollers:
+            poller.start()
 
     async def generate(self, job: Job) -> Reply:
         """Answer a job. Serve cancels it when the router does."""
@@ -74,7 +79,7 @@ class ModelReplica:
 
     async def __del__(self) -> None:
         """Serve awaits it when the replica is stopped in order."""
-        await self._poller.stop()
+        await asyncio.gather(*(poller.stop() for poller in self._pollers))
         await self._worker.stop()
         await asyncio.to_thread(self._reporter.forget)
         self._database.close()

@@ -133,7 +133,7 @@ class GenerateRequest(Body):
     max_tokens: Tokens | None = None
     temperature: Annotated[float, Field(ge=0, le=MAX_TEMPERATURE)] | None = None
     """0 is greedy."""
-    top_p: Annotated[float, Field(gt=0, le=1)] | None = None
+    top_p: Annotated[float, Field(ge=0, le=1)] | None = None
     seed: Annotated[int, Field(ge=0, le=MAX_SEED), WHOLE] | None = None
 
     _text_fits = field_validator("text")(limit_text)

@@ -103,7 +103,7 @@ class Shadows:
         except Exception as error:  # nobody waits for it: a line in the log is all there is to do
             logger.warning("a shadow request failed: %s", error)
             reply = Reply(status="failed", detail="the request to the replica failed")
-        if reply.status in ("overloaded", "not_loaded", "unreachable"):
+        if not reply.ok and reply.status != "failed":
             self._metrics.shadow("dropped")
             return
         try:

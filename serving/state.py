@@ -6,6 +6,7 @@ of the machine.
 
 import asyncio
 import logging
+import threading
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import suppress
 from datetime import datetime, timedelta
@@ -117,6 +118,8 @@ class ReplicaState:
         self._keeper = keeper
         self._reporter = reporter
         self._last_view = last_view
+        self._generations: dict[str, int] = {}
+        self._reporting = threading.Lock()
 
     def begin(self) -> None:
         """The first look; while the database is away, what was served last is loaded."""
@@ -132,8 +135,13 @@ class ReplicaState:
         with self._database.read() as session:
             states = deployment.all_desired(session)
         self._follow(states)
-        generations = {workload: state.generation for workload, state in states.items()}
-        self._reporter.report(generations, self._keeper.loaded, self._keeper.refused)
+        self._generations = {workload: state.generation for workload, state in states.items()}
+        self.report()
+
+    def report(self) -> None:
+        """Say what is loaded. Also for a thread beside the one that loads, which takes its time."""
+        with self._reporting:
+            self._reporter.report(self._generations, self._keeper.loaded, self._keeper.refused)
 
     def _follow(self, states: Mapping[str, DesiredState]) -> None:
         self._keeper.follow(

@@ -9,7 +9,7 @@ import torch
 from registry.artifacts import ArtifactStore
 from registry.base_model import resolve
 from registry.settings import ServingSettings, Settings
-from serving.adapters import AdapterKeeper
+from serving.adapters import AdapterKeeper, OwnBase
 from serving.engine.batching import ThreadedEngine
 from serving.engine.continuous import Limits, TorchEngine
 from serving.engine.protocol import Engine
@@ -23,8 +23,8 @@ WAITING_BATCHES = 8
 class ModelWorker:
     """Answers jobs; `keeper` brings its adapters in line with what is live."""
 
-    def __init__(self, engine: Engine, store: ArtifactStore) -> None:
-        self.keeper = AdapterKeeper(engine, store)
+    def __init__(self, engine: Engine, store: ArtifactStore, base: OwnBase | None) -> None:
+        self.keeper = AdapterKeeper(engine, store, base=base)
         self._engine = engine
 
     @property
@@ -75,6 +75,7 @@ def limits(serving: ServingSettings) -> Limits:
         max_running=serving.max_batch_size,
         max_waiting=serving.max_batch_size * WAITING_BATCHES,
         cache_tokens=serving.kv_cache_tokens,
+        gpu_part=min(1.0, serving.replica_num_gpus or 1.0),
     )
 
 
@@ -82,4 +83,7 @@ def make_worker(settings: Settings) -> ModelWorker:
     """A worker on the settings' base model and artifact store."""
     cache = Path(settings.home) / "cache"
     store = ArtifactStore(settings.resolved_artifacts_url, cache=cache)
-    return ModelWorker(make_engine(settings), store)
+    # vLLM's server has loaded a base of its own.
+    has_base = settings.serving.engine != "vllm"
+    base = OwnBase(settings.training.base_model) if has_base else None
+    return ModelWorker(make_engine(settings), store, base)

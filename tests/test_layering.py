@@ -39,7 +39,9 @@ HOT_FILES = (
     "serving/engine/scheduler.py",
     "serving/engine/stacked_lora.py",
 )
-HOT_IMPORTS = {"numpy", "torch", "transformers", "peft", "safetensors", "training", "serving"}
+# transformers renders its chat templates with jinja2.
+HOT_IMPORTS = {"numpy", "torch", "transformers", "jinja2", "peft", "safetensors"}
+HOT_IMPORTS |= {"training", "serving"}
 
 
 def imported(path: Path) -> Iterator[tuple[int, str]]:

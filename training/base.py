@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib.util import find_spec
@@ -14,14 +13,13 @@ import transformers  # its parts are loaded when first used, so that names and d
 from transformers.utils import logging as transformers_logging
 from transformers.utils.hub import cached_file
 
+from registry.base_model import folder_digest
+from registry.errors import SettingsError
 from training import base_model
 from training.errors import BaseModelError
 
 EMBEDDED = "embedded"
 """The name of the model that ships with the project."""
-
-_DIGEST_SUFFIXES = (".json", ".safetensors", ".jinja", ".model", ".txt")
-_CHUNK_BYTES = 1 << 20
 
 
 def resolve_base(name: str) -> str:
@@ -37,20 +35,10 @@ def base_digest(path: str | Path) -> str:
     folder = Path(path)
     if not folder.exists():
         return f"revision:{_hub_revision(str(path))}"
-    files = sorted(
-        file
-        for file in folder.glob("*")
-        if file.suffix in _DIGEST_SUFFIXES and file.name != "manifest.json"
-    )
-    if not files:
-        raise BaseModelError(f"{folder} holds no model files.")
-    digest = hashlib.sha256()
-    for file in files:
-        digest.update(f"{file.name}\0{file.stat().st_size}\0".encode())
-        with file.open("rb") as stream:
-            while chunk := stream.read(_CHUNK_BYTES):
-                digest.update(chunk)
-    return f"sha256:{digest.hexdigest()}"
+    try:
+        return folder_digest(folder)
+    except SettingsError as error:
+        raise BaseModelError(f"{error}.") from error
 
 
 def load_base(

@@ -17,8 +17,14 @@ from registry.keys import subject_of
 from registry.settings_access import AuthSettings
 from serving.access.exposure import refuse_other_sites
 from serving.access.keys import KeyLookup
-from serving.access.tokens import ProviderKeys, TokenChecker, TokenError, make_signer
-from serving.problems import ProblemError
+from serving.access.tokens import (
+    ProviderAwayError,
+    ProviderKeys,
+    TokenChecker,
+    TokenError,
+    make_signer,
+)
+from serving.problems import ProblemError, overloaded
 from serving.schemas import Id
 
 Role = Literal["user", "reviewer", "admin"]
@@ -57,7 +63,7 @@ class Authenticator:
         self._keyring = keyring
 
     async def principal(self, request: Request) -> Principal:
-        """The caller of a request. Raises `ProblemError` 401."""
+        """The caller of a request. Raises `ProblemError`: 401, or 503 where nobody can tell."""
         if not self._enabled:
             refuse_other_sites(request.headers)
             return EVERYBODY
@@ -68,6 +74,8 @@ class Authenticator:
             claims = await self._tokens.claims(credential)
         except TokenError as error:
             raise unauthorized(str(error)) from error
+        except ProviderAwayError as error:
+            raise overloaded(str(error)) from error
         return self._of_claims(claims)
 
     async def finish(self) -> None:
@@ -146,12 +154,12 @@ AdminDep = Annotated[Principal, Depends(require("admin"))]
 ReviewerDep = Annotated[Principal, Depends(require("reviewer"))]
 
 
-def acting_user(caller: Principal, user_id: str | None) -> str | None:
-    """The user to record. Raises `ProblemError` 403 where that is somebody else."""
+def acting_user(caller: Principal, user_id: str | None, *, field: str = "user_id") -> str | None:
+    """The user to record. Raises `ProblemError` 403 about `field` where that is somebody else."""
     if user_id is None or user_id == caller.subject:
         return caller.subject
     if not caller.may_act_for_others:
-        raise ProblemError(403, "user_id: this is somebody else", field="user_id")
+        raise ProblemError(403, f"{field}: this is somebody else", field=field)
     return user_id
 
 

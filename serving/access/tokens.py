@@ -7,6 +7,7 @@ nobody signs with a public key as if it were a secret (RFC 8725, section 3.1).
 import asyncio
 import hashlib
 import json
+import logging
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
@@ -33,14 +34,24 @@ MAX_TOKEN_CHARS = 8_192
 JWKS_MAX_AGE_S = 600.0
 JWKS_MIN_AGE_S = 30.0
 """A token of an unknown key makes us ask for the keys again, but not more often than this."""
+JWKS_RETRY_S = 1.0
+"""While no keys are known at all, they are asked for this often."""
 JWKS_TIMEOUT_S = 5.0
 GOOD_FOR_S = 30.0
 """A token whose signature was good is not computed through again before; its end is looked at."""
 MAX_GOOD = 4_096
+_UNREADABLE = (OSError, ValueError, AttributeError, httpx.HTTPError, jwt.PyJWTError)
+"""What no answer raises, or one that is no key set."""
+
+logger = logging.getLogger(__name__)
 
 
 class TokenError(ServingError):
     """A token is not taken; the text is for its owner."""
+
+
+class ProviderAwayError(ServingError):
+    """Whether a token is good cannot be told now: its key is not here, and cannot be asked for."""
 
 
 @dataclass(frozen=True)
@@ -105,39 +116,52 @@ class ProviderKeys:
         self._monotonic = monotonic
         self._keys: dict[str, PyJWK] = {}
         self._read_at: float | None = None
+        self._is_away = False
+        """Whether the last attempt to read them failed."""
         self._lock = asyncio.Lock()
 
     async def get(self, key_id: str) -> PyJWK | None:
-        """The key of this id; the set is read again when it is old, or lacks it."""
+        """The key of this id; the set is read again when it is old, or lacks it.
+
+        Raises `ProviderAwayError`.
+        """
         if self._url is None and self._file is None:
             return None
-        if self._is_older_than(JWKS_MAX_AGE_S) or (
-            key_id not in self._keys and self._is_older_than(JWKS_MIN_AGE_S)
-        ):
+        # While one caller reads them again, the keys that are there do for the others.
+        if self._is_due(key_id) and not (self._lock.locked() and key_id in self._keys):
             async with self._lock:
-                if self._is_older_than(JWKS_MIN_AGE_S):
+                if self._is_due(key_id):
                     await self._read()
-        return self._keys.get(key_id)
+        found = self._keys.get(key_id)
+        if found is None and self._is_away:
+            raise ProviderAwayError("the identity provider's keys cannot be read")
+        return found
 
-    def _is_older_than(self, age_s: float) -> bool:
-        return self._read_at is None or self._monotonic() - self._read_at >= age_s
+    def _is_due(self, key_id: str) -> bool:
+        if self._read_at is None:
+            return True
+        age_s = self._monotonic() - self._read_at
+        if self._is_away and not self._keys:
+            return age_s >= JWKS_RETRY_S
+        is_wanting = self._is_away or key_id not in self._keys
+        return age_s >= (JWKS_MIN_AGE_S if is_wanting else JWKS_MAX_AGE_S)
 
     async def _read(self) -> None:
-        self._read_at = self._monotonic()
+        """Where that fails, the keys that were good a while ago still are better than none."""
         try:
-            text = await self._text()
-            found = PyJWKSet.from_dict(json.loads(text)).keys
-        except (OSError, ValueError, httpx.HTTPError, jwt.PyJWTError) as error:
-            if self._keys:
-                # The keys that were good a while ago still are better than none.
-                return
-            raise TokenError("the identity provider's keys cannot be read") from error
-        self._keys = {
-            key.key_id: key
-            for key in found
-            # A secret among public keys would let its readers sign.
-            if key.key_id is not None and key.key_type != "oct"
-        }
+            found = PyJWKSet.from_dict(json.loads(await self._text())).keys
+        except _UNREADABLE as error:
+            logger.warning("the identity provider's keys cannot be read: %r", error)
+            self._is_away = True
+        else:
+            self._is_away = False
+            self._keys = {
+                key.key_id: key
+                for key in found
+                # A secret among public keys would let its readers sign.
+                if key.key_id is not None and key.key_type != "oct"
+            }
+        self._read_at = self._monotonic()
 
     async def _text(self) -> str:
         if self._file is not None:
@@ -168,7 +192,7 @@ class TokenChecker:
         """Claims by the token's digest, and when its signature was looked at."""
 
     async def claims(self, token: str) -> Mapping[str, Any]:
-        """The claims of a good token. Raises `TokenError`."""
+        """The claims of a good token. Raises `TokenError` or `ProviderAwayError`."""
         if len(token) > MAX_TOKEN_CHARS:
             raise TokenError(f"the token is longer than {MAX_TOKEN_CHARS} characters")
         digest = hashlib.sha256(token.encode("utf-8", "surrogatepass")).digest()

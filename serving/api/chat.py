@@ -1,5 +1,6 @@
 """POST /v1/chat/completions: OpenAI's protocol."""
 
+from collections.abc import Sequence
 from typing import Any
 
 from fastapi import APIRouter, Request
@@ -41,7 +42,7 @@ async def complete(request: Request, service: ServiceDep, caller: PrincipalDep) 
         )
         pieces = service.answerer.stream(ask, choices=choices)
         # What fails before the first piece is refused with a status.
-        first = await anext(pieces)
+        first = await unless_left(request, anext(pieces))
         return events.EventStream(chunks.events(events.chain(first, pieces)), pieces)
 
     async def work() -> Response:
@@ -53,11 +54,12 @@ async def complete(request: Request, service: ServiceDep, caller: PrincipalDep) 
 
 def _ask(service: Service, body: ChatRequest, caller: Principal, client: Client) -> Ask:
     target = service.target(body.model)
+    max_tokens = body.max_completion_tokens or body.max_tokens
     return Ask(
         messages=[_message(message) for message in body.messages],
-        text=next(m.content for m in reversed(body.messages) if m.role == "user"),
+        text=_asked(body.messages),
         sampling=service.sampling(
-            max_new_tokens=body.max_completion_tokens or body.max_tokens,
+            max_new_tokens=max_tokens and min(max_tokens, service.limits.max_new_tokens),
             temperature=body.temperature,
             top_p=body.top_p,
             top_k=body.top_k,
@@ -69,11 +71,19 @@ def _ask(service: Service, body: ChatRequest, caller: Principal, client: Client)
         workload=target.workload,
         version=target.version,
         is_chat=True,
-        user_id=acting_user(caller, body.user),
+        user_id=acting_user(caller, body.user, field="user"),
         session_id=body.session_id,
         client=client,
         asked_at=service.clock(),
     )
+
+
+def _asked(messages: Sequence[ChatMessage]) -> str:
+    """What the user said last; where there is none, the last instruction."""
+    said = [
+        message for message in messages if message.role != "assistant" and message.content.strip()
+    ]
+    return next((m.content for m in reversed(said) if m.role == "user"), said[-1].content)
 
 
 def _message(message: ChatMessage) -> dict[str, Any]:

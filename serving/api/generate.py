@@ -35,7 +35,7 @@ async def generate(request: Request, service: ServiceDep, caller: PrincipalDep) 
         refuse_key(request)
         pieces = service.answerer.stream(ask)
         # What fails before the first piece is refused with a status.
-        first = await anext(pieces)
+        first = await unless_left(request, anext(pieces))
         return events.EventStream(_events(events.chain(first, pieces)), pieces)
 
     async def work() -> Response:

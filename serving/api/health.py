@@ -11,12 +11,14 @@ from serving.problems import ProblemError
 router = APIRouter(tags=["Probes"])
 
 
+@router.head("/healthz", include_in_schema=False)
 @router.get("/healthz")
 async def healthz() -> dict[str, str]:
     """Whether the router runs at all."""
     return {"status": "ok"}
 
 
+@router.head("/readyz", include_in_schema=False)
 @router.get("/readyz")
 async def readyz(service: ServiceDep) -> dict[str, Any]:
     """Whether an answer can be given and written down; the state that is served.

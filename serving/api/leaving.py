@@ -1,8 +1,8 @@
 """Ends the work for callers who have gone: nobody is going to read the answer."""
 
 import asyncio
-from collections.abc import Coroutine
-from typing import Any, TypeVar
+from collections.abc import Awaitable
+from typing import TypeVar
 
 from starlette.requests import Request
 
@@ -11,7 +11,7 @@ from serving.problems import ProblemError
 T = TypeVar("T")
 
 
-async def unless_left(request: Request, work: Coroutine[Any, Any, T]) -> T:
+async def unless_left(request: Request, work: Awaitable[T]) -> T:
     """What `work` returns; it is cancelled when the caller closes the connection.
 
     The request's body must have been read. Raises `ProblemError`, which nobody will see.

@@ -4,8 +4,10 @@ import asyncio
 
 from fastapi import APIRouter
 from pydantic import BaseModel
+from sqlalchemy.exc import SQLAlchemyError
 from sqlmodel import col, select
 
+from registry.db import is_unavailable
 from registry.models import ModelVersion
 from serving import naming
 from serving.access.auth import PrincipalDep
@@ -20,7 +22,8 @@ class Model(BaseModel):
     id: str
     object: str = "model"
     created: int
-    """When the version was made; 0 for names that stand for different ones over time."""
+    """When the version was made; 0 for names that stand for different ones over time, and while
+    the database is away."""
     owned_by: str = "kalimtak"
 
 
@@ -50,10 +53,15 @@ async def get_model(model: str, service: ServiceDep, _caller: PrincipalDep) -> M
 
 
 def _created(service: Service, names: list[str]) -> dict[str, int]:
-    with service.database.read() as session:
-        found = session.exec(
-            select(ModelVersion.version, ModelVersion.created_at).where(
-                col(ModelVersion.version).in_(names)
-            )
-        )
-        return {version: int(created_at.timestamp()) for version, created_at in found}
+    query = select(ModelVersion.version, ModelVersion.created_at).where(
+        col(ModelVersion.version).in_(names)
+    )
+    try:
+        with service.database.read() as session:
+            found = session.exec(query).all()
+    except SQLAlchemyError as error:
+        if not is_unavailable(error):
+            raise
+        # What can be asked for is known all the same.
+        return {}
+    return {version: int(created_at.timestamp()) for version, created_at in found}

@@ -7,7 +7,7 @@ from email.utils import parsedate_to_datetime
 
 import httpx
 
-RETRYABLE = frozenset({429, 500, 502, 503, 504})
+RETRYABLE = frozenset({408, 429, 500, 502, 503, 504})
 CONFLICT = 409
 """Retryable where it says when: the first request with this Idempotency-Key is under way."""
 BASE_S = 0.2

@@ -71,7 +71,11 @@ class Slab:
         return self.room * self.capacity
 
     def resize(self, room: int) -> None:
-        """Hold room for this many rows, not fewer than are live."""
+        """Hold room for this many rows, not fewer than are live.
+
+        Where memory runs out on the way, there is room for what every layer has room for.
+        """
+        self.room = min(self.room, room)
         for tensors in (self.keys, self.values):
             for index, old in enumerate(tensors):
                 # Layer by layer: at no time are there two whole copies.

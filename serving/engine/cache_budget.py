@@ -13,10 +13,15 @@ GPU_SHARE = 0.8
 _CGROUP = Path("/sys/fs/cgroup")
 
 
-def token_budget(bytes_per_token: int, device: torch.device, *, most: int) -> int:
-    """Tokens that fit into the free memory's share; at most `most`, at least 1."""
+def token_budget(
+    bytes_per_token: int, device: torch.device, *, most: int, gpu_part: float = 1.0
+) -> int:
+    """Tokens that fit into the free memory's share; at most `most`, at least 1.
+
+    `gpu_part`: of the GPU, what this process may count on; others fill the rest later.
+    """
     if device.type == "cuda":
-        room = torch.cuda.mem_get_info(device)[0] * GPU_SHARE
+        room = torch.cuda.mem_get_info(device)[0] * GPU_SHARE * gpu_part
     else:
         room = free_memory() * CPU_SHARE
     return max(1, min(most, int(room) // bytes_per_token))

@@ -26,7 +26,13 @@ from serving.engine.request import Request, Sink
 from serving.engine.sampling import alternatives, choose
 from serving.engine.scheduler import Scheduler
 from serving.engine.stacked_lora import StackedLora
-from serving.errors import EngineError, NotLoadedError, OverloadedError, PromptTooLongError
+from serving.errors import (
+    ChatRefusedError,
+    EngineError,
+    NotLoadedError,
+    OverloadedError,
+    PromptTooLongError,
+)
 from serving.jobs import Job, Status
 
 PROMPT_TOKENS = {"cpu": 256, "cuda": 2048}
@@ -47,6 +53,8 @@ class Limits:
     """Requests beyond those that wait before new ones are refused."""
     cache_tokens: int | None = None
     """Tokens of keys and values, all rows together; None: what the machine has room for."""
+    gpu_part: float = 1.0
+    """Of a GPU, the part that is this engine's."""
     prompt_tokens: int | None = None
     """Tokens of prompts in one step; None: what suits the device."""
 
@@ -144,8 +152,18 @@ class TorchEngine:
         model = self.model
         size = sum(shape.size for shape in model.shapes) * model.dtype.itemsize
         budget = limits.cache_tokens or token_budget(
-            size, model.device, most=limits.max_running * model.context
+            size,
+            model.device,
+            most=limits.max_running * model.context,
+            gpu_part=limits.gpu_part,
         )
+        if budget < model.context:
+            logger.warning(
+                "there is room for %d tokens of keys and values, the model's context has %d: "
+                "longer conversations are refused (setting serving.kv_cache_tokens, or memory)",
+                budget,
+                model.context,
+            )
         return KvCache(
             model.shapes,
             budget=budget,
@@ -176,12 +194,17 @@ class TorchEngine:
         if room < 1:
             raise PromptTooLongError(
                 f"the prompt has {len(request.prompt)} tokens, "
-                f"this model takes {self._cache.longest_row - 1}"
+                f"{self._cache.longest_row - 1} are taken here"
             )
         request.limit = min(request.job.max_new_tokens, room)
 
     def _seat(self, request: Request) -> bool:
-        request.row = self._cache.take(len(request.prompt) + request.limit)
+        try:
+            request.row = self._cache.take(len(request.prompt) + request.limit)
+        except torch.OutOfMemoryError:
+            # Others have filled what the budget counts on: rows that end make room.
+            if not self._schedule.running:
+                raise
         if request.row is not None:
             request.start(self.model)
         return request.row is not None
@@ -270,4 +293,6 @@ def status_of(error: EngineError | OverloadedError) -> Status:
         return "overloaded"
     if isinstance(error, NotLoadedError):
         return "not_loaded"
+    if isinstance(error, ChatRefusedError):
+        return "unfit"
     return "too_long" if isinstance(error, PromptTooLongError) else "failed"

@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from typing import Any
 
 import torch
+from jinja2 import TemplateError
 from torch import nn
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
@@ -20,7 +21,7 @@ from serving.engine.cache import KvCache, LayerShape
 from serving.engine.control_tokens import ControlTokens
 from serving.engine.last_layer import end_as_ever, end_early
 from serving.engine.packed_weights import pack
-from serving.errors import EngineError
+from serving.errors import ChatRefusedError, EngineError
 
 _PROBE_TOKENS = 9
 _TOLERANCE = {torch.float32: 1e-3}
@@ -43,6 +44,8 @@ class ChatModel:
         """
         self.device = device
         self._tokenizer: Any = AutoTokenizer.from_pretrained(base)
+        if self._tokenizer.chat_template is None:
+            raise EngineError(f"{base} has no chat template: it is no model for conversations")
         loaded: Any = model or AutoModelForCausalLM.from_pretrained(
             base, dtype=dtype, use_safetensors=True
         )
@@ -51,25 +54,41 @@ class ChatModel:
         self.context = _context(self.module)
         self.ends = _end_tokens(self.module, self._tokenizer)
         self._control = ControlTokens.of(self._tokenizer)
+        self._before = self._tokenizer("a", add_special_tokens=False)["input_ids"]
         self.late: nn.Module | None = None
         """The part that sees no other tokens than those whose logits are wanted."""
         self.shapes = self._check()
         pack(self.module)
 
     def encode(self, messages: Sequence[Mapping[str, Any]]) -> list[int]:
-        """The chat's token ids. Text that spells a control token is not taken for one."""
+        """The chat's token ids. Text that spells a control token is not taken for one.
+
+        Raises `ChatRefusedError` where the template says that it takes no such conversation.
+        """
         cleaned = [
             {**message, "content": self._control.removed_from(str(message["content"] or ""))}
             for message in messages
         ]
-        text = self._tokenizer.apply_chat_template(
-            cleaned, tokenize=False, add_generation_prompt=True, enable_thinking=False
-        )
+        try:
+            text = self._tokenizer.apply_chat_template(
+                cleaned, tokenize=False, add_generation_prompt=True, enable_thinking=False
+            )
+        except TemplateError as error:
+            # What derives from it is a fault of the template's.
+            if type(error) is not TemplateError:
+                raise
+            raise ChatRefusedError(f"the model's template refuses it: {error}") from error
         return list(self._tokenizer(text, add_special_tokens=False)["input_ids"])
 
     def decode(self, tokens: Sequence[int]) -> str:
         """Text without control tokens."""
         return str(self._tokenizer.decode(tokens, skip_special_tokens=True))
+
+    def piece(self, token: int) -> str:
+        """A token's text within a text: at the start of one, some tokenizers drop a space."""
+        text = self.decode([*self._before, token])
+        before = self.decode(self._before)
+        return text[len(before) :] if text.startswith(before) else self.decode([token])
 
     def run(self, step: Step, wanted: Sequence[int]) -> torch.Tensor:
         """Logits [wanted, vocabulary] after the tokens at these places of the pass."""

@@ -81,7 +81,9 @@ class Request:
         if self._text is not None:
             self._text.push(token)
             if worth is not None:
-                self._text.note(_told(token, worth, model))
+                is_first = len(self._written) == 1
+                told = (lambda one: model.decode([one])) if is_first else model.piece
+                self._text.note(_told(token, worth, told))
             if self._text.stopped:
                 return self._end("stop", model)
         if len(self._written) >= self.limit:
@@ -128,6 +130,6 @@ class Request:
         )
 
 
-def _told(token: int, worth: Alternatives, model: ChatModel) -> TokenLogprob:
-    top = tuple((model.decode([other]), logprob) for other, logprob in worth.top)
-    return TokenLogprob(model.decode([token]), worth.logprob, top)
+def _told(token: int, worth: Alternatives, text_of: Callable[[int], str]) -> TokenLogprob:
+    top = tuple((text_of(other), logprob) for other, logprob in worth.top)
+    return TokenLogprob(text_of(token), worth.logprob, top)

@@ -117,8 +117,8 @@ def _draw_from_best(
     # Of what top-k keeps; without it, of everything.
     total = torch.where(whole_vocabulary, probabilities.sum(dim=-1), reached[:, -1])
     limit = (top_p * total)[:, None]
-    # The most probable token is always kept: before it, nothing has been summed up.
-    kept = ordered.masked_fill(reached - ordered >= limit, 0.0)
+    # The most probable token is always kept, whatever top-p is.
+    kept = ordered.masked_fill((reached - ordered >= limit) & (ranks > 0), 0.0)
     drawn = tokens.gather(-1, _invert(kept.cumsum(dim=-1), uniform)[:, None]).squeeze(-1)
     everything = count == probabilities.shape[-1]
     top_p_reached = whole_vocabulary & (reached[:, -1] >= limit[:, 0])
@@ -126,7 +126,10 @@ def _draw_from_best(
 
 
 def _invert(cumulative: torch.Tensor, uniform: torch.Tensor) -> torch.Tensor:
-    """The first index whose cumulative weight exceeds the drawn share of the total."""
-    threshold = uniform[:, None] * cumulative[:, -1:]
-    index = torch.searchsorted(cumulative, threshold, right=True).squeeze(-1)
-    return index.clamp(max=cumulative.shape[-1] - 1)
+    """The first index whose cumulative weight exceeds the drawn share of the total.
+
+    Rounded, the share may be all of it: then the last index that has a weight.
+    """
+    total = cumulative[:, -1:].contiguous()
+    index = torch.searchsorted(cumulative, uniform[:, None] * total, right=True)
+    return torch.minimum(index, torch.searchsorted(cumulative, total)).squeeze(-1)

@@ -23,6 +23,8 @@ from serving.jobs import Delta, Finish, Job, Reply, Status, TokenLogprob
 CONTROL_TIMEOUT_S = 60.0
 """For loading an adapter; answers have the routers' own deadline."""
 NOT_FOUND = 404
+LEAST_TOP_P = 1e-6
+"""vLLM takes no 0, which means the likeliest token alone."""
 _UNREADABLE = (ValueError, LookupError, TypeError, AttributeError)
 """What an event raises that is not of the expected shape."""
 
@@ -199,7 +201,7 @@ def _body(job: Job, base: str) -> dict[str, Any]:
         "messages": [dict(message) for message in job.messages],
         "max_tokens": job.max_new_tokens,
         "temperature": job.temperature,
-        "top_p": job.top_p,
+        "top_p": job.top_p or LEAST_TOP_P,
         "top_k": job.top_k or -1,
         "seed": job.seed,
         "stop": list(job.stop),
@@ -229,8 +231,8 @@ def _refusal(code: int, message: str) -> Reply:
         status = "not_loaded"
     elif code in (429, 503):
         status = "overloaded"
-    elif code == 400 and "context length" in message:
-        status = "too_long"
+    elif code == 400:
+        status = "too_long" if "context length" in message else "unfit"
     return Reply(status=status, detail=f"vLLM: {message}")
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from urllib.parse import quote
@@ -12,6 +13,7 @@ import pytest
 from sqlmodel import select
 
 from registry import interactions
+from registry.db import Database
 from registry.models import ClientMetadata
 from registry.quality import RULE_SCORER
 from serving.jobs import Reply
@@ -179,6 +181,15 @@ async def test_promotion_and_rollback_only_flip_the_route(
     # The router alone looks: what it needs is loaded already.
     await router.service.state.refresh()
     assert (await router.generate()).json()["model_version"] == one
+
+
+async def test_models_are_listed_while_the_database_is_away(installation: Installation) -> None:
+    async with running_router(installation.settings) as router:
+        away = Database("postgresql://nobody@127.0.0.1:1/nothing")
+        router.app.state.service = replace(router.service, database=away)
+        listed = await router.client.get("/v1/models")
+        away.close()
+    assert [model["created"] for model in listed.json()["data"]] == [0, 0, 0]
 
 
 async def test_a_request_that_takes_too_long_ends_with_504(installation: Installation) -> None:

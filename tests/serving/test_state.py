@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -125,6 +127,32 @@ def test_reports_are_written_on_change_and_as_a_heartbeat(
             (row,) = deployment.replicas(session, now=clock.now())
         seen.append((row.seen_at - START).total_seconds())
     assert seen == [0, 0, 2.5, -3600]
+
+
+def test_who_takes_long_to_load_a_version_is_not_taken_for_dead(
+    installation: Installation, clock: ManualClock
+) -> None:
+    begun, may_end = threading.Event(), threading.Event()
+
+    class SlowKeeper(FakeKeeper):
+        def follow(self, live: Mapping[str, str]) -> None:
+            begun.set()
+            may_end.wait(30)
+            super().follow(live)
+
+    reporter = Reporter(installation.database, replica_id="m", kind="champion", clock=clock.now)
+    replica = ReplicaState(installation.database, SlowKeeper(), reporter)
+    with ThreadPoolExecutor(1) as pool:
+        loading = pool.submit(replica.refresh)
+        assert begun.wait(30)
+        for seconds in (0.0, 2.5):
+            clock.seconds = seconds
+            replica.report()
+        with installation.database.read() as session:
+            (row,) = deployment.replicas(session, now=clock.now())
+        assert (row.seen_at - START).total_seconds() == 2.5
+        may_end.set()
+        loading.result(30)
 
 
 def test_an_adapter_that_is_no_longer_live_stays_a_moment(

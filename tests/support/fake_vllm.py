@@ -30,6 +30,8 @@ class FakeVllm:
         """The trace context of each question."""
         self.garbage: bytes | None = None
         """A line that it writes instead of an answer."""
+        self.refuses: str | None = None
+        """What its template says of every conversation."""
         self.busy = False
         """Whether it refuses work."""
 
@@ -67,6 +69,10 @@ def fake_vllm() -> Iterator[FakeVllm]:
                 self._say(503, "busy")
             elif body["model"] not in (BASE, *fake.adapters):
                 self._say(404, f"The model `{body['model']}` does not exist.")
+            elif fake.refuses is not None:
+                self._say(400, fake.refuses)
+            elif not 0 < body["top_p"] <= 1:
+                self._say(400, f"top_p must be in (0, 1], got {body['top_p']}.")
             elif len(words) > CONTEXT_WORDS:
                 self._say(400, f"This model's maximum context length is {CONTEXT_WORDS} tokens.")
             else:

@@ -92,6 +92,16 @@ async def test_a_providers_token_gets_in(router: Router, provider: rsa.RSAPrivat
     assert (await ask(router, token)).status_code == 200
 
 
+async def test_a_provider_that_is_away_makes_no_good_token_bad(
+    router: Router, provider: rsa.RSAPrivateKey, settings: AuthSettings
+) -> None:
+    assert settings.jwks_file is not None
+    settings.jwks_file.unlink()
+    token = jwt.encode(claims(), provider, algorithm="RS256", headers={"kid": "provider"})
+    refused = await ask(router, token)
+    assert (refused.status_code, refused.headers["retry-after"]) == (503, "1")
+
+
 async def test_without_a_credential_there_is_a_401_that_says_how(router: Router) -> None:
     response = await ask(router, None)
     assert response.status_code == 401
@@ -180,6 +190,9 @@ async def test_a_users_answers_are_the_users(router: Router) -> None:
 
 async def test_nobody_acts_or_reads_as_somebody_else(router: Router) -> None:
     assert (await ask(router, signed(), user_id="bob")).status_code == 403
+    chat = {"model": "kalimtak", "messages": [{"role": "user", "content": "x"}], "user": "bob"}
+    refused = await router.client.post("/v1/chat/completions", json=chat, headers=bearer(signed()))
+    assert (refused.status_code, refused.json()["error"]["param"]) == (403, "user")
     read = await router.client.get("/api/history/bob", headers=bearer(signed()))
     assert read.status_code == 403
     assert (await ask(router, signed(role="admin"), user_id="bob")).status_code == 200

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
@@ -19,7 +20,9 @@ from serving.access.tokens import (
     GOOD_FOR_S,
     JWKS_MAX_AGE_S,
     JWKS_MIN_AGE_S,
+    JWKS_RETRY_S,
     LEEWAY_S,
+    ProviderAwayError,
     ProviderKeys,
     TokenChecker,
     TokenError,
@@ -106,9 +109,40 @@ async def test_a_provider_that_is_away_leaves_the_keys_that_were(
     assert await keys.get("first") is not None
 
 
-async def test_a_provider_that_was_never_there_is_told_of(keys: ProviderKeys) -> None:
-    with pytest.raises(TokenError, match="cannot be read"):
-        await keys.get("first")
+async def test_a_provider_that_was_away_at_the_start_is_asked_again_soon(
+    keys: ProviderKeys, file: KeyFile, time: FakeTime
+) -> None:
+    for text in (None, "[]"):
+        if text is not None:
+            file.path.write_text(text)
+        with pytest.raises(ProviderAwayError, match="cannot be read"):
+            await keys.get("first")
+        time.now += JWKS_RETRY_S
+    file.publish("first")
+    assert await keys.get("first") is not None
+
+
+async def test_a_new_key_of_a_provider_that_is_away_is_neither_good_nor_bad(
+    keys: ProviderKeys, file: KeyFile, time: FakeTime
+) -> None:
+    file.publish("first")
+    assert await keys.get("first") is not None
+    file.path.unlink()
+    time.now += JWKS_MIN_AGE_S
+    for _ in range(2):
+        with pytest.raises(ProviderAwayError):
+            await keys.get("second")
+    assert await keys.get("first") is not None
+
+
+async def test_callers_who_come_while_the_keys_are_read_wait_for_them(
+    keys: ProviderKeys, file: KeyFile, time: FakeTime
+) -> None:
+    for names in (["first"], ["first", "second"]):
+        file.publish(*names)
+        found = await asyncio.gather(*(keys.get(names[-1]) for _ in range(3)))
+        assert None not in found
+        time.now += JWKS_MIN_AGE_S
 
 
 def test_without_secrets_the_installations_key_signs() -> None:

@@ -191,7 +191,7 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
     ({"store": True}, "store"),
     ({"reasoning_effort": "high"}, "reasoning_effort"),
     ({"n": 9}, "n"),
-    ({"max_tokens": 9}, "max_tokens"),
+    ({"max_tokens": 0}, "max_tokens"),
     ({"temperature": 3}, "temperature"),
     ({"stop": ["a"] * 5}, "stop"),
     ({"stop": ""}, "stop.0"),
@@ -199,7 +199,9 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
     ({"stream_options": {"include_usage": True}}, "stream_options"),
     ({"extra_body": {"colour": "red"}}, "colour"),
     ({"messages": []}, "messages"),
-    ({"messages": [{"role": "system", "content": "x"}]}, "messages"),
+    ({"messages": [{"role": "system", "content": " "}]}, "messages"),
+    ({"messages": [{"role": "assistant", "content": "x"}]}, "messages"),
+    ({"messages": [{"role": "user", "content": None}]}, "messages.0.content"),
     ({"messages": [{"role": "user", "content": "x" * 40_000}]}, "messages"),
     ({"messages": [{"role": "user", "content": "\0"}]}, "messages.0.content"),
     ({"messages": [{"role": "user", "content": [IMAGE]}]}, "messages.0.content"),
@@ -217,6 +219,37 @@ def test_what_cannot_be_honoured_is_refused_by_name(
         assert (error.param, error.type) == (param, "invalid_request_error")
         assert param in str(error)
     assert rows(installation) == []
+
+
+def test_what_other_backends_take_is_taken(
+    client: openai.OpenAI, live: Live, installation: Installation
+) -> None:
+    cached: Any = {"type": "text", "text": "Be brief", "cache_control": {"type": "ephemeral"}}
+    messages: Any = [
+        {"role": "system", "content": [cached]},
+        {"role": "user", "content": "Hello"},
+        {"role": "assistant", "content": None, "refusal": None},
+        {"role": "assistant"},
+    ]
+    answer = client.chat.completions.create(
+        model="kalimtak",
+        messages=messages,
+        max_tokens=4096,
+        top_p=0,
+        extra_body={"prompt_cache_options": {"ttl": "24h"}},
+    )
+    assert answer.usage is not None
+    assert answer.usage.completion_tokens <= 8
+    assert [message["content"] for message in live.models.jobs[0][1].messages] == [
+        "Be brief",
+        "Hello",
+        "",
+        "",
+    ]
+    client.chat.completions.create(
+        model="kalimtak", messages=[{"role": "system", "content": "Write a haiku"}]
+    )
+    assert [row.input_text for row in rows(installation)] == ["Hello", "Write a haiku"]
 
 
 def test_null_stands_for_what_is_left_out(live: Live) -> None:
@@ -246,6 +279,22 @@ def test_a_conversation_beyond_the_context_is_refused(client: openai.OpenAI) -> 
             model="kalimtak", messages=[{"role": "user", "content": "é" * 400}]
         )
     assert (refused.value.code, refused.value.param) == ("context_length_exceeded", "messages")
+
+
+def test_what_the_models_template_refuses_is_no_failure_of_the_version(
+    client: openai.OpenAI, live: Live, installation: Installation, adapters: dict[str, Path]
+) -> None:
+    champion, challenger = (installation.register(adapters[name]) for name in ("one", "two"))
+    installation.deploy(champion)
+    installation.try_out(challenger, share=1.0)
+    live.follow()
+    live.models.failures["challenger"] = Reply(status="unfit", detail="roles must alternate")
+    with pytest.raises(openai.BadRequestError, match="roles must alternate") as refused:
+        client.chat.completions.create(model="kalimtak", messages=HELLO)
+    assert refused.value.param == "messages"
+    live.finish()
+    assert [role for role, _ in live.models.jobs] == ["challenger"]
+    assert rows(installation) == []
 
 
 def test_a_failure_in_mid_stream_is_an_error_event_and_is_counted(
@@ -308,6 +357,21 @@ def test_a_client_that_does_not_wait_ends_the_generation_too(
     live.models.delay_s["default"] = 60
     with pytest.raises(httpx.ReadTimeout):
         httpx.post(f"{live.url}/api/generate", json={"text": "Write"}, timeout=0.5)
+    until(lambda: live.models.num_cancelled == 1)
+    until(lambda: rows(installation) != [])
+    assert rows(installation)[0].error == "the caller went away"
+
+
+@pytest.mark.parametrize("path", ["/v1/chat/completions", "/api/generate"])
+def test_a_stream_that_nobody_waits_for_is_ended_before_its_first_word(
+    live: Live, installation: Installation, path: str
+) -> None:
+    live.models.delay_s["default"] = 60
+    asked: Any = {"stream": True} | (
+        {"text": "Write"} if path == "/api/generate" else {"model": "kalimtak", "messages": HELLO}
+    )
+    with pytest.raises(httpx.ReadTimeout):
+        httpx.post(f"{live.url}{path}", json=asked, timeout=0.5)
     until(lambda: live.models.num_cancelled == 1)
     until(lambda: rows(installation) != [])
     assert rows(installation)[0].error == "the caller went away"

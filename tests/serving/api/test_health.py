@@ -11,6 +11,9 @@ async def test_readiness_needs_a_model_replica(installation: Installation) -> No
     async with running_router(installation.settings) as router:
         assert (await router.client.get("/healthz")).json() == {"status": "ok"}
         assert (await router.client.get("/readyz")).json()["status"] == "ready"
+        for probe in ("/healthz", "/readyz"):
+            seen = await router.client.head(probe)
+            assert (seen.status_code, seen.content) == (200, b"")
         with installation.database.write() as session:
             deployment.forget_replica(session, "model-1")
         await router.service.state.refresh()

@@ -53,7 +53,7 @@ BAD_GENERATE: list[tuple[bytes, int, str]] = [
     (b'{"text": "x", "temperature": 1e999}', 422, "temperature"),
     (b'{"text": "x", "seed": 1.5}', 422, "seed"),
     (b'{"text": "x", "seed": 99999999999999999999}', 422, "seed"),
-    (b'{"text": "x", "top_p": 0}', 422, "top_p"),
+    (b'{"text": "x", "top_p": -0.1}', 422, "top_p"),
     (b'{"text": "x", "model_version": "no-such"}', 404, "model_version"),
     (b'{"text": "x", "colour": "red"}', 422, "colour"),
 ]

@@ -142,6 +142,8 @@ def test_what_a_failing_endpoint_does_not_take_comes_again_and_is_kept_once(
     intake: FakeIntake,
 ) -> None:
     intake.failures = [Failure(0), Failure(503), Failure(500), Failure(429, {"Retry-After": "0"})]
+    # Its body took too long.
+    intake.failures.append(Failure(408))
     # The router that was asked first has died: its claim on the key ends by itself.
     intake.failures.append(Failure(409, {"Retry-After": "0"}))
     with Client(intake.url, flush_every_s=0.01) as client:

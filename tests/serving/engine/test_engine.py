@@ -13,12 +13,13 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from peft import PeftModel
-from transformers import AutoModelForCausalLM
+from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from serving.engine import continuous
+from serving.engine.cache import Slab
 from serving.engine.continuous import Limits, TorchEngine
 from serving.engine.sampling import choose
-from serving.errors import OverloadedError
+from serving.errors import EngineError, OverloadedError
 from serving.jobs import Delta, Job, Reply
 
 ADAPTERS = (None, "one", "two")
@@ -209,6 +210,36 @@ def test_a_prompt_beyond_the_context_is_refused_and_others_go_on(engine: TorchEn
     assert [reply.status for reply in replies] == ["too_long", "ok", "failed"]
 
 
+def with_template(base: Path, folder: Path, template: str | None) -> Path:
+    """A copy of a model with another chat template, or none."""
+    tokenizer = AutoTokenizer.from_pretrained(base)
+    tokenizer.chat_template = template
+    AutoModelForCausalLM.from_pretrained(base).save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return folder
+
+
+def test_what_the_template_refuses_is_told_with_its_words(tiny_base: Path, tmp_path: Path) -> None:
+    template = """{% for message in messages %}
+    {%- if message['role'] == 'system' %}{{ raise_exception('No system role') }}{% endif %}
+    {%- if message['role'] == 'broken' %}{{ message['content'].nothing.there }}{% endif %}
+    {{- message['content'] }}{% endfor %}"""
+    engine = make_engine(with_template(tiny_base, tmp_path / "strict", template), {})
+    jobs = [ask("x"), *(replace(ask("x"), messages=[said(role)]) for role in ("system", "broken"))]
+    replies = run(engine, jobs)
+    assert [reply.status for reply in replies] == ["ok", "unfit", "failed"]
+    assert replies[1].detail == "the model's template refuses it: No system role"
+
+
+def said(role: str) -> dict[str, str]:
+    return {"role": role, "content": "x"}
+
+
+def test_a_model_without_a_template_is_refused_at_once(tiny_base: Path, tmp_path: Path) -> None:
+    with pytest.raises(EngineError, match="has no chat template"):
+        make_engine(with_template(tiny_base, tmp_path / "plain", None), {})
+
+
 def test_an_adapter_that_writes_nonsense_fails_alone(engine: TorchEngine) -> None:
     mixed = [ask("hello"), ask("hello", "broken"), ask("hello", "one")]
     replies = run(engine, mixed)
@@ -260,6 +291,24 @@ def test_requests_wait_for_room_in_the_cache_and_never_exceed_it(
     assert texts(run(tight, jobs)) == texts(run(roomy, jobs))
     assert tight._cache.tokens <= 300
     assert run(tight, [ask("a" * 300)])[0].status == "too_long"
+
+
+def test_rows_wait_where_others_have_filled_the_memory(
+    tiny_base: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    engine = make_engine(tiny_base, {})
+    jobs = [ask("alpha"), ask("beta " * 60)]
+    expected = texts(run(engine, jobs))
+    resize = Slab.resize
+
+    def resize_if_alone(slab: Slab, room: int) -> None:
+        if engine.num_running:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        resize(slab, room)
+
+    monkeypatch.setattr(Slab, "resize", resize_if_alone)
+    engine = make_engine(tiny_base, {})
+    assert texts(run(engine, jobs)) == expected
 
 
 def test_an_exception_in_a_step_fails_the_rows_it_concerns(

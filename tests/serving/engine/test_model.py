@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import copy
+import shutil
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from tokenizers import Tokenizer, decoders, pre_tokenizers
+from tokenizers.models import BPE
 from transformers import (
     AutoModelForCausalLM,
     AutoTokenizer,
@@ -18,10 +21,12 @@ from transformers import (
     MambaConfig,
     MistralConfig,
     Phi3Config,
+    PreTrainedTokenizerFast,
     Qwen2Config,
 )
 
 from serving.engine.continuous import Limits, TorchEngine
+from serving.engine.model import ChatModel
 from serving.errors import EngineError
 from serving.jobs import Delta, Job, Reply
 
@@ -106,3 +111,22 @@ def test_a_model_that_would_be_served_wrongly_is_refused(name: str, tiny_base: P
 def test_no_row_grows_into_the_other_rotation_of_a_model_that_has_two(tiny_base: Path) -> None:
     engine = TorchEngine(str(tiny_base), model=random_model(SERVED["phi3, two rotations"]))
     assert engine.model.context == 128
+
+
+def test_a_token_keeps_the_space_that_its_tokenizer_drops_at_a_start(
+    tiny_base: Path, tmp_path: Path
+) -> None:
+    base = shutil.copytree(tiny_base, tmp_path / "base")
+    vocabulary = ["<|endoftext|>", "<|im_end|>", "▁", "a", "b", "▁b"]
+    tokenizer = Tokenizer(BPE({piece: i for i, piece in enumerate(vocabulary)}, [("▁", "b")]))
+    tokenizer.pre_tokenizer = pre_tokenizers.Metaspace()
+    # As Llama 2 and Mistral have it.
+    tokenizer.decoder = decoders.Sequence(
+        [decoders.Replace("▁", " "), decoders.Fuse(), decoders.Strip(" ", 1, 0)]
+    )
+    PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer, eos_token="<|im_end|>", chat_template="x"
+    ).save_pretrained(base)
+    model = ChatModel(str(base), device=torch.device("cpu"), dtype=torch.float32)
+    assert model.decode([5, 5]) == "b b"
+    assert [model.piece(token) for token in (5, 4, 2)] == [" b", "b", " "]

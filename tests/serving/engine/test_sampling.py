@@ -48,6 +48,17 @@ def test_top_k_keeps_the_best_and_top_p_is_taken_of_them() -> None:
     assert set(draw(row(top_k=2, top_p=0.6), logits, 300).tolist()) == {1}
 
 
+@pytest.mark.parametrize("cut", [{}, {"top_k": 1}, {"top_p": 0.5}, {"top_p": 1e-46}, {"top_p": 0}])
+def test_the_largest_draw_stays_among_what_is_kept(cut: dict[str, Any]) -> None:
+    class Largest(random.Random):
+        def random(self) -> float:
+            return 1 - 2**-53
+
+    logits = torch.full((1000,), -200.0)
+    logits[7] = 0.0
+    assert draw(row(generator=Largest(), **cut), logits, 1).tolist() == [7]
+
+
 @pytest.mark.parametrize("cut", [{"top_p": 0.999}, {"top_k": 600}])
 def test_cuts_beyond_the_first_candidates_are_exact(cut: dict[str, Any]) -> None:
     size = 4 * FIRST_CANDIDATES

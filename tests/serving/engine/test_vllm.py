@@ -85,6 +85,10 @@ async def test_the_trace_context_is_passed_on(engine: VllmEngine, server: FakeVl
 
 async def test_refusals_are_told_by_their_kind(engine: VllmEngine, server: FakeVllm) -> None:
     assert (await engine.generate(ask("word " * 60))).status == "too_long"
+    assert (await engine.generate(ask("x", top_p=0.0))).ok
+    server.refuses = "After the optional system message, roles must alternate"
+    unfit = await engine.generate(ask("hi"))
+    assert (unfit.status, unfit.detail) == ("unfit", f"vLLM: {server.refuses}")
     server.busy = True
     assert (await engine.generate(ask("hi"))).status == "overloaded"
 
