@@ -13,7 +13,7 @@ from flows.context import Context
 from flows.curation.dataset import BuiltDataset
 from flows.decisions.gate import GateDecision
 from flows.learner import FEW_SHOT, Evaluated, Learner, Trained
-from registry import acts, experiments, runs, versions
+from registry import acts, deployment, experiments, runs, versions
 from registry.deployment import LiveVersion
 from registry.versions import Status
 
@@ -39,7 +39,10 @@ class RetrainResult:
 class Candidate:
     """A trained and judged adapter, on its way into the registry."""
 
+    champion: LiveVersion | None
+    """Who served when its training began; None: the base model."""
     parent: LiveVersion | None
+    """Whose adapter it goes on from, and was judged against."""
     dataset: BuiltDataset
     trained: Trained
     evaluated: dict[str, Evaluated]
@@ -86,7 +89,7 @@ def register(
             performance_metrics=dict(candidate.evaluated[CANDIDATE].metrics),
             evaluation=_evaluation(candidate),
         )
-        standing, reason = _place(context, session, row.version, verdict, workload=workload)
+        standing, reason = _place(context, session, row.version, candidate, workload=workload)
         row.status_reason = reason
         session.add(row)
         session.flush()
@@ -128,14 +131,20 @@ def register(
 
 
 def _place(
-    context: Context, session: Session, version: str, verdict: GateDecision, *, workload: str
+    context: Context, session: Session, version: str, candidate: Candidate, *, workload: str
 ) -> tuple[Status, str]:
     """Give a registered version its standing; returns it with the reason."""
-    settings, judged = context.settings.experiment, "; ".join(verdict.reasons)
+    settings, verdict = context.settings.experiment, candidate.verdict
+    judged = "; ".join(verdict.reasons)
     if not verdict.passed:
         reason = f"the gate refused it: {judged}"
         versions.transition(session, version, Status.REJECTED, reason=reason, now=context.clock())
         return Status.REJECTED, reason
+    serves_now = deployment.desired(session, workload).champion
+    if serves_now != candidate.champion:
+        now, then = _name(serves_now), _name(candidate.champion)
+        reason = f"it passed the gate while {then} served, and now {now} does ({judged})"
+        return Status.REGISTERED, reason
     hindered = rollout.obstacle(session, workload=workload, settings=settings, now=context.clock())
     if hindered is not None:
         return Status.REGISTERED, f"it passed the gate, and waits: {hindered} ({judged})"
@@ -152,6 +161,10 @@ def _place(
         settings=settings,
     )
     return Status(versions.get(session, version).deployment_status), reason
+
+
+def _name(version: LiveVersion | None) -> str:
+    return "the base model" if version is None else f"'{version.version}'"
 
 
 def _evaluation(candidate: Candidate) -> dict[str, Any]:
@@ -172,7 +185,9 @@ def _evaluation(candidate: Candidate) -> dict[str, Any]:
             "by_language": {name: dict(found) for name, found in evaluated.by_language.items()},
         }
 
+    champion = candidate.champion
     return {
+        rollout.CHAMPION_THEN: None if champion is None else champion.version,
         **{name: told(evaluated) for name, evaluated in candidate.evaluated.items()},
         "gate": {"passed": candidate.verdict.passed, "reasons": list(candidate.verdict.reasons)},
         "training": dict(candidate.trained.metrics),

@@ -157,7 +157,9 @@ def _run(
 ) -> RetrainResult:
     dataset = _dataset(context, folder, workload=workload, steps=steps)
     _refuse_what_cannot_teach(context, dataset, workload=workload, force=force)
-    parent = _parent(context, learner, workload=workload)
+    with context.database.read() as session:
+        champion = deployment.desired(session, workload).champion
+    parent = _parent(context, learner, champion)
     start = None if parent is None else context.store.fetch(parent.adapter_digest)
     trained = steps.run(
         "train",
@@ -200,6 +202,7 @@ def _run(
     )
     digest = steps.run("publish", lambda: context.store.publish(trained.adapter), retries=2)
     candidate = Candidate(
+        champion=champion,
         parent=parent,
         dataset=dataset,
         trained=trained,
@@ -260,11 +263,12 @@ def _refuse_what_cannot_teach(
         )
 
 
-def _parent(context: Context, learner: Learner, *, workload: str) -> LiveVersion | None:
-    """The champion, whose adapter training goes on from; None where the base serves."""
+def _parent(context: Context, learner: Learner, champion: LiveVersion | None) -> LiveVersion | None:
+    """Whose adapter training goes on from: the champion's; None where the base serves."""
+    if champion is None:
+        return None
     with context.database.read() as session:
-        champion = deployment.desired(session, workload).champion
-        if champion is not None and context.settings.privacy.erased_versions != "list":
+        if context.settings.privacy.erased_versions != "list":
             champion = _untouched(session, champion)
         if champion is None:
             return None

@@ -14,6 +14,9 @@ from registry.models import Experiment, ModelVersion
 from registry.settings_decisions import ExperimentSettings
 from registry.versions import Status
 
+CHAMPION_THEN = "champion"
+"""In a version's evaluation: who served when its training began; null: the base model."""
+
 
 def obstacle(
     session: Session, *, workload: str, settings: ExperimentSettings, now: datetime
@@ -69,7 +72,7 @@ def first_step_text(settings: ExperimentSettings) -> str:
 
 
 def waiting(session: Session, *, workload: str, most: int = 1) -> list[str]:
-    """The newest versions that passed the gate against what serves now, and were not yet tried.
+    """The newest versions that passed the gate while the same served as now, and were not tried.
 
     Up to `most`, newest first, and none older than one that is none of these.
     """
@@ -89,7 +92,7 @@ def waiting(session: Session, *, workload: str, most: int = 1) -> list[str]:
         for row in takewhile(
             lambda row: (
                 row.evaluation.get("gate", {}).get("passed", False)
-                and row.parent_version == serves_now
+                and row.evaluation.get(CHAMPION_THEN, row.parent_version) == serves_now
             ),
             registered,
         )

@@ -9,6 +9,7 @@ from datetime import timedelta
 import pytest
 from sqlmodel import select
 
+from flows import rollout
 from flows.context import Context
 from flows.registration import RetrainResult
 from flows.retrain import run_retrain
@@ -214,3 +215,34 @@ def test_nothing_is_left_in_the_runs_folder(context: Context) -> None:
     retrain(context, FakeLearner([0.8]))
     run_retrain(context, FakeLearner([]), workload="default", dry_run=True)
     assert list(context.folder("runs").iterdir()) == []
+
+
+@pytest.mark.parametrize("enabled", [False, True])
+def test_a_champion_that_came_while_it_was_trained_is_not_replaced(
+    context: Context, enabled: bool
+) -> None:
+    settings = context.settings
+    changed = settings.experiment.model_copy(update={"enabled": enabled})
+    context = replace(context, settings=settings.model_copy(update={"experiment": changed}))
+    log_liked(context, 100, at=context.clock())
+    with context.database.write() as session:
+        versions.register(
+            session,
+            version="by-hand",
+            workload="default",
+            base_model="base",
+            adapter_digest="b" * 64,
+            recipe="r",
+            now=context.clock(),
+        )
+
+    def deploy() -> None:
+        with context.database.write() as session:
+            act = context.act("test", "better")
+            experiments.deploy(session, act, workload="default", version="by-hand")
+
+    result = retrain(context, FakeLearner([0.8], during_training=deploy))
+    assert (result.status, result.standing) == ("succeeded", "registered")
+    assert "while the base model served, and now 'by-hand' does" in result.reason
+    with context.database.read() as session:
+        assert rollout.waiting(session, workload="default") == []

@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import pytest
 
+from flows import rollout
 from flows.context import Context
 from flows.erasing import eraser
 from flows.retrain import run_retrain
@@ -47,3 +48,44 @@ def test_the_champion_is_gone_on_from_only_where_that_is_the_policy(
     eraser(context).carry_out_policy()
     named = eraser(context).read_report(report["erasure_id"])
     assert named["rows"]["user_interactions"] == 20
+
+
+def test_what_was_trained_anew_after_an_erasure_waits_for_its_turn(
+    context: Context, clock: FakeClock
+) -> None:
+    settings = with_policy(context.settings, "retrain")
+    context = replace(context, settings=settings)
+    log_liked(context, 100, at=context.clock())
+    learner = FakeLearner([0.8, 0.9])
+    first = run_retrain(context, learner, workload="default")
+    eraser(context).erase("user-1", actor="test", approved_by="test")
+    log_liked(context, 100, at=clock.move(hours=30), start=100)
+    trial = settings.experiment.model_copy(update={"enabled": True})
+    context = replace(context, settings=settings.model_copy(update={"experiment": trial}))
+    with context.database.write() as session:
+        versions.register(
+            session,
+            version="on-trial",
+            workload="default",
+            base_model="base",
+            adapter_digest="b" * 64,
+            recipe="r",
+            now=context.clock(),
+        )
+        rollout.begin(
+            session,
+            context.act("test", "try it"),
+            workload="default",
+            version="on-trial",
+            settings=trial,
+        )
+    second = run_retrain(context, learner, workload="default")
+    assert second.standing == "registered"
+    with context.database.read() as session:
+        champion = deployment.desired(session).champion
+        assert champion is not None
+        assert (champion.version, versions.get(session, second.version or "").parent_version) == (
+            first.version,
+            None,
+        )
+        assert rollout.waiting(session, workload="default") == [second.version]
