@@ -22,6 +22,20 @@ from registry.erasure_report import is_genuine
 from registry.models import Erasure, User
 
 Report = Mapping[str, Any]
+PENDING = sa.text(
+    "SELECT id, external_id_encrypted, approved_by, policy FROM erasures "
+    "WHERE completed_at IS NULL AND external_id_encrypted IS NOT NULL"
+)
+
+
+@dataclass(frozen=True)
+class Wish:
+    """An erasure that was begun and not completed."""
+
+    erasure_id: str
+    external_id: str
+    approved_by: str
+    policy: str
 
 
 @dataclass(frozen=True)
@@ -31,7 +45,7 @@ class CarriedOver:
     num_erasures: int
     """Erasures that the backup did not know, and that hold again."""
     num_begun: int
-    """People among them whom the backup had brought back, and whose erasure has begun anew."""
+    """People whose erasure begins anew: the backup had brought them back, or it was under way."""
 
 
 def reports_in(folder: Path) -> list[Report]:
@@ -56,12 +70,34 @@ def reports_of(connection: Connection) -> list[Report]:
     return [report for report in reports if isinstance(report, dict)]
 
 
-def carry_over(session: Session, act: Act, reports: Iterable[Report]) -> CarriedOver:
+def wishes_of(connection: Connection, keyring: Keyring) -> list[Wish]:
+    """Erasures under way in a database that is about to be replaced, of whatever schema.
+
+    Raises `KeyringError` where it cannot be read whom they are about.
+    """
+    if "erasures" not in inspect(connection).get_table_names():
+        return []
+    return [
+        Wish(
+            row.id,
+            keyring.decrypt(row.external_id_encrypted, context=f"erasures.external_id:{row.id}"),
+            row.approved_by,
+            row.policy,
+        )
+        for row in connection.execute(PENDING)
+    ]
+
+
+def carry_over(
+    session: Session, act: Act, reports: Iterable[Report], wishes: Iterable[Wish] = ()
+) -> CarriedOver:
     """Have erasures hold again; those of people who are back are begun, for the eraser to finish.
 
-    Reports that this installation did not sign count for nothing.
+    Those that were under way are, too. Reports that this installation did not sign count for
+    nothing.
     """
     known = set(session.exec(select(Erasure.id)))
+    waiting = [wish for wish in wishes if wish.erasure_id not in known]
     new = {
         str(report["erasure_id"]): report
         for report in reports
@@ -83,7 +119,11 @@ def carry_over(session: Session, act: Act, reports: Iterable[Report]) -> Carried
                 policy=str(report["policy"]),
             )
             begun += 1
-    return CarriedOver(len(new), begun)
+    for wish in waiting:
+        erasure.begin(
+            session, act, wish.external_id, approved_by=wish.approved_by, policy=wish.policy
+        )
+    return CarriedOver(len(new), begun + len(waiting))
 
 
 def _users(session: Session, keyring: Keyring, subjects: set[str]) -> dict[str, str]:

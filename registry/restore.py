@@ -18,15 +18,17 @@ from alembic import command
 from alembic.config import Config
 from alembic.script import ScriptDirectory
 from sqlalchemy import Connection, MetaData, inspect
-from sqlmodel import Session, SQLModel
+from sqlmodel import Session, SQLModel, col, select
 
 from registry.artifacts import ArtifactStore
 from registry.backup_manifest import ARTIFACTS, KEY_PATHS, KEYS, Manifest, key_id, table_path
 from registry.crypto import Keyring, load_keyring
 from registry.db import Database
 from registry.deployment import Act
-from registry.erasure_ledger import CarriedOver, Report, carry_over, reports_of
+from registry.erasure_ledger import CarriedOver, Report, carry_over, reports_of, wishes_of
 from registry.errors import BackupError
+from registry.field_keys import create_private
+from registry.models import EncryptionKey
 from registry.models.columns import UtcDateTime
 from registry.restored_state import Repairs, settle
 
@@ -62,7 +64,7 @@ class Restored:
 
 
 def take_keys(folder: Path, manifest: Manifest, home: Path) -> Keyring:
-    """The installation's key; put into `home` from the backup where neither is missing there.
+    """The installation's keys; what `home` has not of them is put there from the backup.
 
     Raises `BackupError` where `home` has another key, or there is none.
     """
@@ -85,6 +87,10 @@ def take_keys(folder: Path, manifest: Manifest, home: Path) -> Keyring:
             f"{home / KEY_PATHS[0]} is not the key that the backup was made with "
             f"({key_id(keyring)}, not {manifest.key_id}): nothing in it could be read"
         )
+    # Keys that were retired since: what the backup holds is sealed with them.
+    for path in sorted((folder / KEYS / KEY_PATHS[1]).glob("*")):
+        (home / KEY_PATHS[1]).mkdir(mode=0o700, exist_ok=True)
+        create_private(home / KEY_PATHS[1] / path.name, path.read_text("ascii"))
     return keyring
 
 
@@ -120,13 +126,15 @@ def restore_database(
             _refuse_content(connection, database)
         generations = _generations(connection)
         erasures = [*erasures, *reports_of(connection)]
+        wishes = wishes_of(connection, act.keyring)
         _empty(connection)
         command.upgrade(config, manifest.schema_revision)
         num_rows = _insert_all(connection, folder, manifest)
         command.upgrade(config, "head")
         with Session(connection, expire_on_commit=False) as session:
+            _refuse_unreadable(session, act.keyring)
             repairs = settle(session, act, manifest, store, generations)
-            carried = carry_over(session, act, erasures)
+            carried = carry_over(session, act, erasures, wishes)
             session.flush()
     return Restored(num_rows, len(manifest.artifacts), repairs, carried)
 
@@ -161,6 +169,19 @@ def _refuse_content(connection: Connection, database: Database) -> None:
                 f"{url} is not empty ({name} has rows): name another database "
                 "(KALIMTAK_DATABASE_URL), or give --force to lose what is in it"
             )
+
+
+def _refuse_unreadable(session: Session, keyring: Keyring) -> None:
+    keys = select(EncryptionKey.id).where(
+        EncryptionKey.kind == "fields", col(EncryptionKey.retired_at).is_(None)
+    )
+    missing = set(session.exec(keys)) - set(keyring.fields.ids)
+    if missing:
+        raise BackupError(
+            f"fields in the backup are encrypted with key {min(missing)}, which is not here: put "
+            f"its file into the folder {KEY_PATHS[1]} of the home folder, or make backups with "
+            "their keys"
+        )
 
 
 def _generations(connection: Connection) -> dict[str, int]:
