@@ -160,7 +160,7 @@ def add_feedback(
     Raises `NotFoundError` where there is no such interaction, or it is not the owner's.
     """
     event = _event(feedback, now=now, new_id=new_id)
-    privacy.strip_feedback(session, event)
+    privacy.strip_feedback(session, event, keyring)
     values = {
         "about": event.interaction_id,
         "event": event.id,

@@ -177,7 +177,7 @@ def retire(
     master key has no file; it only stops being listed.
     """
     keyring = act.keyring
-    retired = []
+    retired, left = [], []
     *older, current = keyring.fields.ids
     with database.write() as session:
         newest = session.get(EncryptionKey, ("fields", current))
@@ -185,14 +185,17 @@ def retire(
             return []
         for key_id in older:
             row = session.get(EncryptionKey, ("fields", key_id))
-            if row is None or row.retired_at is not None or key_id in in_files:
+            if row is None or key_id in in_files:
+                continue
+            if row.retired_at is not None:
+                left.append(key_id)  # by who was killed before its file was deleted
                 continue
             if uses(session, key_id) == 0:
                 row.retired_at = act.now
                 session.add(row)
                 retired.append(key_id)
                 acts.record(session, act, action="retire_key", subject=f"key:{key_id}")
-    for key_id in retired:
+    for key_id in (*left, *retired):
         keyring.fields.remove(key_id)
     return retired
 

@@ -73,7 +73,7 @@ def _texts_of(session: Session, user_id: str, keyring: Keyring) -> Iterator[tupl
     for row in session.exec(own):
         texts.reveal(row, keyring)
         parts = (row.input_text, row.model_output, row.structured_prompt, row.corrected_output)
-        yield row.id, [part.strip() for part in parts if part]
+        yield row.id, [part.strip() for part in parts if part is not None]
     samples = (
         select(TrainingData)
         .join(UserInteraction, col(UserInteraction.id) == col(TrainingData.source_interaction_id))

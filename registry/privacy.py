@@ -143,8 +143,15 @@ def hold(
             raise ErasedMeanwhileError("a user was erased while their answer was written down")
 
 
-def strip_feedback(session: Session, event: FeedbackEvent) -> None:
-    """Take the words out of feedback on an answer whose user wants no content kept."""
+def strip_feedback(session: Session, event: FeedbackEvent, keyring: Keyring | None) -> None:
+    """Take the words out of feedback on an answer whose user wants no content kept.
+
+    And the name, where whoever gave it was erased since.
+    """
+    if event.rater_id is not None and keyring is not None:
+        moment = erased(session, [event.rater_id], keyring).get(event.rater_id)
+        if moment is not None and event.created_at <= moment:
+            event.rater_id = None
     if event.text is None and event.corrected_output is None:
         return
     consent = session.exec(

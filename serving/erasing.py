@@ -7,7 +7,7 @@ again (`resume`, which retention/daily does).
 import json
 import os
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -181,7 +181,9 @@ def _without_user(
 ) -> Callable[[Item], Item | None]:
     def keep(item: Item) -> Item | None:
         if isinstance(item, Feedback):
-            return None if item.owner == user_id or item.interaction_id in ids else item
+            if item.owner == user_id or item.interaction_id in ids:
+                return None
+            return replace(item, rater_id=None) if item.rater_id == user_id else item
         left = tuple(row for row in item if row.external_user_id != external_id)
         return item if len(left) == len(item) else left or None
 

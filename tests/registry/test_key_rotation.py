@@ -143,6 +143,23 @@ def test_a_key_is_deleted_when_nothing_needs_it(database: Database, at: Act) -> 
     check_readable(database, at.keyring)
 
 
+def test_the_file_of_a_retired_key_goes_though_its_deletion_was_cut_off(
+    database: Database, at: Act
+) -> None:
+    rotate(database, at)
+    second = rotate(database, at).key_id
+    rotate(database, at)
+    folder = at.keyring.fields._folder
+    assert folder is not None
+    (path,) = folder.glob(f"*{second}*")
+    text = path.read_text()
+    later = replace(at, now=at.now + timedelta(hours=1))
+    assert second in retire(database, later)
+    path.write_text(text)
+    assert retire(database, later) == []
+    assert not path.exists()
+
+
 def test_texts_that_were_plain_are_sealed_again_on_request(
     database: Database, at: Act, tmp_path: Path
 ) -> None:

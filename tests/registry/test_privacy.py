@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from datetime import timedelta
 
 import pytest
 from sqlmodel import Session, select
 
-from registry import interactions, privacy, user_export
+from registry import erasure, interactions, privacy, user_export
 from registry.candidates import candidates
 from registry.crypto import Keyring
 from registry.db import Database
@@ -81,6 +82,25 @@ def test_who_wants_no_content_kept_leaves_numbers_only(
         event = session.exec(select(FeedbackEvent)).one()
         assert (event.score, event.text, event.corrected_output) == (5, None, None)
         assert session.exec(select(ClientMetadata)).all() == []
+
+
+def test_late_feedback_of_a_reviewer_who_was_erased_names_nobody(
+    database: Database, act: Callable[[str], Act]
+) -> None:
+    at = act("a test")
+    bob = at.keyring.pseudonym("bob")
+    with database.write() as session:
+        log(session, at.keyring, "i")
+        erasure.begin(session, at, "bob", approved_by="bob", policy="list")
+        for number, moment in enumerate((NOW, NOW + timedelta(hours=1))):
+            said = Feedback(
+                interaction_id="i", thumb=1, rater_id=bob, is_review=True, given_at=moment
+            )
+            interactions.add_feedback(
+                session, said, now=moment, new_id=lambda n=number: f"e{n}", keyring=at.keyring
+            )
+        events = session.exec(select(FeedbackEvent).order_by(FeedbackEvent.id)).all()
+        assert [event.rater_id for event in events] == [None, bob]
 
 
 def test_who_opts_out_is_not_learned_from_until_they_say_otherwise(

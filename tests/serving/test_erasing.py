@@ -16,6 +16,7 @@ from registry.deployment import AUDIT_PURPOSE
 from registry.interactions import Feedback, Interaction
 from registry.models import (
     Erasure,
+    FeedbackEvent,
     User,
     UserInteraction,
 )
@@ -57,7 +58,14 @@ def leave_files(installation: Installation, row_id: str) -> None:
         for user in (CAROL, OTHER)
     )
     feedback = Feedback(interaction_id=row_id, text=CANARY, id="f", given_at=utc_now())
-    spool.append([seal(rows, installation.keyring), seal(feedback, installation.keyring)])
+    review = replace(
+        feedback,
+        interaction_id=f"spooled-{OTHER}",
+        text="well",
+        id="g",
+        rater_id=installation.keyring.pseudonym(CAROL),
+    )
+    spool.append([seal(item, installation.keyring) for item in (rows, feedback, review)])
     spool.quarantine(seal(rows[:1], installation.keyring), "refused")
     spool.quarantine(b"unreadable", "its checksum is wrong")
     spool.close()
@@ -112,7 +120,7 @@ async def test_after_an_erasure_no_file_and_no_table_knows_the_user(
     assert report["rows"]["user_interactions"] == 2
     assert report["rows"]["api_keys"] == report["rows"]["actors"] == 1
     assert report["files"] == {
-        "spooled": 2,
+        "spooled": 3,
         "quarantined": 2,
         "rehearsal": 1,
         "run_folders": 0,
@@ -138,7 +146,9 @@ async def test_after_an_erasure_no_file_and_no_table_knows_the_user(
     await drain(router)
     with private.database.read() as session:
         assert session.get(UserInteraction, f"spooled-{OTHER}") is not None
+        assert session.get_one(FeedbackEvent, "g").text == "well"
     assert files_with(home, CAROL) == []
+    assert tables_with(private.database, pseudonym) == []
 
 
 async def drain(router: Router) -> None:
