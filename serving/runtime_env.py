@@ -108,7 +108,7 @@ def environment(settings: Settings) -> dict[str, str]:
 
 def _own_cluster(settings: Settings) -> dict[str, str]:
     """What a cluster of our own is told; somebody else's keeps its ways."""
-    if settings.ray.address is not None:
+    if settings.ray.address:
         return {}
     return {
         # Ray's switch for staying on this machine has an odd name.

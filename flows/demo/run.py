@@ -99,8 +99,7 @@ def _run(
 @contextmanager
 def _stage(settings: Settings, clock: Clock, console: Console, phases: Phases) -> Iterator[str]:
     """Ray and the serving application for the time of the block; yields its address."""
-    serving = settings.serving
-    url = f"http://{serving.host}:{serving.port}"
+    url = settings.serving.url
     logging.getLogger("ray.serve").setLevel(logging.WARNING)
     with ExitStack() as ray:
         ray.enter_context(ray_session(settings))

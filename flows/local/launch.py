@@ -7,7 +7,6 @@ whatever happened in between.
 from __future__ import annotations
 
 import fcntl
-import os
 import sys
 import time
 import uuid
@@ -22,10 +21,9 @@ import flows
 from flows.context import open_context
 from flows.environment import (
     foreign_ray,
+    of_processes,
     own_ray,
-    prefect_environment,
     prefect_url,
-    ray_environment,
     ray_num_cpus,
     ray_temp_dir,
     settings_environment,
@@ -102,9 +100,7 @@ class _Launch:
         self._folder = project_folder()
         self.state = LocalState(marker=uuid.uuid4().hex)
         self._environment = {
-            **prefect_environment(settings),
-            **ray_environment(settings),
-            **os.environ,
+            **of_processes(settings),
             **settings_environment(settings),
             MARKER: self.state.marker,
         }
@@ -142,8 +138,7 @@ class _Launch:
         self._environment["RAY_ADDRESS"] = self.state.addresses[RAY]
 
     def _wait_for_serving(self, process: Started) -> None:
-        serving = self._settings.serving
-        address = f"http://{serving.host}:{serving.port}"
+        address = self._settings.serving.url
         self._finish(process)
         self._wait(process, lambda: _answers(address + READY), lasting=False)
         self._address(SERVING, address)
@@ -236,8 +231,7 @@ def _stop(settings: Settings, found: LocalState, tell: Tell) -> None:
 def _stop_serving(settings: Settings, found: LocalState) -> None:
     """Let the replicas end what they have begun; where that fails, Ray's end is theirs."""
     environment = {
-        **ray_environment(settings),
-        **os.environ,
+        **of_processes(settings),
         **settings_environment(settings),
         MARKER: found.marker,
     }

@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 import os
-import socket
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from flows.errors import LocalError
-from flows.local import launch, ports, processes, state
+from flows.local import launch, processes, state
 from flows.local.processes import MARKER, Started
 from flows.local.state import LocalState
-from registry.errors import SettingsError
 from registry.settings import Settings
 
 
@@ -88,29 +86,6 @@ def test_a_state_file_of_another_version_is_ignored(settings: Settings) -> None:
     assert state.load(settings.home) is None
 
 
-@pytest.mark.parametrize("check", [ports.check, ports.check_endpoint])
-def test_a_taken_port_is_named_with_its_setting(
-    settings: Settings, check: Callable[[Settings], None]
-) -> None:
-    with socket.socket() as other:
-        other.bind(("127.0.0.1", 0))
-        other.listen()
-        port = other.getsockname()[1]
-        serving = settings.serving.model_copy(update={"port": port})
-        with pytest.raises(LocalError, match=rf"port {port} is in use: set serving\.port"):
-            check(settings.model_copy(update={"serving": serving}))
-
-
 def test_two_at_once_do_not_meet(settings: Settings, said: list[str]) -> None:
     with launch._lock(settings.home), pytest.raises(LocalError, match="at work here"):
         launch.down(settings, said.append)
-
-
-def test_prefect_is_not_opened_to_the_network_without_a_password(
-    settings: Settings, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.delenv(ports.PREFECT_PASSWORD, raising=False)
-    prefect = settings.prefect.model_copy(update={"host": "0.0.0.0"})
-    open_to_all = settings.model_copy(update={"prefect": prefect})
-    with pytest.raises(SettingsError, match=r"prefect.host = '0.0.0.0'"):
-        ports.check(open_to_all)
