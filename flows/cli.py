@@ -32,9 +32,9 @@ from flows import (
     cli_workload,
     environment,
     status,
-    trail,
 )
 from flows.context import Context, open_context
+from flows.demo.folder import own_folder
 from flows.demo.settings import prepare
 from flows.learner import Learner
 from flows.local import launch
@@ -102,8 +102,7 @@ def _tell(line: str) -> None:
 def up() -> None:
     """Start Ray, serving, Prefect with its UI and a worker on this machine."""
     settings = _settings()
-    trail.settings_in_force(open_context(settings), actor=ACTOR)
-    addresses = launch.up(settings, _tell)
+    addresses = launch.up(settings, _tell, actor=ACTOR)
     table = Table("what", "address", box=None)
     table.add_row("endpoint", addresses["serving"])
     table.add_row("Prefect UI", addresses["prefect"].removesuffix("/api"))
@@ -131,7 +130,7 @@ def show_status(workload: Workload = "default", as_json: AsJson = False) -> None
     table.add_row("workload", escape(found.workload))
     for name, value in status.rows(found).items():
         table.add_row(name, escape(value))
-    table.add_row("running here", "yes" if launch.is_up(settings) else "no (kalimtak up)")
+    table.add_row("running here", escape(launch.how_it_runs(settings)))
     console.print(table)
     if found.decisions:
         decisions = Table("decided at (UTC)", "action", "reason", title="last decisions")
@@ -278,10 +277,11 @@ def demo(
 ) -> None:
     """The whole loop with simulated people and clock, on this machine."""
     settings = prepare(load_settings())
-    environment.apply(settings)
-    from flows.demo.run import run_demo
+    with own_folder(settings):
+        environment.apply(settings)
+        from flows.demo.run import run_demo
 
-    raise typer.Exit(run_demo(settings, seed=seed, num_rounds=rounds, console=console))
+        raise typer.Exit(run_demo(settings, seed=seed, num_rounds=rounds, console=console))
 
 
 @app.command()

@@ -11,6 +11,7 @@ from registry.clock import Clock, NewId, new_id, utc_now
 from registry.crypto import Keyring, load_keyring
 from registry.db import Database, open_database
 from registry.deployment import Act
+from registry.folders import make_private
 from registry.key_rotation import check_keys
 from registry.models import DEFAULT_WORKLOAD
 from registry.settings import Settings, load_settings
@@ -34,7 +35,7 @@ class Context:
     def folder(self, *parts: str) -> Path:
         """A folder below the installation's home, made where it is missing."""
         path = self.settings.home.joinpath(*parts)
-        path.mkdir(parents=True, exist_ok=True)
+        make_private(path)
         return path
 
 

@@ -37,6 +37,14 @@ def refuse_content(folder: Path) -> None:
         raise ConflictError(f"{folder} is there already: name a folder that is new or empty")
 
 
+def make_private(folder: Path) -> None:
+    """Make `folder`, and what is missing above it, for its owner alone; what is there stays so."""
+    missing = [path for path in (folder, *folder.parents) if not path.exists()]
+    for path in reversed(missing):
+        path.mkdir(mode=0o700, exist_ok=True)
+    folder.mkdir(exist_ok=True)  # raises where it is a file
+
+
 def sync_tree(folder: Path) -> None:
     """Return when the folder and all that it holds is on the disk."""
     for path in [*folder.rglob("*"), folder]:

@@ -27,6 +27,7 @@ from registry.db import Database
 from registry.deployment import Act
 from registry.erasure_ledger import CarriedOver, Report, carry_over, reports_of
 from registry.errors import BackupError
+from registry.folders import make_private
 from registry.models.columns import UtcDateTime
 from registry.restored_state import Repairs, settle
 
@@ -72,7 +73,7 @@ def take_keys(folder: Path, manifest: Manifest, home: Path) -> Keyring:
                 f"the backup was made without its keys: put the installation's {KEY_PATHS[0]} "
                 f"(and its folder {KEY_PATHS[1]}, if it had one) into {home} first"
             )
-        home.mkdir(parents=True, exist_ok=True)
+        make_private(home)
         for name in reversed(KEY_PATHS):  # secret.key last: with it, all are there
             source = folder / KEYS / name
             if source.is_dir():

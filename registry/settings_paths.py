@@ -10,6 +10,9 @@ from typing import Any
 
 from registry.base_model import EMBEDDED
 
+NO_FILE = (":memory:", "file:")
+"""What SQLite takes for a database in memory, or for a URL of its own."""
+
 
 def make_absolute(values: dict[str, Any], directory: Path) -> None:
     """Take every relative path among the settings' values from `directory`."""
@@ -39,7 +42,7 @@ def _read(value: Any, found: Callable[[str, Path], str], directory: Path) -> Any
 
 def _sqlite(url: str, directory: Path) -> str:
     kind, separator, path = url.partition(":///")
-    if not kind.startswith("sqlite") or not path or path.startswith((":memory:", "file:")):
+    if not kind.startswith("sqlite") or not path or path.startswith(NO_FILE):
         return url
     return f"{kind}{separator}{expand(path, directory)}"
 
