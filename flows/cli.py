@@ -120,7 +120,7 @@ def down() -> None:
 def show_status(workload: Workload = "default", as_json: AsJson = False) -> None:
     """Usage, trainings, champion, challenger and the last decisions."""
     settings = _settings()
-    found = status.read_status(open_context(settings), workload=workload)
+    found = status.read_status(open_context(settings, workload=workload), workload=workload)
     if as_json:
         sys.stdout.write(
             json.dumps({**found.as_dict(), "up": launch.is_up(settings)}, indent=2) + "\n"
@@ -152,12 +152,12 @@ def triggers(
     """Check whether to retrain, and start it when a trigger fires."""
     settings = _settings()
     if last:
-        _explain_checks(open_context(settings), workload=workload, limit=last)
+        _explain_checks(open_context(settings, workload=workload), workload=workload, limit=last)
         return
     from flows.check_triggers import run_check_triggers, start_deployment
     from flows.retrain import run_retrain
 
-    context = open_context(settings)
+    context = open_context(settings, workload=workload)
 
     def here(trigger: str) -> object:
         return run_retrain(
@@ -186,7 +186,7 @@ def retrain(workload: Workload = "default", force: Force = False, dry_run: DryRu
     from flows.retrain import run_retrain
 
     result = run_retrain(
-        open_context(settings),
+        open_context(settings, workload=workload),
         _learner(settings),
         workload=workload,
         trigger="manual",
@@ -206,9 +206,8 @@ def evaluate(workload: Workload = "default") -> None:
     settings = _settings()
     from flows.evaluate import run_evaluate
 
-    report = run_evaluate(
-        open_context(settings), _learner(settings), workload=workload, steps=PlainSteps()
-    )
+    context = open_context(settings, workload=workload)
+    report = run_evaluate(context, _learner(settings), workload=workload, steps=PlainSteps())
     for row in report.rows:
         _tell(f"{row.evaluated.scores.accuracy:.3f}  {row.version} ({row.standing})")
     _tell(f"report: {report.page}")
@@ -217,7 +216,7 @@ def evaluate(workload: Workload = "default") -> None:
 @app.command("versions")
 def show_versions(workload: Workload = "default", as_json: AsJson = False) -> None:
     """List the versions, newest first."""
-    with open_context(_settings()).database.read() as session:
+    with open_context(_settings(), workload=workload).database.read() as session:
         found = versions.list_versions(session, workload=workload)
     if as_json:
         sys.stdout.write(
@@ -306,7 +305,7 @@ def _explain_checks(context: Context, *, workload: str, limit: int) -> None:
 
 
 def _change(change: Callable[[Context], None], *, workload: str) -> None:
-    context = open_context(_settings())
+    context = open_context(_settings(), workload=workload)
     change(context)
     with context.database.read() as session:
         desired = deployment.desired(session, workload)

@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 from rich.console import Console
 from rich.markup import escape
-from rich.table import Table
+from rich.table import Column, Table
 
 from flows.context import open_context
 from registry import acts, keys, privacy
@@ -93,7 +93,8 @@ def list_all() -> None:
     context = open_context()
     with context.database.read() as session:
         found = keys.list_keys(session)
-    table = Table("prefix", "for", "role", "user", "made (UTC)", "last used", "state", box=None)
+    name = Column("prefix", no_wrap=True)  # to be typed again
+    table = Table(name, "for", "role", "user", "made (UTC)", "last used", "state", box=None)
     now = utc_now()
     for row in found:
         state = "good"

@@ -6,7 +6,6 @@ import json
 import sys
 from collections.abc import Sequence
 from dataclasses import asdict
-from datetime import UTC, datetime
 from typing import Annotated, Any
 
 import typer
@@ -37,7 +36,7 @@ def show_history(
     as_json: Annotated[bool, typer.Option("--json", help="As JSON.")] = False,
 ) -> None:
     """Which version was in production, at what share, from when to when and why."""
-    context = open_context()
+    context = open_context(workload=workload)
     with context.database.read() as session:
         if interaction is not None:
             answered = history.answered(session, interaction)
@@ -48,8 +47,6 @@ def show_history(
             _name(session, [found.period], context.keyring)
             _tell_moment(found, as_json=as_json)
         else:
-            # Refuses a workload that does not exist.
-            history.at(session, datetime.now(UTC), workload=workload)
             rows = history.periods(
                 session,
                 workload=workload,

@@ -12,7 +12,7 @@ from typing import Annotated
 import typer
 from rich.console import Console
 from rich.markup import escape
-from rich.table import Table
+from rich.table import Column, Table
 from sqlmodel import col, select
 
 from flows.context import open_context
@@ -108,7 +108,8 @@ def list_erasures() -> None:
     """All erasures, newest first; nobody's name."""
     with open_context().database.read() as session:
         found = session.exec(select(Erasure).order_by(col(Erasure.requested_at).desc())).all()
-    table = Table("id", "requested (UTC)", "approved by", "completed", "scrubbed", box=None)
+    name = Column("id", no_wrap=True)  # to be typed again
+    table = Table(name, "requested (UTC)", "approved by", "completed", "scrubbed", box=None)
     for row in found:
         moments = [
             "" if moment is None else f"{moment:%Y-%m-%d %H:%M}"

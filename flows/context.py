@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from registry import deployment
+from registry import deployment, workloads
 from registry.artifacts import ArtifactStore
 from registry.clock import Clock, NewId, new_id, utc_now
 from registry.crypto import Keyring, load_keyring
@@ -39,11 +39,13 @@ class Context:
         return path
 
 
-def open_context(settings: Settings | None = None, *, clock: Clock = utc_now) -> Context:
+def open_context(
+    settings: Settings | None = None, *, clock: Clock = utc_now, workload: str = DEFAULT_WORKLOAD
+) -> Context:
     """Open the installation that `settings` (default: the process's) describe.
 
-    The schema is upgraded and the default workload exists afterwards. Raises
-    `SettingsError`, `DatabaseError` or `KeyringError`.
+    The schema is upgraded and the default workload exists afterwards. Raises `SettingsError`,
+    `DatabaseError`, `KeyringError`, or `NotFoundError` where `workload` does not exist.
     """
     settings = load_settings() if settings is None else settings
     database = open_database(settings.resolved_database_url)
@@ -51,6 +53,7 @@ def open_context(settings: Settings | None = None, *, clock: Clock = utc_now) ->
     check_keys(database, keyring, now=clock())
     with database.write() as session:
         deployment.add_workload(session, DEFAULT_WORKLOAD, now=clock())
+        workloads.expect(session, workload)
     return Context(
         settings=settings,
         database=database,

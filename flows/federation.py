@@ -44,7 +44,8 @@ class Site:
     def prepare(self, workload: str) -> None:
         """Build the site's own dataset; `RefusedError` where it has none to learn from."""
         with tempfile.TemporaryDirectory(prefix="kalimtak-site-") as folder:
-            dataset = _dataset(open_context(self._settings), Path(folder), workload)
+            context = open_context(self._settings, workload=workload)
+            dataset = _dataset(context, Path(folder), workload)
             if not dataset.num_train or not dataset.num_validation:
                 raise RefusedError(
                     f"site {self._settings.home} has {dataset.num_train} samples to train on and "
