@@ -78,6 +78,11 @@ def main() -> None:
         app()
     except KalimtakError as error:
         _fail(error)
+    except OSError as error:
+        if error.filename is None:
+            raise
+        what = f"cannot use {error.filename}: {error.strerror}"
+        _fail(KalimtakError(f"{what}: check the path, or the setting home"))
     except SQLAlchemyError as error:
         _fail(explain(error, load_settings().resolved_database_url))
 
@@ -147,7 +152,9 @@ def triggers(
     run_here: Annotated[
         bool, typer.Option("--run-here", help="Retrain in this process, without Prefect.")
     ] = False,
-    last: Annotated[int, typer.Option(min=0, help="Only explain so many of the last checks.")] = 0,
+    last: Annotated[
+        int, typer.Option(min=0, max=1_000_000, help="Only explain so many of the last checks.")
+    ] = 0,
 ) -> None:
     """Check whether to retrain, and start it when a trigger fires."""
     settings = _settings()

@@ -32,7 +32,7 @@ def show_history(
     interaction: Annotated[
         str | None, typer.Option(help="Who answered this request (an interaction's id).")
     ] = None,
-    limit: Annotated[int, typer.Option(min=1, help="Periods, newest first.")] = 50,
+    limit: Annotated[int, typer.Option(min=1, max=1_000_000, help="Periods, newest first.")] = 50,
     as_json: Annotated[bool, typer.Option("--json", help="As JSON.")] = False,
 ) -> None:
     """Which version was in production, at what share, from when to when and why."""
