@@ -161,7 +161,7 @@ def triggers(
     if last:
         _explain_checks(open_context(settings, workload=workload), workload=workload, limit=last)
         return
-    from flows.check_triggers import run_check_triggers, start_deployment
+    from flows.check_triggers import expect_deployment, run_check_triggers, start_deployment
     from flows.retrain import run_retrain
 
     context = open_context(settings, workload=workload)
@@ -180,6 +180,7 @@ def triggers(
         workload=workload,
         force=force,
         steps=PlainSteps(),
+        expect_start=(lambda: None) if run_here else expect_deployment,
     )
     for check in decision.checks:
         _tell(f"  {check}")
