@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 # One thread in each process: several models share the machine.
 export OMP_NUM_THREADS ?= 1
-export HF_HUB_OFFLINE = 1
+export HF_HUB_OFFLINE ?= 1
 
 .PHONY: demo test test-all lint up down bench install
 

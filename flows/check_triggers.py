@@ -5,13 +5,17 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import asdict
 
+import httpx
 from prefect import flow
+from prefect.client.orchestration import get_client
 from prefect.deployments import run_deployment
+from prefect.exceptions import ObjectNotFound
 
 from flows import trail
 from flows.context import Context, open_context
 from flows.decisions.facts import gather, keep_days
 from flows.decisions.triggers import TriggerDecision, decide
+from flows.errors import LocalError
 from flows.prefect_steps import PrefectSteps
 from flows.reports.tables import trigger_table
 from flows.steps import Steps
@@ -24,8 +28,18 @@ StartRetrain = Callable[[str], object]
 """Starts a retraining; given the trigger's name."""
 
 
-def check(context: Context, *, workload: str, force: bool = False, steps: Steps) -> TriggerDecision:
-    """Decide on what is known now, and keep the decision with its numbers."""
+def check(
+    context: Context,
+    *,
+    workload: str,
+    force: bool = False,
+    steps: Steps,
+    expect_start: Callable[[], None] = lambda: None,
+) -> TriggerDecision:
+    """Decide on what is known now, and keep the decision with its numbers.
+
+    `expect_start` raises where a retraining could not be started: then none is said to be.
+    """
     settings, now = context.settings, context.clock()
     with context.database.write() as session:
         dead = trail.reap_trainings(context, session)
@@ -38,6 +52,8 @@ def check(context: Context, *, workload: str, force: bool = False, steps: Steps)
             session, workload=workload, settings=settings, now=now, keyring=context.keyring
         )
     decision = decide(facts, settings.triggers, force=force)
+    if decision.trigger is not None:
+        expect_start()
     with context.database.write() as session:
         runs.record_check(
             session,
@@ -69,10 +85,14 @@ def run_check_triggers(
     workload: str,
     force: bool = False,
     steps: Steps,
+    expect_start: Callable[[], None] = lambda: None,
 ) -> TriggerDecision:
     """Check, and hand over to `start_retrain` when a trigger fired."""
     decision = steps.run(
-        "check", lambda: check(context, workload=workload, force=force, steps=steps)
+        "check",
+        lambda: check(
+            context, workload=workload, force=force, steps=steps, expect_start=expect_start
+        ),
     )
     if decision.trigger is not None:
         name = decision.trigger.value
@@ -101,3 +121,16 @@ def start_deployment(*, workload: str, trigger: str, dry_run: bool) -> object:
         timeout=0,
         as_subflow=False,
     )
+
+
+def expect_deployment() -> None:
+    """Raise `LocalError` unless there is a Prefect server that knows retrain/weekly."""
+    client = get_client(sync_client=True)
+    try:
+        with client:
+            client.read_deployment_by_name(RETRAIN_DEPLOYMENT)
+    except (httpx.HTTPError, ObjectNotFound) as error:
+        raise LocalError(
+            f"no Prefect server at {client.api_url} that can start {RETRAIN_DEPLOYMENT}: "
+            "'kalimtak up' first, or --run-here"
+        ) from error

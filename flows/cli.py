@@ -32,9 +32,9 @@ from flows import (
     cli_workload,
     environment,
     status,
-    trail,
 )
 from flows.context import Context, open_context
+from flows.demo.folder import own_folder
 from flows.demo.settings import prepare
 from flows.learner import Learner
 from flows.local import launch
@@ -78,6 +78,11 @@ def main() -> None:
         app()
     except KalimtakError as error:
         _fail(error)
+    except OSError as error:
+        if error.filename is None:
+            raise
+        what = f"cannot use {error.filename}: {error.strerror}"
+        _fail(KalimtakError(f"{what}: check the path, or the setting home"))
     except SQLAlchemyError as error:
         _fail(explain(error, load_settings().resolved_database_url))
 
@@ -102,8 +107,7 @@ def _tell(line: str) -> None:
 def up() -> None:
     """Start Ray, serving, Prefect with its UI and a worker on this machine."""
     settings = _settings()
-    trail.settings_in_force(open_context(settings), actor=ACTOR)
-    addresses = launch.up(settings, _tell)
+    addresses = launch.up(settings, _tell, actor=ACTOR)
     table = Table("what", "address", box=None)
     table.add_row("endpoint", addresses["serving"])
     table.add_row("Prefect UI", addresses["prefect"].removesuffix("/api"))
@@ -121,7 +125,7 @@ def down() -> None:
 def show_status(workload: Workload = "default", as_json: AsJson = False) -> None:
     """Usage, trainings, champion, challenger and the last decisions."""
     settings = _settings()
-    found = status.read_status(open_context(settings), workload=workload)
+    found = status.read_status(open_context(settings, workload=workload), workload=workload)
     if as_json:
         sys.stdout.write(
             json.dumps({**found.as_dict(), "up": launch.is_up(settings)}, indent=2) + "\n"
@@ -131,7 +135,7 @@ def show_status(workload: Workload = "default", as_json: AsJson = False) -> None
     table.add_row("workload", escape(found.workload))
     for name, value in status.rows(found).items():
         table.add_row(name, escape(value))
-    table.add_row("running here", "yes" if launch.is_up(settings) else "no (kalimtak up)")
+    table.add_row("running here", escape(launch.how_it_runs(settings)))
     console.print(table)
     if found.decisions:
         decisions = Table("decided at (UTC)", "action", "reason", title="last decisions")
@@ -148,17 +152,19 @@ def triggers(
     run_here: Annotated[
         bool, typer.Option("--run-here", help="Retrain in this process, without Prefect.")
     ] = False,
-    last: Annotated[int, typer.Option(min=0, help="Only explain so many of the last checks.")] = 0,
+    last: Annotated[
+        int, typer.Option(min=0, max=1_000_000, help="Only explain so many of the last checks.")
+    ] = 0,
 ) -> None:
     """Check whether to retrain, and start it when a trigger fires."""
     settings = _settings()
     if last:
-        _explain_checks(open_context(settings), workload=workload, limit=last)
+        _explain_checks(open_context(settings, workload=workload), workload=workload, limit=last)
         return
-    from flows.check_triggers import run_check_triggers, start_deployment
+    from flows.check_triggers import expect_deployment, run_check_triggers, start_deployment
     from flows.retrain import run_retrain
 
-    context = open_context(settings)
+    context = open_context(settings, workload=workload)
 
     def here(trigger: str) -> object:
         return run_retrain(
@@ -174,6 +180,7 @@ def triggers(
         workload=workload,
         force=force,
         steps=PlainSteps(),
+        expect_start=(lambda: None) if run_here else expect_deployment,
     )
     for check in decision.checks:
         _tell(f"  {check}")
@@ -187,7 +194,7 @@ def retrain(workload: Workload = "default", force: Force = False, dry_run: DryRu
     from flows.retrain import run_retrain
 
     result = run_retrain(
-        open_context(settings),
+        open_context(settings, workload=workload),
         _learner(settings),
         workload=workload,
         trigger="manual",
@@ -207,9 +214,8 @@ def evaluate(workload: Workload = "default") -> None:
     settings = _settings()
     from flows.evaluate import run_evaluate
 
-    report = run_evaluate(
-        open_context(settings), _learner(settings), workload=workload, steps=PlainSteps()
-    )
+    context = open_context(settings, workload=workload)
+    report = run_evaluate(context, _learner(settings), workload=workload, steps=PlainSteps())
     for row in report.rows:
         _tell(f"{row.evaluated.scores.accuracy:.3f}  {row.version} ({row.standing})")
     _tell(f"report: {report.page}")
@@ -218,7 +224,7 @@ def evaluate(workload: Workload = "default") -> None:
 @app.command("versions")
 def show_versions(workload: Workload = "default", as_json: AsJson = False) -> None:
     """List the versions, newest first."""
-    with open_context(_settings()).database.read() as session:
+    with open_context(_settings(), workload=workload).database.read() as session:
         found = versions.list_versions(session, workload=workload)
     if as_json:
         sys.stdout.write(
@@ -278,10 +284,11 @@ def demo(
 ) -> None:
     """The whole loop with simulated people and clock, on this machine."""
     settings = prepare(load_settings())
-    environment.apply(settings)
-    from flows.demo.run import run_demo
+    with own_folder(settings):
+        environment.apply(settings)
+        from flows.demo.run import run_demo
 
-    raise typer.Exit(run_demo(settings, seed=seed, num_rounds=rounds, console=console))
+        raise typer.Exit(run_demo(settings, seed=seed, num_rounds=rounds, console=console))
 
 
 @app.command()
@@ -306,7 +313,7 @@ def _explain_checks(context: Context, *, workload: str, limit: int) -> None:
 
 
 def _change(change: Callable[[Context], None], *, workload: str) -> None:
-    context = open_context(_settings())
+    context = open_context(_settings(), workload=workload)
     change(context)
     with context.database.read() as session:
         desired = deployment.desired(session, workload)

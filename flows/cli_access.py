@@ -10,9 +10,10 @@ from typing import Annotated
 import typer
 from rich.console import Console
 from rich.markup import escape
-from rich.table import Table
+from rich.table import Column, Table
 
 from flows.context import open_context
+from flows.times import lifetime
 from registry import acts, keys, privacy
 from registry.clock import utc_now
 from serving.access.tokens import make_signer, make_token
@@ -40,7 +41,8 @@ def token(
 ) -> None:
     """Make a token for one user (HS256)."""
     context = open_context()
-    settings = context.settings.auth
+    settings, now = context.settings.auth, utc_now()
+    good_for = lifetime(hours, timedelta(hours=1), "--hours", now=now)
     user = privacy.subject_of(context.keyring.pseudonym(subject), context.keyring)
     with context.database.write() as session:
         acts.record(
@@ -55,8 +57,8 @@ def token(
         settings,
         subject=subject,
         role=role.value,
-        now=utc_now(),
-        lifetime=timedelta(hours=hours),
+        now=now,
+        lifetime=good_for,
     )
     sys.stdout.write(text + "\n")
     if not settings.enabled:
@@ -74,14 +76,16 @@ def create(
 ) -> None:
     """Make a key. It is shown once."""
     context = open_context()
+    act = context.act(ACTOR, f"key for {name}")
+    good_for = None if days is None else lifetime(days, timedelta(days=1), "--days", now=act.now)
     with context.database.write() as session:
         made = keys.create(
             session,
-            context.act(ACTOR, f"key for {name}"),
+            act,
             name=name,
             role=role.value,
             subject=subject,
-            lifetime=None if days is None else timedelta(days=days),
+            lifetime=good_for,
         )
     sys.stdout.write(made.text + "\n")
     sys.stderr.write("keep it: it is not shown again\n")
@@ -93,7 +97,8 @@ def list_all() -> None:
     context = open_context()
     with context.database.read() as session:
         found = keys.list_keys(session)
-    table = Table("prefix", "for", "role", "user", "made (UTC)", "last used", "state", box=None)
+    name = Column("prefix", no_wrap=True)  # to be typed again
+    table = Table(name, "for", "role", "user", "made (UTC)", "last used", "state", box=None)
     now = utc_now()
     for row in found:
         state = "good"

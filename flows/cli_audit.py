@@ -24,7 +24,7 @@ AsJson = Annotated[bool, typer.Option("--json", help="As JSON, one entry a line.
 
 @app.command("list")
 def list_entries(
-    limit: Annotated[int, typer.Option(min=1, help="Entries, newest first.")] = 20,
+    limit: Annotated[int, typer.Option(min=1, max=1_000_000, help="Entries, newest first.")] = 20,
     action: Annotated[str | None, typer.Option(help="Only this, such as promote.")] = None,
     actor: Annotated[str | None, typer.Option(help="Only by this one, such as cli.")] = None,
     subject: Annotated[

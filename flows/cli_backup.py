@@ -115,17 +115,8 @@ def restore(
 ) -> None:
     """Bring a backup back into an empty database, SQLite or PostgreSQL."""
     settings = load_settings()
-    if launch.is_up(settings):
-        raise BackupError("this installation is running: 'kalimtak down' first")
-    manifest = read_manifest(folder)
-    keyring = take_keys(folder, manifest, settings.home)
-    found = faults(folder, manifest, keyring=keyring)
-    if found:
-        raise BackupError(f"{folder} cannot be restored: {found[0]} (kalimtak backup verify)")
-    because = f"restored from the backup of {manifest.created_at:%Y-%m-%d %H:%M} UTC"
-    act = Act(ACTOR, f"{because}: {reason}" if reason else because, utc_now(), keyring, new_id)
-    done = _restore(settings, folder, manifest, act, force=force)
-    _erase_again(done)
+    with launch.at_rest(settings):
+        done, because = _bring_back(settings, folder, force=force, reason=reason)
     _tell(f"{done.num_rows} rows and {done.num_artifacts} artifacts are back; {because}")
     for run in done.repairs.interrupted_trainings:
         _tell(f"training {run} was running then: it counts as failed")
@@ -137,6 +128,22 @@ def restore(
             "the audit log was not sound when it was backed up: "
             f"entry {fault.sequence} {fault.what}"
         )
+
+
+def _bring_back(
+    settings: Settings, folder: Path, *, force: bool, reason: str
+) -> tuple[Restored, str]:
+    """What was done, and why, as the audit log has it."""
+    manifest = read_manifest(folder)
+    keyring = take_keys(folder, manifest, settings.home)
+    found = faults(folder, manifest, keyring=keyring)
+    if found:
+        raise BackupError(f"{folder} cannot be restored: {found[0]} (kalimtak backup verify)")
+    because = f"restored from the backup of {manifest.created_at:%Y-%m-%d %H:%M} UTC"
+    act = Act(ACTOR, f"{because}: {reason}" if reason else because, utc_now(), keyring, new_id)
+    done = _restore(settings, folder, manifest, act, force=force)
+    _erase_again(done)
+    return done, because
 
 
 def _restore(

@@ -30,7 +30,7 @@ def curate(
     environment.apply(settings)
     from flows.curate import run_curate, show
 
-    context, steps = open_context(settings), PlainSteps()
+    context, steps = open_context(settings, workload=workload), PlainSteps()
     report = run_curate(context, workload=workload, dry_run=dry_run, engine=engine, steps=steps)
     page = show(context, report, steps)
     console = Console()

@@ -38,8 +38,9 @@ Id = Annotated[str | None, typer.Argument(help="Of the experiment. Unset: the la
 def look(context: typer.Context, workload: Workload = "default") -> None:
     """Look at the running experiment, and act on what the numbers say."""
     if context.invoked_subcommand is not None:
+        context.default_map = {context.invoked_subcommand: {"workload": workload}}
         return
-    opened = _open()
+    opened = _open(workload)
     from flows.experiment import look as look_now
 
     decision = look_now(opened, workload)
@@ -51,7 +52,7 @@ def show_all(workload: Workload = "default") -> None:
     """The experiments, newest first."""
     from flows.reports.experiment_page import status_text, title
 
-    with _open().database.read() as session:
+    with _open(workload).database.read() as session:
         found = experiments.list_experiments(session, workload=workload)
         tried = {row.id: [arm.version for arm in arms.of(session, row.id)] for row in found}
     table = Table(
@@ -86,7 +87,7 @@ def show(
     """One experiment: the decision in a sentence, its looks, and a page with its course."""
     from flows.reports.experiment_page import sentence, telling, title, write_page
 
-    context = _open()
+    context = _open(workload)
     found = _find(context, experiment_id, workload)
     with context.database.read() as session:
         looks = experiments.decisions(session, experiment_id=found.id)
@@ -112,7 +113,7 @@ def replay(experiment_id: Id = None, workload: Workload = "default") -> None:
     """Make every decision again from what was kept; exit code 1 where one differs."""
     from flows.decisions.replay import decide_again, is_same
 
-    context = _open()
+    context = _open(workload)
     found = _find(context, experiment_id, workload)
     with context.database.read() as session:
         looks = experiments.decisions(session, experiment_id=found.id)
@@ -143,7 +144,7 @@ def start(
     reason: Reason = "started by hand",
 ) -> None:
     """Put versions on trial now, each against the champion."""
-    context = _open()
+    context = _open(workload)
     with context.database.write() as session:
         found = rollout.begin(
             session,
@@ -163,7 +164,7 @@ def drop(
     reason: Reason = "dropped by hand",
 ) -> None:
     """Take one of several challengers off; the trial of the others goes on."""
-    context = _open()
+    context = _open(workload)
     with context.database.write() as session:
         experiments.drop(
             session,
@@ -182,7 +183,7 @@ def aa(
     reason: Reason = "to see that nothing is found",
 ) -> None:
     """Try the champion against itself: whatever is found then is a fault, or chance."""
-    context = _open()
+    context = _open(workload)
     with context.database.write() as session:
         found = itself.begin(
             session,
@@ -218,7 +219,7 @@ def resume(workload: Workload = "default", reason: Reason = "resumed by hand") -
 
 
 def _steer(act: Act, workload: str, reason: str) -> None:
-    state = steer(_open(), act, workload=workload, actor=ACTOR, reason=reason)
+    state = steer(_open(workload), act, workload=workload, actor=ACTOR, reason=reason)
     _tell(f"{act}: share {state.share:.0%} (generation {state.generation})")
 
 
@@ -237,10 +238,10 @@ def _of(experiment: Experiment) -> ExperimentSettings:
     return ExperimentSettings.model_validate(experiment.settings)
 
 
-def _open() -> Context:
+def _open(workload: str) -> Context:
     settings = load_settings()
     environment.apply(settings)
-    return open_context(settings)
+    return open_context(settings, workload=workload)
 
 
 def _tell(line: str) -> None:

@@ -6,7 +6,6 @@ import json
 import sys
 from collections.abc import Sequence
 from dataclasses import asdict
-from datetime import UTC, datetime
 from typing import Annotated, Any
 
 import typer
@@ -33,11 +32,11 @@ def show_history(
     interaction: Annotated[
         str | None, typer.Option(help="Who answered this request (an interaction's id).")
     ] = None,
-    limit: Annotated[int, typer.Option(min=1, help="Periods, newest first.")] = 50,
+    limit: Annotated[int, typer.Option(min=1, max=1_000_000, help="Periods, newest first.")] = 50,
     as_json: Annotated[bool, typer.Option("--json", help="As JSON.")] = False,
 ) -> None:
     """Which version was in production, at what share, from when to when and why."""
-    context = open_context()
+    context = open_context(workload=workload)
     with context.database.read() as session:
         if interaction is not None:
             answered = history.answered(session, interaction)
@@ -48,8 +47,6 @@ def show_history(
             _name(session, [found.period], context.keyring)
             _tell_moment(found, as_json=as_json)
         else:
-            # Refuses a workload that does not exist.
-            history.at(session, datetime.now(UTC), workload=workload)
             rows = history.periods(
                 session,
                 workload=workload,

@@ -49,7 +49,7 @@ def import_file(
     """Import requests with their answers and feedback; a second time adds only what is new."""
     from flows.intake.importing import Importer, Request
 
-    context = open_context(load_settings())
+    context = open_context(load_settings(), workload=workload)
     request = Request(
         path=file,
         workload=workload,

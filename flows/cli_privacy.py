@@ -5,14 +5,16 @@ from __future__ import annotations
 import json
 import os
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, TextIO
 
 import typer
 from rich.console import Console
 from rich.markup import escape
-from rich.table import Table
+from rich.table import Column, Table
 from sqlmodel import col, select
 
 from flows.context import open_context
@@ -67,16 +69,18 @@ def erase_user(
     out: To = None,
 ) -> None:
     """Erase everything that is kept of a user; prints the signed report."""
-    report = eraser(open_context()).erase(user, actor=ACTOR, approved_by=approved_by)
-    _write(out, json.dumps(report, indent=2) + "\n")
+    with _writing(out) as file:
+        report = eraser(open_context()).erase(user, actor=ACTOR, approved_by=approved_by)
+        file.write(json.dumps(report, indent=2) + "\n")
 
 
 def export(user: User, out: To = None) -> None:
     """Everything that is known of a user, as one JSON document."""
     context = open_context()
-    with context.database.write() as session:
-        privacy.tell_export(session, context.act(ACTOR, "asked for"), user)
-    _write(out, "".join(export_user(context.database, context.keyring, user)))
+    with _writing(out) as file:
+        with context.database.write() as session:
+            privacy.tell_export(session, context.act(ACTOR, "asked for"), user)
+        file.writelines(export_user(context.database, context.keyring, user))
 
 
 def consent(
@@ -108,7 +112,8 @@ def list_erasures() -> None:
     """All erasures, newest first; nobody's name."""
     with open_context().database.read() as session:
         found = session.exec(select(Erasure).order_by(col(Erasure.requested_at).desc())).all()
-    table = Table("id", "requested (UTC)", "approved by", "completed", "scrubbed", box=None)
+    name = Column("id", no_wrap=True)  # to be typed again
+    table = Table(name, "requested (UTC)", "approved by", "completed", "scrubbed", box=None)
     for row in found:
         moments = [
             "" if moment is None else f"{moment:%Y-%m-%d %H:%M}"
@@ -186,13 +191,22 @@ def reseal_fields() -> None:
     eraser(context).scrub(thorough=True)
 
 
-def _write(path: Path | None, text: str) -> None:
-    """To standard output, or to a file for its owner alone."""
+@contextmanager
+def _writing(path: Path | None) -> Iterator[TextIO]:
+    """Standard output, or a file for its owner alone, which is there when the block has ended.
+
+    That it can be written is known before the block begins: what that does may not be undone.
+    """
     if path is None:
-        sys.stdout.write(text)
+        yield sys.stdout
         return
+    if path.is_dir():
+        raise SettingsError(f"--out {path} is a folder: name a file")
     temporary = path.with_name(f".{path.name}.tmp")
     descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-    with os.fdopen(descriptor, "w", encoding="utf-8") as file:
-        file.write(text)
-    os.replace(temporary, path)
+    try:
+        with os.fdopen(descriptor, "w", encoding="utf-8") as file:
+            yield file
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)

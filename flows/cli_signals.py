@@ -28,7 +28,7 @@ def fit(workload: Workload = "default") -> None:
     """Fit a scorer on the feedback; it scores from now on if it passes the gate."""
     from flows.scoring import fit_scorer
 
-    report = fit_scorer(open_context(), workload=workload)
+    report = fit_scorer(open_context(workload=workload), workload=workload)
     _tell(f"{report.num_ratings} ratings: {report.reason}")
     if report.version is not None:
         _tell(f"{report.version} {'scores from now on' if report.is_active else 'is kept'}")
@@ -37,7 +37,7 @@ def fit(workload: Workload = "default") -> None:
 @scorer.command("list")
 def show(workload: Workload = "default") -> None:
     """List the scorers, newest first."""
-    with open_context().database.read() as session:
+    with open_context(workload=workload).database.read() as session:
         found = scorers.list_scorers(session, workload=workload)
     name = Column("scorer", no_wrap=True)  # to be typed again
     table = Table(name, "scores", "ratings", "held-out AUC", "created (UTC)", "why", box=None)
@@ -95,7 +95,7 @@ def activate(
 @scorer.command()
 def off(workload: Workload = "default", reason: Reason = "turned off by hand") -> None:
     """Have the rule score again."""
-    context = open_context()
+    context = open_context(workload=workload)
     with context.database.write() as session:
         scorers.deactivate(session, context.act(ACTOR, reason), workload=workload)
     _tell("the rule scores from now on")
@@ -106,7 +106,7 @@ def show_drift(workload: Workload = "default") -> None:
     """Show how far the last day's answers have left what the scorer was fitted on."""
     from flows.scoring import input_drift
 
-    context = open_context()
+    context = open_context(workload=workload)
     drifted = input_drift(context, workload=workload)
     if not drifted:
         _tell("the rule scores" if drifted is None else "nothing was answered in the last day")

@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 from rich.console import Console
 from rich.markup import escape
-from rich.table import Table
+from rich.table import Column, Table
 
 from flows.context import open_context
 from registry import deployment, workloads
@@ -37,12 +37,13 @@ def show() -> None:
     with open_context(load_settings()).database.read() as session:
         found = workloads.created(session)
         states = deployment.all_desired(session)
-    table = Table("workload", "model", "champion", "challenger", "created (UTC)", box=None)
-    for name, created_at in found:
-        state = states[name]
+    name, model = Column("workload", no_wrap=True), Column("model", no_wrap=True)
+    table = Table(name, model, "champion", "challenger", "created (UTC)", box=None)
+    for workload, created_at in found:
+        state = states[workload]
         table.add_row(
-            escape(name),
-            escape(public_name(name)),
+            escape(workload),
+            escape(public_name(workload)),
             "base model" if state.champion is None else escape(state.champion.version),
             "–"
             if state.challenger is None

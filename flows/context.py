@@ -5,12 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from registry import deployment
+from registry import deployment, workloads
 from registry.artifacts import ArtifactStore
 from registry.clock import Clock, NewId, new_id, utc_now
 from registry.crypto import Keyring, load_keyring
 from registry.db import Database, open_database
 from registry.deployment import Act
+from registry.folders import make_private
 from registry.key_rotation import check_keys
 from registry.models import DEFAULT_WORKLOAD
 from registry.settings import Settings, load_settings
@@ -34,15 +35,17 @@ class Context:
     def folder(self, *parts: str) -> Path:
         """A folder below the installation's home, made where it is missing."""
         path = self.settings.home.joinpath(*parts)
-        path.mkdir(parents=True, exist_ok=True)
+        make_private(path)
         return path
 
 
-def open_context(settings: Settings | None = None, *, clock: Clock = utc_now) -> Context:
+def open_context(
+    settings: Settings | None = None, *, clock: Clock = utc_now, workload: str = DEFAULT_WORKLOAD
+) -> Context:
     """Open the installation that `settings` (default: the process's) describe.
 
-    The schema is upgraded and the default workload exists afterwards. Raises
-    `SettingsError`, `DatabaseError` or `KeyringError`.
+    The schema is upgraded and the default workload exists afterwards. Raises `SettingsError`,
+    `DatabaseError`, `KeyringError`, or `NotFoundError` where `workload` does not exist.
     """
     settings = load_settings() if settings is None else settings
     database = open_database(settings.resolved_database_url)
@@ -50,6 +53,7 @@ def open_context(settings: Settings | None = None, *, clock: Clock = utc_now) ->
     check_keys(database, keyring, now=clock())
     with database.write() as session:
         deployment.add_workload(session, DEFAULT_WORKLOAD, now=clock())
+        workloads.expect(session, workload)
     return Context(
         settings=settings,
         database=database,

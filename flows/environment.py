@@ -11,23 +11,23 @@ from pathlib import Path
 
 import flows.local.state
 from flows.local.processes import is_alive
-from registry.settings import CONFIG_VARIABLE, DEFAULT_FILE, PREFIX, Settings
+from registry.settings import DIRECTORY_VARIABLE, PREFIX, Settings
 from serving import runtime_env
 
+LOOPBACK_HOSTS = ("localhost", "127.0.0.1", "::1")
 MIN_CPUS = 4
 """Logical CPUs of a local Ray: serving holds some, and training must find the rest."""
 
 
 def prefect_url(settings: Settings) -> str:
     """The API of the Prefect server: `PREFECT_API_URL`, else the one that `up` starts."""
-    return os.environ.get("PREFECT_API_URL", settings.prefect.url)
+    return (os.environ.get("PREFECT_API_URL") or settings.prefect.url).rstrip("/")
 
 
 def settings_environment(settings: Settings) -> dict[str, str]:
     """What makes a process in another folder read the same settings."""
-    found = {f"{PREFIX}HOME": str(settings.home)}
-    file = Path.cwd() / os.environ.get(CONFIG_VARIABLE, DEFAULT_FILE)
-    return {**found, CONFIG_VARIABLE: str(file)} if file.exists() else found
+    directory = Path.cwd() / os.environ.get(DIRECTORY_VARIABLE, "")
+    return {f"{PREFIX}HOME": str(settings.home), DIRECTORY_VARIABLE: str(directory)}
 
 
 def prefect_environment(settings: Settings) -> dict[str, str]:
@@ -50,7 +50,7 @@ def own_ray(settings: Settings) -> str:
 
 def foreign_ray(settings: Settings) -> str | None:
     """The cluster of one's own that is to be used, by the setting or `RAY_ADDRESS`."""
-    address = settings.ray.address or os.environ.get("RAY_ADDRESS")
+    address = settings.ray.address or os.environ.get("RAY_ADDRESS") or None
     return None if address == own_ray(settings) else address
 
 
@@ -91,7 +91,26 @@ def ray_num_cpus(settings: Settings) -> int:
     return settings.ray.num_cpus or max(MIN_CPUS, os.cpu_count() or 1)
 
 
+def of_processes(settings: Settings) -> dict[str, str]:
+    """The environment of this process and of those that it starts, with what is missing.
+
+    What is set already wins; a variable of ours that is empty counts as missing.
+    """
+    wanted = {**prefect_environment(settings), **ray_environment(settings)}
+    ours = {*wanted, "RAY_ADDRESS"}
+    given = {name: value for name, value in os.environ.items() if value or name not in ours}
+    return {**wanted, **given, **_past_proxies(settings)}
+
+
+def _past_proxies(settings: Settings) -> dict[str, str]:
+    """No proxy stands between the parts of one machine, whatever goes through one besides."""
+    given = os.environ.get("no_proxy") or os.environ.get("NO_PROXY") or ""
+    own = (*LOOPBACK_HOSTS, settings.serving.host, settings.prefect.host)
+    hosts = dict.fromkeys([*(host.strip() for host in given.split(",")), *own])
+    joined = ",".join(host for host in hosts if host)
+    return {"no_proxy": joined, "NO_PROXY": joined}
+
+
 def apply(settings: Settings) -> None:
     """Put what is missing into this process's environment."""
-    for name, value in {**prefect_environment(settings), **ray_environment(settings)}.items():
-        os.environ.setdefault(name, value)
+    os.environ.update(of_processes(settings))

@@ -21,6 +21,7 @@ from flows.curation.dataset import BuiltDataset, build_dataset
 from flows.errors import RefusedError
 from flows.runtime import ray_session
 from registry.errors import KalimtakError
+from registry.folders import refuse_unwritable
 from registry.settings import Settings
 from training.config import Recipe, load_recipe
 from training.encoding import Example, read_examples
@@ -44,7 +45,8 @@ class Site:
     def prepare(self, workload: str) -> None:
         """Build the site's own dataset; `RefusedError` where it has none to learn from."""
         with tempfile.TemporaryDirectory(prefix="kalimtak-site-") as folder:
-            dataset = _dataset(open_context(self._settings), Path(folder), workload)
+            context = open_context(self._settings, workload=workload)
+            dataset = _dataset(context, Path(folder), workload)
             if not dataset.num_train or not dataset.num_validation:
                 raise RefusedError(
                     f"site {self._settings.home} has {dataset.num_train} samples to train on and "
@@ -133,6 +135,7 @@ def run_federation(
     """
     if len(homes) < 2 or len({home.resolve() for home in homes}) < len(homes):
         raise RefusedError("give at least two sites, each of them once")
+    refuse_unwritable(out)
     recipe = load_recipe(settings.training.recipe)
     found = [settings_of(home, settings) for home in homes]
     with ray_session(settings), tempfile.TemporaryDirectory() as scratch:

@@ -1,6 +1,6 @@
 """Times as people write them."""
 
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 
 from flows.errors import UnreadableTimeError
 
@@ -13,4 +13,15 @@ def moment(text: str, option: str) -> datetime:
     except (ValueError, OverflowError) as error:
         raise UnreadableTimeError(
             f"{option} {text}: write a time as 2026-01-14 or 2026-01-14T12:30:00+00:00"
+        ) from error
+
+
+def lifetime(number: float, unit: timedelta, option: str, *, now: datetime) -> timedelta:
+    """How long something is good from `now` on. Raises `UnreadableTimeError`."""
+    try:
+        found = number * unit
+        return now + found - now  # what lies beyond the year 9999 is no time
+    except (ValueError, OverflowError) as error:
+        raise UnreadableTimeError(
+            f"{option} {number:g}: nothing can be good for so long"
         ) from error

@@ -17,6 +17,7 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 from registry.errors import KeyringError
 from registry.field_keys import FOLDER, KEY_BYTES, FieldKey, FieldKeys, create_private, read_key
+from registry.folders import make_private
 
 NONCE_BYTES = 12
 KEY_FILE = "secret.key"
@@ -96,7 +97,7 @@ def _derive(master: bytes, purpose: str) -> bytes:
 def load_keyring(home: Path, *, seals_texts: bool = False) -> Keyring:
     """The keys in `home`; the master key is made on first use, readable by its owner alone."""
     path = home / KEY_FILE
-    home.mkdir(parents=True, exist_ok=True)
+    make_private(home)
     if not path.exists():
         # Of several processes that try at once, one wins and all use its key.
         create_private(path, secrets.token_hex(KEY_BYTES))

@@ -4,6 +4,7 @@ Every user-visible change is one `Database.write()` block; nothing else commits.
 """
 
 import math
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from importlib.resources import as_file, files
@@ -31,6 +32,8 @@ from sqlmodel import Session
 
 from registry.db_errors import DRIVER_MISSING, explain, shown
 from registry.errors import DatabaseError
+from registry.folders import make_private
+from registry.settings_paths import NO_FILE
 
 SQLITE_PATIENCE_S = 30.0
 """How long a lock is waited for where nothing else was asked for."""
@@ -145,7 +148,7 @@ def _create_engine(url: str, patience_s: float | None) -> Engine:
         ) from error
     backend = parsed.get_backend_name()
     if backend == "sqlite":
-        if not parsed.database:
+        if not parsed.database or parsed.database.startswith(NO_FILE):
             raise DatabaseError(f"'{url}' names no file: use sqlite:///path")
         return _create_sqlite(url, Path(parsed.database), patience_s or SQLITE_PATIENCE_S)
     if backend == "postgresql":
@@ -179,9 +182,11 @@ def _create_postgresql(url: URL, patience_s: float | None) -> Engine:
 
 def _create_sqlite(url: str, path: Path, patience_s: float) -> Engine:
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
+        make_private(path.parent)
+        if not path.exists():  # SQLite would let others read it; its journals follow the file
+            os.close(os.open(path, os.O_CREAT | os.O_WRONLY, 0o600))
     except OSError as error:
-        raise DatabaseError(f"cannot create {path.parent}: {error.strerror}") from error
+        raise DatabaseError(f"cannot create {path}: {error.strerror}") from error
     # Errors, which are logged, tell no values: among them are people's texts.
     engine = create_engine(
         url,

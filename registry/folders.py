@@ -32,9 +32,27 @@ def whole_folder(folder: Path) -> Iterator[Path]:
 
 
 def refuse_content(folder: Path) -> None:
-    """Raise `ConflictError` where `folder` is neither new nor empty."""
+    """Raise `ConflictError` where `folder` is neither new nor empty, or cannot be made."""
+    refuse_unwritable(folder)
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise ConflictError(f"{folder} is there already: name a folder that is new or empty")
+
+
+def refuse_unwritable(path: Path) -> None:
+    """Raise `ConflictError` where nothing can be put at `path`, or where it is to be made."""
+    above = next(folder for folder in path.absolute().parents if folder.exists())
+    if not above.is_dir() or not os.access(above, os.W_OK):
+        raise ConflictError(
+            f"cannot write {path}: {above} is no folder that this user may write to"
+        )
+
+
+def make_private(folder: Path) -> None:
+    """Make `folder`, and what is missing above it, for its owner alone; what is there stays so."""
+    missing = [path for path in (folder, *folder.parents) if not path.exists()]
+    for path in reversed(missing):
+        path.mkdir(mode=0o700, exist_ok=True)
+    folder.mkdir(exist_ok=True)  # raises where it is a file
 
 
 def sync_tree(folder: Path) -> None:

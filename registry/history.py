@@ -9,8 +9,9 @@ from datetime import datetime
 
 from sqlmodel import Session, col, select
 
+from registry import workloads
 from registry.errors import NotFoundError
-from registry.models import ModelVersion, ProductionPeriod, UserInteraction, Workload
+from registry.models import ModelVersion, ProductionPeriod, UserInteraction
 
 
 @dataclass(frozen=True)
@@ -76,8 +77,7 @@ def at(session: Session, moment: datetime, *, workload: str) -> InProduction:
 
     Of changes at one moment the last one holds.
     """
-    if session.get(Workload, workload) is None:
-        raise NotFoundError(f"no workload '{workload}'")
+    workloads.expect(session, workload)
     found = session.exec(
         select(ProductionPeriod)
         .where(ProductionPeriod.workload == workload, col(ProductionPeriod.from_at) <= moment)

@@ -29,6 +29,7 @@ from registry.erasure_ledger import CarriedOver, Report, carry_over, reports_of,
 from registry.errors import BackupError
 from registry.field_keys import create_private
 from registry.models import EncryptionKey
+from registry.folders import make_private
 from registry.models.columns import UtcDateTime
 from registry.restored_state import Repairs, settle
 
@@ -74,7 +75,7 @@ def take_keys(folder: Path, manifest: Manifest, home: Path) -> Keyring:
                 f"the backup was made without its keys: put the installation's {KEY_PATHS[0]} "
                 f"(and its folder {KEY_PATHS[1]}, if it had one) into {home} first"
             )
-        home.mkdir(parents=True, exist_ok=True)
+        make_private(home)
         for name in reversed(KEY_PATHS):  # secret.key last: with it, all are there
             source = folder / KEYS / name
             if source.is_dir():

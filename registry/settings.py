@@ -2,6 +2,7 @@
 
 Order of precedence: environment (`KALIMTAK_SERVING__PORT=8001`), then the settings
 file (`KALIMTAK_CONFIG`, else `kalimtak.toml` in the working directory), then defaults.
+Relative paths are taken from the working directory, or from `KALIMTAK_DIRECTORY`.
 """
 
 import json
@@ -18,6 +19,7 @@ from registry.settings_access import AuthSettings, LimitSettings
 from registry.settings_curation import CurationSettings
 from registry.settings_decisions import ExperimentSettings, TriggerSettings
 from registry.settings_legacy import from_config_json
+from registry.settings_paths import expand, make_absolute
 from registry.settings_privacy import PrivacySettings, RetentionSettings
 from registry.settings_signals import SignalSettings
 from registry.settings_trail import AuditSettings
@@ -26,7 +28,12 @@ from registry.settings_types import Count, Part, Port, Positive, Share
 
 PREFIX = "KALIMTAK_"
 CONFIG_VARIABLE = "KALIMTAK_CONFIG"
+DIRECTORY_VARIABLE = "KALIMTAK_DIRECTORY"
 DEFAULT_FILE = "kalimtak.toml"
+
+
+def _url(host: str, port: int) -> str:
+    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
 
 
 class ServingSettings(Part):
@@ -69,6 +76,11 @@ class ServingSettings(Part):
     """Share of the champion's traffic of which the challenger answers a copy, unseen."""
     spool_max_bytes: Count = 256 * 2**20
     """What one router keeps on its disk while the database is away; beyond it, 503."""
+
+    @property
+    def url(self) -> str:
+        """Address of the endpoint."""
+        return _url(self.host, self.port)
 
     @model_validator(mode="after")
     def _vllm_has_an_address(self) -> "ServingSettings":
@@ -118,7 +130,7 @@ class PrefectSettings(Part):
     @property
     def url(self) -> str:
         """Its API, where `PREFECT_API_URL` names no other server."""
-        return f"http://{self.host}:{self.port}/api"
+        return f"{_url(self.host, self.port)}/api"
 
 
 class Settings(Part):
@@ -163,19 +175,26 @@ def load_settings(
 ) -> Settings:
     """Settings from `environment` (default: the process's) and the settings file.
 
-    A relative `home` is taken from `directory` (default: the working directory).
-    Raises `SettingsError` naming the first key that is unknown or impossible.
+    Relative paths are taken from `directory` (default: `KALIMTAK_DIRECTORY`, else the working
+    directory). Raises `SettingsError` naming the first key that is unknown or impossible.
     """
     environment = os.environ if environment is None else environment
-    directory = Path.cwd() if directory is None else directory
+    if directory is None:
+        directory = Path.cwd() / environment.get(DIRECTORY_VARIABLE, "")
     values, source = _read_file(environment.get(CONFIG_VARIABLE), directory)
     for path, value in _from_environment(environment):
         _put(values, path, value)
+    make_absolute(values, directory)
     try:
         settings = Settings.model_validate(values)
     except ValidationError as error:
         raise SettingsError(_first_fault(error, source)) from error
-    return settings.model_copy(update={"home": (directory / settings.home).absolute()})
+    home = expand(str(settings.home), directory)
+    if "?" in home:
+        raise SettingsError(
+            f"home = '{home}': no database URL can name a path with a '?': choose another folder"
+        )
+    return settings.model_copy(update={"home": Path(home)})
 
 
 def _read_file(name: str | None, directory: Path) -> tuple[dict[str, Any], str]:
@@ -196,7 +215,7 @@ def _read_file(name: str | None, directory: Path) -> tuple[dict[str, Any], str]:
 def _from_environment(environment: Mapping[str, str]) -> list[tuple[list[str], Any]]:
     found = []
     for name, value in sorted(environment.items()):
-        if not name.startswith(PREFIX) or name == CONFIG_VARIABLE:
+        if not name.startswith(PREFIX) or name in (CONFIG_VARIABLE, DIRECTORY_VARIABLE):
             continue
         path = name.removeprefix(PREFIX).lower().split("__")
         is_list = value.startswith("[") and not _is_secret(path)

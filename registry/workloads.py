@@ -8,7 +8,7 @@ from sqlmodel import Session, col, select
 
 from registry import acts, deployment
 from registry.deployment import Act
-from registry.errors import ConflictError, SettingsError
+from registry.errors import ConflictError, NotFoundError, SettingsError
 from registry.models import DEFAULT_WORKLOAD, Workload
 
 PRODUCT = "kalimtak"
@@ -37,6 +37,13 @@ def add(session: Session, act: Act, name: str) -> None:
         raise ConflictError(f"workload '{name}' exists already")
     deployment.add_workload(session, name, now=act.now)
     acts.record(session, act, action="add_workload", subject=f"workload:{name}")
+
+
+def expect(session: Session, name: str) -> None:
+    """Raise `NotFoundError`, naming those that there are, unless there is such a workload."""
+    names = session.exec(select(Workload.name).order_by(col(Workload.name))).all()
+    if name not in names:
+        raise NotFoundError(f"there is no workload '{name}'; there are: {', '.join(names)}")
 
 
 def created(session: Session) -> Sequence[tuple[str, datetime]]:

@@ -60,7 +60,7 @@ class PrefectApi:
 
 def prefect_api(settings: Settings, environment: Mapping[str, str]) -> PrefectApi:
     """The server that `PREFECT_API_URL` names, else the one that `kalimtak up` starts."""
-    url = environment.get("PREFECT_API_URL", settings.prefect.url)
+    url = environment.get("PREFECT_API_URL") or settings.prefect.url
     login = environment.get("PREFECT_API_AUTH_STRING")
     return PrefectApi(url, login=login, key=environment.get("PREFECT_API_KEY"))
 

@@ -21,6 +21,7 @@ from itertools import pairwise
 from pathlib import Path
 
 from registry.errors import SettingsError
+from registry.folders import make_private
 from registry.settings import Settings, load_settings
 
 LOOPBACK = "127.0.0.1"
@@ -108,7 +109,7 @@ def environment(settings: Settings) -> dict[str, str]:
 
 def _own_cluster(settings: Settings) -> dict[str, str]:
     """What a cluster of our own is told; somebody else's keeps its ways."""
-    if settings.ray.address is not None:
+    if settings.ray.address:
         return {}
     return {
         # Ray's switch for staying on this machine has an odd name.
@@ -123,7 +124,7 @@ def _own_cluster(settings: Settings) -> dict[str, str]:
 def run_folder(settings: Settings) -> Path:
     """Where files of running processes lie, closed to others."""
     run = settings.home / "run"
-    run.mkdir(parents=True, mode=0o700, exist_ok=True)
+    make_private(run)
     return run
 
 

@@ -18,7 +18,6 @@ from flows.demo.report import print_story, write_reports
 from flows.demo.results import Story, score
 from flows.demo.rounds import Loop, Plan, run_round
 from flows.errors import LocalError
-from flows.local import ports
 from flows.ray_learner import RayLearner
 from flows.runtime import ray_session
 from registry import deployment
@@ -42,13 +41,12 @@ FREE_REQUESTS = (
 def run_demo(settings: Settings, *, seed: int, num_rounds: int, console: Console) -> int:
     """Run the loop and tell what came of it. 0: the model got better; 1: it did not.
 
-    `settings` are those of `prepare`.
+    `settings` are those of `prepare`, and their home is an `own_folder`.
     """
     console.print(
         f"[bold]Kalimtak demo[/], seed {seed}. Serving, training and decisions are real; "
         "the people and the clock are simulated.\n"
     )
-    ports.check_endpoint(settings)
     plan = Plan(num_rounds=num_rounds)
     phases = Phases()
     clock = SimulatedClock(settings.home / "clock")
@@ -99,8 +97,7 @@ def _run(
 @contextmanager
 def _stage(settings: Settings, clock: Clock, console: Console, phases: Phases) -> Iterator[str]:
     """Ray and the serving application for the time of the block; yields its address."""
-    serving = settings.serving
-    url = f"http://{serving.host}:{serving.port}"
+    url = settings.serving.url
     logging.getLogger("ray.serve").setLevel(logging.WARNING)
     with ExitStack() as ray:
         ray.enter_context(ray_session(settings))

@@ -1,8 +1,7 @@
 """The settings of a demo."""
 
-import shutil
-
 from registry.settings import Settings
+from registry.settings_access import AuthSettings, LimitSettings
 
 MIN_SAMPLES = 40
 MAX_HOURS = 144.0
@@ -15,14 +14,18 @@ LATENCY_TOLERANCE = 2.0
 
 
 def prepare(settings: Settings) -> Settings:
-    """`settings` for a demo: an empty folder of its own, thresholds for hundreds of requests.
+    """`settings` for a demo: a folder of its own, thresholds for hundreds of requests.
 
-    Everything else is as in production. What an earlier demo left is removed.
+    Its people have no credentials, so it asks for none and is on loopback. Everything else is
+    as in production.
     """
     changes: dict[str, object] = {
         "home": settings.home / "demo",
         "database_url": None,
         "artifacts_url": None,
+        "serving": settings.serving.model_copy(update={"host": "127.0.0.1"}),
+        "auth": AuthSettings(),
+        "limits": LimitSettings(),
         # A scorer fitted on some hundred ratings is sure of few answers.
         "curation": settings.curation.model_copy(update={"maybe_min_quality": MAYBE_QUALITY}),
         "training": settings.training.model_copy(update={"min_samples": MIN_SAMPLES}),
@@ -37,7 +40,4 @@ def prepare(settings: Settings) -> Settings:
             }
         ),
     }
-    prepared = settings.model_copy(update=changes)
-    shutil.rmtree(prepared.home, ignore_errors=True)
-    prepared.home.mkdir(parents=True)
-    return prepared
+    return settings.model_copy(update=changes)

@@ -34,7 +34,7 @@ from flows.scoring import load_active
 from registry import acts, interactions
 from registry.errors import NotFoundError
 from registry.features import Sample
-from registry.models import ModelVersion, UserInteraction, Workload
+from registry.models import ModelVersion, UserInteraction
 from registry.quality import Score, judge
 from serving.recording.intake import (
     LoggedInteraction,
@@ -103,7 +103,6 @@ class Importer:
         """Open the file and decide how to read it. Raises `UnreadableFileError`."""
         self._context = context
         self._request = request
-        _require_workload(context, request.workload)
         self.source: Source = open_source(request.path, encoding=request.encoding)
         self._file_time = datetime.fromtimestamp(request.path.stat().st_mtime, UTC)
         try:
@@ -265,15 +264,6 @@ class Importer:
             self._refused = _create_private(self._request.refused_path)
         told = {"row": place, "field": error.field or None, "reason": str(error)}
         self._refused.write(json.dumps(told) + "\n")
-
-
-def _require_workload(context: Context, workload: str) -> None:
-    with context.database.read() as session:
-        names = session.exec(select(Workload.name)).all()
-    if workload not in names:
-        raise UnreadableFileError(
-            f"there is no workload '{workload}'; there are: {', '.join(sorted(names))}"
-        )
 
 
 def _sample(rows: Iterator[Row], path: Path) -> tuple[list[Row], dict[str, Any]]:

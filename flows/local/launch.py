@@ -6,37 +6,37 @@ whatever happened in between.
 
 from __future__ import annotations
 
-import fcntl
-import os
 import sys
 import time
 import uuid
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, closing, contextmanager
 from dataclasses import replace
 from pathlib import Path
 
 import httpx
 
 import flows
+from flows import trail
 from flows.context import open_context
 from flows.environment import (
     foreign_ray,
+    of_processes,
     own_ray,
-    prefect_environment,
     prefect_url,
-    ray_environment,
     ray_num_cpus,
     ray_temp_dir,
     settings_environment,
 )
 from flows.errors import LocalError
 from flows.local import ports, processes, state
+from flows.local.locks import STARTING, lock
 from flows.local.processes import MARKER, Started
 from flows.local.state import PREFECT, RAY, SERVING, LocalState
 from registry.settings import Settings
 from serving import runtime_env
 
+RUNNING = "yes"
 Tell = Callable[[str], None]
 """Shows one line to whoever waits."""
 
@@ -53,11 +53,12 @@ READY = "/readyz"
 """Answered with 200 once a request can be answered and written down."""
 
 
-def up(settings: Settings, tell: Tell) -> dict[str, str]:
+def up(settings: Settings, tell: Tell, *, actor: str) -> dict[str, str]:
     """Start everything, and return the addresses once a request has been answered.
 
-    Nothing happens where all of it runs already. Raises `LocalError` where a port is taken
-    or a part does not start; what was started until then is stopped again.
+    The audit log is told what settings it starts with. Nothing happens where all of it runs
+    already. Raises `LocalError` where a port is taken or a part does not start; what was started
+    until then is stopped again.
     """
     with _lock(settings.home):
         found = state.load(settings.home)
@@ -68,7 +69,9 @@ def up(settings: Settings, tell: Tell) -> dict[str, str]:
             tell("what was started before has died or never came up: cleaning up")
             _stop(settings, found, tell)
         ports.check(settings)
-        open_context(settings).database.close()
+        context = open_context(settings)
+        with closing(context.database):
+            trail.settings_in_force(context, actor=actor)
         launch = _Launch(settings, tell)
         try:
             launch.everything()
@@ -88,10 +91,39 @@ def down(settings: Settings, tell: Tell) -> bool:
         return True
 
 
+@contextmanager
+def at_rest(settings: Settings) -> Iterator[None]:
+    """Nothing of the installation runs, or is started, during the block. Raises `LocalError`."""
+    with _lock(settings.home):
+        found = state.load(settings.home)
+        alive = [] if found is None else _alive(found)
+        if alive:
+            raise LocalError(
+                f"this installation is running ({alive[0].name}): 'kalimtak down' first"
+            )
+        yield
+
+
 def is_up(settings: Settings) -> bool:
     """Whether everything that `up` has started still runs."""
+    return how_it_runs(settings) == RUNNING
+
+
+def how_it_runs(settings: Settings) -> str:
+    """`RUNNING`, or what is amiss and what to do."""
     found = state.load(settings.home)
-    return found is not None and found.complete and all(map(processes.is_alive, found.processes))
+    if found is None or not _alive(found):
+        return "no (kalimtak up)"
+    dead = [process.name for process in found.processes if not processes.is_alive(process)]
+    if dead:
+        return f"partly: {', '.join(dead)} has died (kalimtak up starts all of it again)"
+    return RUNNING if found.complete else "partly: kalimtak up is at work, or was ended"
+
+
+def _alive(found: LocalState) -> list[Started]:
+    """What still runs: of what was recorded, else of what that has started in turn."""
+    recorded = [process for process in found.processes if processes.is_alive(process)]
+    return recorded or processes.marked(found.marker)
 
 
 class _Launch:
@@ -102,9 +134,7 @@ class _Launch:
         self._folder = project_folder()
         self.state = LocalState(marker=uuid.uuid4().hex)
         self._environment = {
-            **prefect_environment(settings),
-            **ray_environment(settings),
-            **os.environ,
+            **of_processes(settings),
             **settings_environment(settings),
             MARKER: self.state.marker,
         }
@@ -142,8 +172,7 @@ class _Launch:
         self._environment["RAY_ADDRESS"] = self.state.addresses[RAY]
 
     def _wait_for_serving(self, process: Started) -> None:
-        serving = self._settings.serving
-        address = f"http://{serving.host}:{serving.port}"
+        address = self._settings.serving.url
         self._finish(process)
         self._wait(process, lambda: _answers(address + READY), lasting=False)
         self._address(SERVING, address)
@@ -183,6 +212,9 @@ class _Launch:
     def _finish(self, process: Started) -> None:
         """Wait until a command has ended. Raises `LocalError` where it did not end well."""
         code = processes.wait(process, timeout_s=START_TIMEOUT_S)
+        if code is None:
+            text = f"did not end within {START_TIMEOUT_S:.0f} s, and was ended"
+            raise LocalError(_not_started(process, text))
         if code != 0:
             raise LocalError(_not_started(process, f"ended with exit code {code}"))
 
@@ -236,8 +268,7 @@ def _stop(settings: Settings, found: LocalState, tell: Tell) -> None:
 def _stop_serving(settings: Settings, found: LocalState) -> None:
     """Let the replicas end what they have begun; where that fails, Ray's end is theirs."""
     environment = {
-        **ray_environment(settings),
-        **os.environ,
+        **of_processes(settings),
         **settings_environment(settings),
         MARKER: found.marker,
     }
@@ -266,14 +297,6 @@ def _not_started(process: Started, what: str) -> str:
     return f"{process.name} {what}; the end of {process.log}:\n{tail}"
 
 
-@contextmanager
-def _lock(home: Path) -> Iterator[None]:
-    """One `up` or `down` at a time; the lock goes with the process that holds it."""
-    path = home / "run" / "lock"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("w") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise LocalError("another 'kalimtak up' or 'kalimtak down' is at work here") from None
-        yield
+def _lock(home: Path) -> AbstractContextManager[None]:
+    """One `up`, `down` or `restore` at a time."""
+    return lock(home, STARTING, who="'kalimtak up', 'down' or 'restore'")

@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 from flows.local.processes import Started
+from registry.folders import make_private
 
 FILE = Path("run") / "state.json"
 RAY, SERVING, PREFECT = "ray", "serving", "prefect"
@@ -46,7 +47,7 @@ def load(home: Path) -> LocalState | None:
 def save(home: Path, state: LocalState) -> None:
     """Replace what is kept."""
     path = home / FILE
-    path.parent.mkdir(parents=True, exist_ok=True)
+    make_private(path.parent)
     temporary = path.with_suffix(".tmp")
     temporary.write_text(json.dumps(asdict(state), indent=2) + "\n", encoding="utf-8")
     os.replace(temporary, path)

@@ -9,11 +9,14 @@ import sys
 from pathlib import Path
 
 import pytest
+from typer.testing import CliRunner
 
+from flows.cli import app
 from flows.context import Context
 from flows.retrain import run_retrain
 from registry import versions
 from tests.support.fake_learner import FakeLearner
+from tests.support.network import free_port
 from tests.support.usage import log_liked
 
 
@@ -109,3 +112,27 @@ def test_check_asks_for_an_upgrade_until_it_was_made(tmp_path: Path) -> None:
     assert "run 'kalimtak db upgrade'" in before.stderr
     assert kalimtak(tmp_path, "db", "upgrade").returncode == 0
     assert kalimtak(tmp_path, "check").returncode == 0
+
+
+def test_a_home_that_cannot_be_made_is_one_line_and_exit_code_2(tmp_path: Path) -> None:
+    (tmp_path / "var").touch()
+    result = kalimtak(tmp_path, "status")
+    assert (result.returncode, result.stdout) == (2, "")
+    assert result.stderr.startswith(f"kalimtak: cannot use {tmp_path}/var")
+    assert len(result.stderr.splitlines()) == 1
+
+
+@pytest.mark.parametrize("command", ["audit list --limit", "history --limit", "triggers --last"])
+def test_a_number_that_no_database_takes_is_refused(command: str) -> None:
+    result = CliRunner().invoke(app, [*command.split(), "99999999999999999999"])
+    assert result.exit_code == 2
+
+
+def test_a_retraining_that_nothing_could_start_is_not_said_to_be_started(tmp_path: Path) -> None:
+    (tmp_path / "kalimtak.toml").write_text(f"[prefect]\nport = {free_port()}")
+    result = kalimtak(tmp_path, "triggers", "--force")
+    assert (result.returncode, result.stdout) == (2, "")
+    assert "'kalimtak up' first, or --run-here" in result.stderr
+    assert len(result.stderr.splitlines()) == 1
+    assert kalimtak(tmp_path, "audit", "list").stdout == ""
+    assert "was not checked yet" in kalimtak(tmp_path, "triggers", "--last", "1").stdout

@@ -10,6 +10,7 @@ import pytest
 from typer.testing import CliRunner
 
 from flows.cli import app
+from flows.errors import UnreadableTimeError
 from registry.clock import utc_now
 from registry.crypto import load_keyring
 from registry.settings_access import AuthSettings
@@ -56,3 +57,14 @@ def test_a_revoked_key_is_listed_as_such() -> None:
 @pytest.mark.usefixtures("home")
 def test_an_unknown_role_is_refused() -> None:
     assert CliRunner().invoke(app, ["token", "alice", "--role", "root"]).exit_code == 2
+
+
+@pytest.mark.usefixtures("home")
+@pytest.mark.parametrize(
+    "command",
+    ["token alice --hours 100000000", "token alice --hours inf", "key create x --days 4e6"],
+)
+def test_a_credential_that_would_never_end_is_refused_and_not_recorded(command: str) -> None:
+    result = CliRunner().invoke(app, command.split())
+    assert isinstance(result.exception, UnreadableTimeError)
+    assert run("audit", "list") == ""

@@ -13,6 +13,7 @@ from typer.testing import CliRunner
 
 from flows.cli import app
 from flows.context import open_context
+from registry.errors import SettingsError
 from registry.settings import load_settings
 from tests.flows.conftest import NOW
 from tests.support.usage import log_liked
@@ -46,10 +47,23 @@ def test_export_then_erasure_then_nothing(home: Path, tmp_path: Path) -> None:
     kept = home / "erasures" / f"{report['erasure_id']}.json"
     assert json.loads(kept.read_text()) == report
     assert json.loads(run("erasures", "show", report["erasure_id"])) == report
-    assert report["erasure_id"][:8] in run("erasures", "list")
+    assert report["erasure_id"] in run("erasures", "list")
     assert run("erasures", "verify", str(kept)) == "genuine\n"
     kept.write_text(kept.read_text().replace("the officer", "nobody"))
     assert "NOT genuine" in run("erasures", "verify", str(kept), code=1)
+
+
+@pytest.mark.usefixtures("home")
+@pytest.mark.parametrize("command", ["export-user user-1", "erase-user user-1 --approved-by boss"])
+def test_nothing_is_done_where_its_report_could_not_be_written(
+    tmp_path: Path, command: str
+) -> None:
+    for out in (tmp_path / "missing" / "r.json", tmp_path):
+        result = CliRunner().invoke(app, [*command.split(), "--out", str(out)])
+        assert isinstance(result.exception, OSError | SettingsError)
+    assert run("audit", "list") == ""
+    assert len(json.loads(run("export-user", "user-1"))["interactions"]) == 1
+    assert [path.name for path in tmp_path.iterdir()] == ["home"]
 
 
 @pytest.mark.usefixtures("home")

@@ -255,3 +255,12 @@ def test_an_export_says_how_much_it_wrote(cli: Cli, version: str, tmp_path: Path
         assert "is there already" in refusal(cli("export", what, "--out", out))
     missing = cli("export", "feedback", "--out", "x", "--workload", "no-such")
     assert "there is no workload 'no-such'" in refusal(missing)
+
+
+@pytest.mark.parametrize("command", [("backup",), ("export", "interactions", "--out")])
+def test_what_could_not_be_written_is_not_recorded(
+    cli: Cli, tmp_path: Path, command: tuple[str, ...]
+) -> None:
+    (tmp_path / "file").touch()
+    assert "cannot write" in refusal(cli(*command, str(tmp_path / "file" / "folder")))
+    assert cli("audit", "list").stdout == ""

@@ -96,3 +96,23 @@ def test_a_naive_time_is_refused(database: Database) -> None:
 
     with pytest.raises(Exception, match="naive datetime"), database.write() as session:
         session.add(Workload(name="w", created_at=NOW.replace(tzinfo=None)))
+
+
+def test_what_is_made_is_for_its_owner_alone_and_what_is_there_stays_so(tmp_path: Path) -> None:
+    tmp_path.chmod(0o755)
+    database = open_database(f"sqlite:///{tmp_path}/var/home/new.db")
+    with database.write() as session:
+        session.connection().execute(text("SELECT 1"))
+        made = {path.name: path.stat().st_mode & 0o777 for path in tmp_path.rglob("*")}
+    database.close()
+    assert made == {
+        "var": 0o700,
+        "home": 0o700,
+        "new.db": 0o600,
+        "new.db-wal": 0o600,
+        "new.db-shm": 0o600,
+    }
+    (tmp_path / "old.db").touch(0o644)
+    open_database(f"sqlite:///{tmp_path}/old.db").close()
+    assert (tmp_path / "old.db").stat().st_mode & 0o777 == 0o644
+    assert tmp_path.stat().st_mode & 0o777 == 0o755

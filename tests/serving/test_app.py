@@ -25,7 +25,7 @@ def test_the_file_holds_no_secret_and_the_cluster_keeps_its_own(tmp_path: Path) 
     assert ServeArgs.model_validate(application["args"]).apply(own) == own
 
 
-@pytest.mark.parametrize("url", ["postgresql://me@host/db", "sqlite:///somewhere/k.db", None])
+@pytest.mark.parametrize("url", ["postgresql://me@host/db", "sqlite:////somewhere/k.db", None])
 def test_what_is_no_secret_is_in_it(tmp_path: Path, url: str | None) -> None:
     given = {"KALIMTAK_SERVING__NUM_ROUTERS": "3"}
     if url is not None:

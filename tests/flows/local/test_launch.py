@@ -5,16 +5,17 @@ from __future__ import annotations
 import os
 import socket
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from flows.context import Context
 from flows.errors import LocalError
-from flows.local import launch, ports, processes, state
+from flows.local import launch, processes, state
 from flows.local.processes import MARKER, Started
 from flows.local.state import LocalState
-from registry.errors import SettingsError
+from registry import audit
 from registry.settings import Settings
 
 
@@ -59,7 +60,7 @@ def test_what_was_started_is_read_back(settings: Settings, running: Started) -> 
 
 def test_up_twice_changes_nothing(settings: Settings, running: Started, said: list[str]) -> None:
     remember(settings, running)
-    assert launch.up(settings, said.append) == {"serving": "http://127.0.0.1:8000"}
+    assert launch.up(settings, said.append, actor="cli") == {"serving": "http://127.0.0.1:8000"}
     assert said == ["already up"]
     assert processes.is_alive(running)
 
@@ -88,29 +89,53 @@ def test_a_state_file_of_another_version_is_ignored(settings: Settings) -> None:
     assert state.load(settings.home) is None
 
 
-@pytest.mark.parametrize("check", [ports.check, ports.check_endpoint])
-def test_a_taken_port_is_named_with_its_setting(
-    settings: Settings, check: Callable[[Settings], None]
-) -> None:
+@pytest.fixture
+def taken(settings: Settings) -> Iterator[Settings]:
+    """Settings of an endpoint whose port is in use."""
     with socket.socket() as other:
         other.bind(("127.0.0.1", 0))
         other.listen()
-        port = other.getsockname()[1]
-        serving = settings.serving.model_copy(update={"port": port})
-        with pytest.raises(LocalError, match=rf"port {port} is in use: set serving\.port"):
-            check(settings.model_copy(update={"serving": serving}))
+        serving = settings.serving.model_copy(update={"port": other.getsockname()[1]})
+        yield settings.model_copy(update={"serving": serving})
+
+
+def test_settings_that_never_came_into_force_are_not_told(
+    taken: Settings, context: Context, said: list[str]
+) -> None:
+    with pytest.raises(LocalError, match="is in use"):
+        launch.up(taken, said.append, actor="cli")
+    with context.database.read() as session:
+        assert audit.entries(session, limit=1) == []
+
+
+def test_what_is_left_when_one_part_has_died_is_told_and_not_restored_into(
+    settings: Settings, running: Started
+) -> None:
+    remember(settings, running, Started(name="ray", pid=running.pid, started="x:1", log=""))
+    assert not launch.is_up(settings)
+    assert launch.how_it_runs(settings).startswith("partly: ray has died")
+    with pytest.raises(LocalError, match=r"prefect-worker.*'kalimtak down' first"):
+        launch.at_rest(settings).__enter__()
+
+
+def test_an_installation_that_is_being_started_is_not_at_rest(
+    settings: Settings, running: Started
+) -> None:
+    with launch.at_rest(settings), pytest.raises(LocalError, match="at work here"):
+        launch.at_rest(settings).__enter__()
+    remember(settings, running, complete=False)
+    assert launch.how_it_runs(settings).startswith("partly: kalimtak up is at work")
+    assert not launch.is_up(settings)
+
+
+def test_a_command_that_does_not_end_is_told_as_such(
+    settings: Settings, running: Started, said: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(launch, "START_TIMEOUT_S", 0.1)
+    with pytest.raises(LocalError, match=r"prefect-worker did not end within .* and was ended"):
+        launch._Launch(settings, said.append)._finish(running)
 
 
 def test_two_at_once_do_not_meet(settings: Settings, said: list[str]) -> None:
     with launch._lock(settings.home), pytest.raises(LocalError, match="at work here"):
         launch.down(settings, said.append)
-
-
-def test_prefect_is_not_opened_to_the_network_without_a_password(
-    settings: Settings, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.delenv(ports.PREFECT_PASSWORD, raising=False)
-    prefect = settings.prefect.model_copy(update={"host": "0.0.0.0"})
-    open_to_all = settings.model_copy(update={"prefect": prefect})
-    with pytest.raises(SettingsError, match=r"prefect.host = '0.0.0.0'"):
-        ports.check(open_to_all)

@@ -84,6 +84,7 @@ def test_up_answers_trains_through_prefect_and_down_leaves_nothing(
     )
     assert answer.status_code == 200, answer.text
     assert "already up" in installation.kalimtak("up")
+    assert installation.kalimtak("audit", "list").count("use_settings") == 1
     installation.run("-m", "prefect", "deployment", "run", "retrain/weekly", "--watch")
     status = json.loads(installation.kalimtak("status", "--json"))
     assert status["up"] is True
