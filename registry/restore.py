@@ -28,8 +28,8 @@ from registry.deployment import Act
 from registry.erasure_ledger import CarriedOver, Report, carry_over, reports_of, wishes_of
 from registry.errors import BackupError
 from registry.field_keys import create_private
-from registry.models import EncryptionKey
 from registry.folders import make_private
+from registry.models import EncryptionKey
 from registry.models.columns import UtcDateTime
 from registry.restored_state import Repairs, settle
 
