@@ -24,6 +24,7 @@ from registry.errors import KalimtakError
 from registry.settings import Settings
 from training.config import Recipe, load_recipe
 from training.encoding import Example, read_examples
+from training.evaluation.frozen import without_suites
 from training.federated.averaging import Averaging
 from training.federated.rounds import Judged, Returned, RoundReport, federate
 from training.transport import ADAPTER_NAME, Packed, pack, place, unpack
@@ -42,7 +43,10 @@ class Site:
         self._held_out: list[Example] = []
 
     def prepare(self, workload: str) -> None:
-        """Build the site's own dataset; `RefusedError` where it has none to learn from."""
+        """Build the site's own dataset; `RefusedError` where it has none to learn from.
+
+        What is near to a question of the frozen suites is not learned.
+        """
         with tempfile.TemporaryDirectory(prefix="kalimtak-site-") as folder:
             dataset = _dataset(open_context(self._settings), Path(folder), workload)
             if not dataset.num_train or not dataset.num_validation:
@@ -50,7 +54,9 @@ class Site:
                     f"site {self._settings.home} has {dataset.num_train} samples to train on and "
                     f"{dataset.num_validation} to validate with: both are needed (kalimtak curate)"
                 )
-            self._train = read_examples(dataset.train_file)
+            self._train, _ = without_suites(
+                read_examples(dataset.train_file), self._settings.training.suites
+            )
             self._held_out = read_examples(dataset.validation_file)
 
     def learn(self, turn: int, start: Packed | None) -> Returned:
@@ -141,7 +147,6 @@ def run_federation(
             RaySites(found, recipe, workload),
             num_rounds=num_rounds,
             averaging=averaging,
-            seed=recipe.seed,
             out=target / ADAPTER_NAME,
             on_round=on_round,
         )
