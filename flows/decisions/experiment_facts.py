@@ -217,7 +217,7 @@ def _improvement(comparison: Comparison, slower: float | None) -> float | None:
     if np.isnan(comparison.quality).all() and np.isnan(comparison.positive).all():
         return None
     with np.errstate(invalid="ignore"):
-        return float(relative_improvement(comparison, 0.0 if slower is None else slower))
+        return float(relative_improvement(comparison, np.nan if slower is None else slower))
 
 
 def _guardrails(
