@@ -161,8 +161,9 @@ def relative_improvement(comparison: Comparison, slower: Array | float = 0.0) ->
         (LATENCY_WEIGHT, -np.asarray(slower)),
     )
     known = sum(weight * ~np.isnan(term) for weight, term in terms)
-    found: Array = sum(weight * np.nan_to_num(term) for weight, term in terms)
-    return found / np.where(known > 0, known, 1)
+    total = sum(weight * np.nan_to_num(term) for weight, term in terms)
+    found: Array = np.divide(total, np.where(known > 0, known, 1))
+    return found
 
 
 def _relative(means: Array) -> Array:
