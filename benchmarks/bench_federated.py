@@ -145,8 +145,8 @@ def run(seed: int, arguments: argparse.Namespace) -> dict[str, Any]:
                 sites,
                 num_rounds=arguments.rounds,
                 averaging=averaging,
-                seed=seed,
                 out=Path(folder) / name,
+                randomness=random.Random(seed).randbytes,
             )
             last = reports[-1]
             found[name] = {

@@ -92,7 +92,7 @@ class Ours:
         self.outcome = Outcome.empty(num, world.days)
         self._use_unrated, self._use_prior = use_unrated, use_prior
         self._sums = PeopleSums(num, world.num_users, len(settings.shares))
-        self._watch = Watch(num, settings.guardrail_min_reference, settings.latency_tolerance)
+        self._watch = Watch(num, settings)
         self._pending: Pending = defaultdict(list)
         self._answers_today = np.zeros((num, world.num_users))
         self._ratings_today = np.zeros((num, world.num_users))
@@ -115,7 +115,7 @@ class Ours:
         new = ~self._seen[run, user] & answers.compared
         self._seen[run, user] |= answers.compared
         self._split[run, self.step, answers.treated.astype(np.int64)] += new
-        self._watch.see(answers)
+        self._watch.see(answers, self.share)
         counted = self._is_counted(self._answers_today, user, answers.compared)
         sums = answer_sums(answers) * (counted & answers.compared)[:, None]
         if rated_at == number:
@@ -147,9 +147,8 @@ class Ours:
         for answers, period in self._pending.pop(number, []):
             self._sums.add(answers.user, period, answers.treated, self._rating(answers))
         settings, hour, outcome = self.settings, (number + 1) / LOOKS_PER_HOUR, self.outcome
-        error, latency = self._watch.log_es()
         line = -math.log(settings.guardrail_alpha)
-        outcome.decide((error > line) | (latency > line), ROLLED_BACK, hour)
+        outcome.decide(self._watch.alarms(outcome.action == UNDECIDED), ROLLED_BACK, hour)
         moments = self._sums.moments()
         rated = moments.totals[..., arms.RATED].sum(axis=1)
         with np.errstate(all="ignore"):

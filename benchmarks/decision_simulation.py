@@ -16,8 +16,9 @@ import numpy.typing as npt
 from benchmarks.decision_worlds import World
 from flows.decisions import comparison as arms
 from flows.decisions.comparison import Moments, prior
-from flows.decisions.guardrails import LEANING, RATE_MEMORY
-from flows.decisions.ranks import BETS, rank_log_es
+from flows.decisions.guardrails import LEANING, RATE_MEMORY, above_others
+from flows.decisions.people import Units, people_log_e
+from flows.decisions.ranks import BETS, normal_scores, rank_log_es
 from flows.decisions.sequential import (
     ODDS_RATIOS,
     Array,
@@ -25,6 +26,7 @@ from flows.decisions.sequential import (
     mixed,
     two_rates_log_e,
 )
+from registry.settings_decisions import ExperimentSettings
 
 LOOKS_PER_HOUR = 4
 Flags = npt.NDArray[np.bool_]
@@ -39,6 +41,7 @@ class People:
     position: Array
     taste: Array
     slowness: Array
+    faulty: Flags
     zeal: Array
     """How likely each is to rate."""
     prior: Array
@@ -57,9 +60,17 @@ class People:
             position=rng.random(shape),
             taste=taste,
             slowness=rng.normal(0, world.latency_spread, shape),
+            faulty=_faulty(world, shape, rng),
             zeal=zeal,
             prior=_prior(world, weights / weights.sum(), taste, zeal, rng),
         )
+
+
+def _faulty(world: World, shape: tuple[int, int], rng: np.random.Generator) -> Flags:
+    """Draws nothing where there are none: worlds of before stay what they were."""
+    if not world.faulty_users:
+        return np.zeros(shape, dtype=bool)
+    return rng.random(shape) < world.faulty_users
 
 
 def _prior(
@@ -123,7 +134,8 @@ def ask(
     logit = np.log(base / (1 - base)) + world.user_spread * taste + 0.5 * noise
     positive = rng.random(num) < 1 / (1 + np.exp(-logit))
     negative = ~positive & (rng.random(num) < 0.8)
-    error = world.error_rate + (world.outage if 60 <= hour < 70 else 0)
+    error = np.where(people.faulty[run, user], 0.5, world.error_rate)
+    error = error + (world.outage if 60 <= hour < 70 else 0)
     failed = rng.random(num) < error + (world.extra_errors * treated if broken else 0)
     zeal = people.zeal[run, user] * np.where(negative, 1 + world.grumpiness, 1)
     load = world.load * math.sin(2 * math.pi * (hour - 6) / 24)
@@ -193,7 +205,8 @@ class PeopleSums:
 class Watch:
     """The guardrails of all experiments, answer by answer, as `guardrails` has them."""
 
-    def __init__(self, num: int, num_reference: int, tolerance: float) -> None:
+    def __init__(self, num: int, settings: ExperimentSettings) -> None:
+        num_reference, tolerance = settings.guardrail_min_reference, settings.latency_tolerance
         self._run = np.arange(num)
         self._hits, self._nums = np.zeros((num, 2)), np.zeros((num, 2))
         self._seen = np.tile([0.5, 25.0], (num, 1))
@@ -203,15 +216,41 @@ class Watch:
         self._treated = np.zeros((num, num_reference + 1), dtype=bool)
         self._filled = np.zeros(num, dtype=np.int64)
         self._latency = Wealth(len(BETS), num)
+        self._settings = settings
+        self._past: list[tuple[Answers, Array]] = []
 
-    def see(self, answers: Answers) -> None:
-        """One answer in each experiment."""
+    def see(self, answers: Answers, share: Array) -> None:
+        """One answer in each experiment, while the challenger had `share` of the people."""
+        self._past.append((answers, share))
         self._see_errors(answers)
         self._see_latency(answers)
 
-    def log_es(self) -> tuple[Array, Array]:
-        """The highest so far, of errors and of latency."""
-        return self._errors.highest, self._latency.highest
+    def alarms(self, undecided: Flags) -> Flags:
+        """Where errors or latency have passed the line, and the people bear it out."""
+        line = -math.log(self._settings.guardrail_alpha)
+        found = np.zeros(len(undecided), dtype=bool)
+        for run in np.flatnonzero(undecided & (self._errors.highest > line)):
+            people, treated, failed, _ = self._seen_of(run)
+            found[run] = people_log_e(people, treated, above_others(failed)) > line
+        for run in np.flatnonzero(undecided & (self._latency.highest > line) & ~found):
+            people, treated, failed, latency = self._seen_of(run)
+            size = self._values.shape[1]
+            some = np.flatnonzero(~failed)
+            some = some[: len(some) // size * size]
+            allowed = (latency * self._allowance[treated.astype(np.int64)])[some]
+            scores = normal_scores(allowed.reshape(-1, size)).ravel()
+            found[run] = people_log_e(people.of(some), treated[some], scores) > line
+        return found
+
+    def _seen_of(self, run: np.intp) -> tuple[Units, Flags, Flags, Array]:
+        """Who got each answer of one experiment, by whom, whether it failed, how long it took."""
+        rows = [
+            (past.user[run], share[run], past.treated[run], past.failed[run], past.latency[run])
+            for past, share in self._past
+            if past.compared[run]
+        ]
+        user, share, treated, failed, latency = map(np.array, zip(*rows, strict=True))
+        return Units(user.astype(np.uint64), share), treated, failed, latency
 
     def leans(self) -> Flags:
         """Where one of them now speaks against the challenger."""

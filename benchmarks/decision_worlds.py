@@ -47,6 +47,8 @@ class World:
     """How much slower both arms are at noon."""
     latency_spread: float = 0.2
     """How much people differ in what they ask for, in logs."""
+    faulty_users: float = 0.0
+    """Share of users half of whose requests fail, whoever answers."""
     latency_factor: float = 1.0
     extra_errors: float = 0.0
     breaks_at: float = 0.0
@@ -78,6 +80,20 @@ SAME_WORLDS = (
     replace(SAME, name="no difference, the displeased rate", rating_rate=0.3, grumpiness=1.0),
     replace(SAME, name="no difference, outage, long tails", outage=0.3, latency_sigma=1.0),
     replace(SAME, name="no difference, novelty of 10% fades", novelty=0.1),
+    replace(
+        SAME,
+        name="no difference, some people's fail",
+        heaviness=0.7,
+        num_users=60,
+        faulty_users=0.05,
+    ),
+    replace(
+        SAME,
+        name="no difference, some people's are slow",
+        heaviness=0.7,
+        num_users=60,
+        latency_spread=0.6,
+    ),
 )
 BETTER_WORLDS = (
     replace(SAME, name="10% better", lift=0.1),

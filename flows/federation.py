@@ -25,6 +25,7 @@ from registry.folders import refuse_unwritable
 from registry.settings import Settings
 from training.config import Recipe, load_recipe
 from training.encoding import Example, read_examples
+from training.evaluation.frozen import without_suites
 from training.federated.averaging import Averaging
 from training.federated.rounds import Judged, Returned, RoundReport, federate
 from training.transport import ADAPTER_NAME, Packed, pack, place, unpack
@@ -43,7 +44,10 @@ class Site:
         self._held_out: list[Example] = []
 
     def prepare(self, workload: str) -> None:
-        """Build the site's own dataset; `RefusedError` where it has none to learn from."""
+        """Build the site's own dataset; `RefusedError` where it has none to learn from.
+
+        What is near to a question of the frozen suites is not learned.
+        """
         with tempfile.TemporaryDirectory(prefix="kalimtak-site-") as folder:
             context = open_context(self._settings, workload=workload)
             dataset = _dataset(context, Path(folder), workload)
@@ -52,7 +56,9 @@ class Site:
                     f"site {self._settings.home} has {dataset.num_train} samples to train on and "
                     f"{dataset.num_validation} to validate with: both are needed (kalimtak curate)"
                 )
-            self._train = read_examples(dataset.train_file)
+            self._train, _ = without_suites(
+                read_examples(dataset.train_file), self._settings.training.suites
+            )
             self._held_out = read_examples(dataset.validation_file)
 
     def learn(self, turn: int, start: Packed | None) -> Returned:
@@ -144,7 +150,6 @@ def run_federation(
             RaySites(found, recipe, workload),
             num_rounds=num_rounds,
             averaging=averaging,
-            seed=recipe.seed,
             out=target / ADAPTER_NAME,
             on_round=on_round,
         )

@@ -43,9 +43,11 @@ ANSWERS = pl.Schema(
         "failed": pl.Boolean(),
         "latency_ms": pl.Float64(),
         "created_at": MOMENT,
+        "unit": pl.UInt64(),
     }
 )
-"""One answer that counts: whether the treatment gave it, whether it failed, how long it took."""
+"""One answer that counts: whether the treatment gave it, whether it failed, how long it took, and
+who got it."""
 
 
 @dataclass(frozen=True)

@@ -84,6 +84,10 @@ _DECORATION = " \t>#*_-•`"
 # A header: optional list number, a short name, a colon, the rest. Bounded, so linear.
 _HEADER = re.compile(r"(?:\d{1,2}[.)]\s+)?([^\W\d_][\w ]{0,23}?)\s*[*_`]*\s*[:：](.*)")  # noqa: RUF001
 _WORDS = re.compile(r"[^\W_]+")
+_INSTRUCTION = re.compile(
+    r"Convert to professional prompt: (.*)\nTool: [^\n]*\nLanguage: [^\n]*\nSections: [^\n]*",
+    re.DOTALL,
+)
 _CLAUSE = re.compile(r"[;,.]+(?:\s+|$)")
 
 
@@ -126,6 +130,12 @@ def instruction(text: str, *, target_tool: str | None, language: str | None) -> 
         f"Language: {LANGUAGES[nearest_language(language)]}\n"
         f"Sections: {', '.join(TOOLS[tool])}"
     )
+
+
+def request_of(prompt: str) -> str:
+    """What was asked in a prompt that `instruction` wrote; any other text is what was asked."""
+    match = _INSTRUCTION.fullmatch(prompt)
+    return prompt if match is None else match[1]
 
 
 def messages(text: str, *, target_tool: str | None, language: str | None) -> list[dict[str, str]]:

@@ -27,9 +27,9 @@ import ray
 from ray.train import CheckpointConfig, FailureConfig, RunConfig, ScalingConfig, TrainingFailedError
 
 from training.config import Recipe, WorkersRecipe, load_recipe
-from training.encoding import Example, read_examples
+from training.encoding import read_examples
 from training.errors import DataError, RunFailedError, TrainingError
-from training.evaluation.frozen import apart_from, read_suite
+from training.evaluation.frozen import without_suites
 from training.job import Job, WorkerOutcome, work
 from training.progress import Listener, Progress
 from training.search import Trial, find_recipe
@@ -112,7 +112,7 @@ def train(
     TrainingError.
     """
     started = time.perf_counter()
-    train_examples, held_back = _without_suites(read_examples(train_file), suites)
+    train_examples, held_back = without_suites(read_examples(train_file), suites)
     validation = None if validation_file is None else read_examples(validation_file)
     if validation is None and (recipe.search.num_trials or recipe.search.num_seeds > 1):
         raise DataError("To choose among trials or seeds takes a validation file.")
@@ -161,22 +161,6 @@ def train(
 def _score(run: tuple[int, WorkerOutcome, ray.train.Checkpoint]) -> float:
     validation = run[1].validation
     return math.inf if validation is None else validation.score
-
-
-def _without_suites(
-    examples: list[Example], suites: Sequence[Path]
-) -> tuple[list[Example], list[str]]:
-    """DataError where nothing would be left to learn."""
-    questions = [question for path in suites for question in read_suite(path)]
-    if not questions:
-        return examples, []
-    kept, held_back = apart_from(examples, questions)
-    if not kept:
-        raise DataError(
-            f"All {len(examples)} training examples are near to questions of the suites "
-            f"{', '.join(path.name for path in suites)}, which are never learned."
-        )
-    return kept, held_back
 
 
 def _fit(job: Job, *, run_id: str, storage_path: str) -> tuple[WorkerOutcome, ray.train.Checkpoint]:

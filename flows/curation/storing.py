@@ -23,8 +23,6 @@ from registry.inserting import insert_columns, insert_ignoring_duplicates
 from registry.models import CuratedSignature, ReviewItem, TrainingData, UserInteraction
 from registry.privacy import may_be_learned
 
-_PREFIX = prompts.instruction("", target_tool=None, language=None).partition("\n")[0]
-
 
 def known_contents(session: Session, hashes: Sequence[str], *, workload: str) -> set[str]:
     """Those of the contents that were curated before."""
@@ -96,7 +94,7 @@ def _request_of(row: Mapping[str, Any]) -> str:
     prompt: str = row["input_prompt"]
     if row["messages"] is not None:
         return request_text(json.dumps(row["messages"]), prompt)
-    return prompt.removeprefix(_PREFIX).rpartition("\nTool: ")[0] or prompt
+    return prompts.request_of(prompt)
 
 
 def review_earlier(session: Session, seen: Sequence[str], standing: Mapping[str, str]) -> int:

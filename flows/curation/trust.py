@@ -36,6 +36,8 @@ EVENTS: dict[str, pl.DataType | type[pl.DataType]] = {
 SCORE_BINS = 10
 PRIOR_OTHERS = 4.0
 """What others think of such answers is pulled to what all think by so many opinions."""
+MOST_OF_ONE = 5.0
+"""Opinions of one rater that count in what others think of such answers: nobody is the crowd."""
 CARELESS, CONTRARY = 0.6, 0.4
 """How those who do not mean what they say divide up."""
 NOISE = 0.15
@@ -132,20 +134,29 @@ def flag_injection(frame: pl.DataFrame, column: str = "target") -> pl.DataFrame:
 
 
 def _with_expected(rated: pl.DataFrame) -> pl.DataFrame:
-    """Add `liked` and `expected`, the share of other raters who like such an answer."""
+    """Add `liked` and `expected`, the share of other raters who like such an answer.
+
+    Of what a rater said of one answer, what was said last counts.
+    """
     such = ["target_tool", "bin"]
-    rated = rated.filter(pl.col("rater").is_not_null()).with_columns(
-        liked=(pl.col("thumb") == 1).cast(pl.Float64),
-        bin=(pl.col("quality_score").fill_null(-1.0) * SCORE_BINS).floor(),
+    rated = (
+        rated.filter(pl.col("rater").is_not_null())
+        .sort("at", maintain_order=True)
+        .unique(["rater", "interaction_id"], keep="last", maintain_order=True)
+        .with_columns(
+            liked=(pl.col("thumb") == 1).cast(pl.Float64),
+            bin=(pl.col("quality_score").fill_null(-1.0) * SCORE_BINS).floor(),
+        )
+        .with_columns(one=(MOST_OF_ONE / pl.len().over([*such, "rater"])).clip(upper_bound=1.0))
     )
 
     def of_others(quantity: pl.Expr, group: list[str]) -> pl.Expr:
         own = quantity.sum().over([*group, "rater"])
         return (quantity.sum().over(group) if group else quantity.sum()) - own
 
-    one = pl.col("liked") * 0 + 1.0
-    everybody = (of_others(pl.col("liked"), []) + 1) / (of_others(one, []) + 2)
-    near = of_others(pl.col("liked"), such) + PRIOR_OTHERS * pl.col("everybody")
+    one, liked = pl.col("one"), pl.col("liked") * pl.col("one")
+    everybody = (of_others(liked, []) + 1) / (of_others(one, []) + 2)
+    near = of_others(liked, such) + PRIOR_OTHERS * pl.col("everybody")
     return rated.with_columns(everybody=everybody).with_columns(
         expected=near / (of_others(one, such) + PRIOR_OTHERS)
     )

@@ -152,21 +152,25 @@ def progress(variance: Array, *, tuned_for: float, tightest: float) -> Array:
 def relative_improvement(comparison: Comparison, slower: Array | float = 0.0) -> Array:
     """0.5·Δquality/quality + 0.3·Δpositive/positive - 0.2·Δp95/p95, the overall score.
 
-    `slower`: Δp95/p95. A term whose base is zero or unknown counts as nothing.
+    `slower`: Δp95/p95. Where a term is unknown (nan) in either arm, the others weigh as much more
+    as it would have weighed. A term whose base is zero counts as nothing.
     """
-    found: Array = (
-        QUALITY_WEIGHT * _relative(comparison.quality)
-        + POSITIVE_WEIGHT * _relative(comparison.positive)
-        - LATENCY_WEIGHT * np.nan_to_num(slower)
+    terms = (
+        (QUALITY_WEIGHT, _relative(comparison.quality)),
+        (POSITIVE_WEIGHT, _relative(comparison.positive)),
+        (LATENCY_WEIGHT, -np.asarray(slower)),
     )
+    known = sum(weight * ~np.isnan(term) for weight, term in terms)
+    total = sum(weight * np.nan_to_num(term) for weight, term in terms)
+    found: Array = np.divide(total, np.where(known > 0, known, 1))
     return found
 
 
 def _relative(means: Array) -> Array:
     before, after = means[..., CONTROL], means[..., TREATMENT]
-    known = before > 0
-    found: Array = np.where(known, (after - before) / np.where(known, before, 1), 0)
-    return np.nan_to_num(found)
+    is_base = before > 0
+    found: Array = np.where(is_base, (after - before) / np.where(is_base, before, 1), 0)
+    return np.where(np.isnan(before + after), np.nan, found)
 
 
 def _contrast(totals: Array, sums: int, counts: int) -> tuple[Array, Array]:

@@ -16,6 +16,7 @@ from flows.decisions import guardrails
 from flows.decisions.comparison import Comparison, Moments, compare, relative_improvement
 from flows.decisions.experiment import ArmFacts, ExperimentFacts
 from flows.decisions.guardrails import Evidence
+from flows.decisions.people import Units
 from flows.decisions.sequential import (
     Array,
     Interval,
@@ -35,6 +36,7 @@ from registry.experiment_statistics import (
     user_sums,
 )
 from registry.models import Experiment
+from registry.reading import MOMENT
 from registry.settings_decisions import ExperimentSettings
 
 
@@ -217,7 +219,7 @@ def _improvement(comparison: Comparison, slower: float | None) -> float | None:
     if np.isnan(comparison.quality).all() and np.isnan(comparison.positive).all():
         return None
     with np.errstate(invalid="ignore"):
-        return float(relative_improvement(comparison, 0.0 if slower is None else slower))
+        return float(relative_improvement(comparison, np.nan if slower is None else slower))
 
 
 def _guardrails(
@@ -227,12 +229,14 @@ def _guardrails(
     treatment: ArmFacts,
     settings: ExperimentSettings,
 ) -> tuple[Evidence, ...]:
-    timed = seen.answers.filter(pl.col("latency_ms").is_not_null())
+    is_timed = seen.answers["latency_ms"].is_not_null()
+    timed, people = seen.answers.filter(is_timed), _people(seen)
     found = [
         guardrails.errors(
             seen.answers["is_treatment"].to_numpy(),
             seen.answers["failed"].to_numpy(),
             alpha=settings.guardrail_alpha,
+            people=people,
         ),
         guardrails.latency(
             timed["is_treatment"].to_numpy(),
@@ -240,10 +244,27 @@ def _guardrails(
             tolerance=settings.latency_tolerance,
             num_reference=settings.guardrail_min_reference,
             alpha=settings.guardrail_alpha,
+            people=people and people.of(is_timed.to_numpy()),
         ),
         _negative(comparison, control, treatment, settings),
     ]
     return tuple(guardrail for guardrail in found if guardrail is not None)
+
+
+def _people(seen: Seen) -> Units | None:
+    """Who got each answer; in the shadow phase all get both."""
+    if seen.stage == "shadow":
+        return None
+    since = pl.Series([period.since for period in seen.all_periods], dtype=MOMENT).to_numpy()
+    given = seen.answers["created_at"].to_numpy()
+    share = np.array([_share(seen, period) for period in seen.all_periods])
+    place = np.searchsorted(since[1:], given, side="right")
+    return Units(seen.answers["unit"].to_numpy(), share[place])
+
+
+def _share(seen: Seen, period: SharePeriod) -> float:
+    """Of the treatment, among its people and the champion's."""
+    return 1 - period.share if seen.stage == "holdback" else period.challenger_share
 
 
 def _negative(
@@ -273,7 +294,7 @@ def _split(seen: Seen, settings: ExperimentSettings) -> Evidence | None:
     first = seen.users.sort("period", "arm").unique("unit", keep="first", maintain_order=True)
     log_e, texts = 0.0, []
     for number, period in enumerate(seen.periods):
-        share = 1 - period.share if seen.stage == "holdback" else period.challenger_share
+        share = _share(seen, period)
         arm = first.filter(pl.col("period") == number)["arm"]
         if arm.is_empty() or not 0 < share < 1:
             continue

@@ -3,14 +3,18 @@
 Each is an e-process that compares the arms with each other at the same time, never with a line
 drawn earlier: machines have good and bad hours, and a trouble of both arms is not the
 challenger's (docs/decisions/0004-latency-line-follows-the-champion.md).
+
+Errors and latency are e-processes where answers are independent. Those of one person are not: an
+alarm also takes evidence in which each person is one draw (`flows.decisions.people`).
 """
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
-from flows.decisions.ranks import rank_log_es
+from flows.decisions.people import Units, people_log_e
+from flows.decisions.ranks import normal_scores, rank_log_es
 from flows.decisions.sequential import (
     ODDS_RATIOS,
     Array,
@@ -22,13 +26,15 @@ from flows.decisions.sequential import (
 
 LEANING = 0.0
 """Evidence that is no alarm yet, but enough not to give the challenger more people."""
+SAME_TIME = 20
+"""Consecutive answers that are compared with each other where people are."""
 RATE_MEMORY = 500.0
 """Answers of the champion after which what was seen of its error rate counts a third."""
 
 
 @dataclass(frozen=True)
 class Evidence:
-    """One test with its e-value. The highest e-value so far counts: an alarm stays."""
+    """One test with its e-value: the highest so far, as far as the people bear it out now."""
 
     name: str
     log_e_value: float
@@ -49,10 +55,13 @@ class Evidence:
         return self.log_e_value > self.line
 
 
-def errors(challenger: Flags, failed: Flags, *, alpha: float) -> Evidence:
+def errors(
+    challenger: Flags, failed: Flags, *, alpha: float, people: Units | None = None
+) -> Evidence:
     """Against "the challenger fails no more often than the champion", answers in their order.
 
     A block ends as soon as both arms have answered; the common rate of each block may be any.
+    `people`: None where both arms answer the same ones.
     """
     hits, num = _blocks(challenger, failed)
     rate = past_rate(hits[:, 0], num[:, 0])
@@ -67,7 +76,22 @@ def errors(challenger: Flags, failed: Flags, *, alpha: float) -> Evidence:
         f"errors: {int(mine.sum())} of {len(mine)} answers, "
         f"the champion {int(others.sum())} of {len(others)} in the same time"
     )
-    return _evidence("error", mixed(paths) if len(num) else np.zeros(0), alpha, text)
+    found = _evidence("error", mixed(paths) if len(num) else np.zeros(0), alpha, text)
+    if people is None or not found.alarm:
+        return found
+    return _of_people(found, people_log_e(people, challenger, above_others(failed)))
+
+
+def above_others(failed: Flags) -> Array:
+    """By how much more each answer failed than those of the same time: an outage is nobody's."""
+    block = np.arange(len(failed)) // SAME_TIME
+    rate = np.bincount(block, weights=failed) / np.bincount(block)
+    return failed - rate[block]
+
+
+def _of_people(found: Evidence, log_e: float) -> Evidence:
+    """The lesser of the two: what may be but the people it got is no alarm."""
+    return replace(found, log_e_value=min(found.log_e_value, log_e))
 
 
 def past_rate(hits: Array, num: Array) -> Array:
@@ -82,12 +106,18 @@ def past_rate(hits: Array, num: Array) -> Array:
 
 
 def latency(
-    challenger: Flags, latencies: Array, *, tolerance: float, num_reference: int, alpha: float
+    challenger: Flags,
+    latencies: Array,
+    *,
+    tolerance: float,
+    num_reference: int,
+    alpha: float,
+    people: Units | None = None,
 ) -> Evidence:
     """Against "the challenger takes at most `tolerance` times what the champion takes".
 
     Bets on the ranks within blocks of `num_reference` + 1 consecutive answers, so that only
-    answers of the same time are compared (`flows.decisions.ranks`).
+    answers of the same time are compared (`flows.decisions.ranks`). `people`: see `errors`.
     """
     size = num_reference + 1
     num = len(latencies) // size
@@ -98,7 +128,11 @@ def latency(
         f"latency: in {_slower(treated, allowed):.0%} of comparisons the challenger took over "
         f"{tolerance:g} times what the champion took at the same time (50% is the line)"
     )
-    return _evidence("latency", path, alpha, text)
+    found = _evidence("latency", path, alpha, text)
+    if people is None or not found.alarm:
+        return found
+    some = people.of(slice(num * size))
+    return _of_people(found, people_log_e(some, treated.ravel(), normal_scores(allowed).ravel()))
 
 
 def _slower(treated: Flags, allowed: Array) -> float:

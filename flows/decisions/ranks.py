@@ -1,10 +1,11 @@
 """Is one arm slower? Bets on ranks within blocks of consecutive answers of both arms.
 
-Who gives an answer is drawn at random, so without a difference every way to deal the ranks of
+Where who gives an answer is drawn for each, without a difference every way to deal the ranks of
 a block to its answers is equally likely, however the load moves from block to block. For a
 statistic S that grows with the treatment's ranks, exp(S) over its mean under all those ways
 has therefore mean 1, and mean at most 1 where the treatment is faster: a permutation e-value,
-in the sense of Ramdas & Wang, "Hypothesis testing with e-values" (2025, arXiv 2410.23614).
+in the sense of Ramdas & Wang, "Hypothesis testing with e-values" (2025, arXiv 2410.23614). It is
+drawn for each person: `flows.decisions.people` tells what that takes besides.
 """
 
 from __future__ import annotations
@@ -59,3 +60,10 @@ def rank_log_es(treated: Flags, values: Array) -> Array:
     ranked = np.take_along_axis(np.take_along_axis(treated, first, -1), order, -1)
     num = ranked.sum(axis=-1)
     return np.stack([ranked @ tilted - mean[num] for tilted, mean in tilts(treated.shape[-1])])
+
+
+def normal_scores(values: Array) -> Array:
+    """Of (…, block size) values, the normal quantiles of their ranks within the blocks."""
+    rank = np.argsort(np.argsort(values, axis=-1), axis=-1) + 1
+    found: Array = norm.ppf(rank / (values.shape[-1] + 1))
+    return found

@@ -7,15 +7,17 @@ from pathlib import Path
 
 import pytest
 import ray
+from sqlmodel import select
 from typer.testing import CliRunner
 
 from flows.cli import app
 from flows.context import Context, open_context
 from flows.curate import run_curate
 from flows.errors import RefusedError
-from flows.federation import run_federation, settings_of
+from flows.federation import Site, run_federation, settings_of
 from flows.steps import PlainSteps
 from registry import audit
+from registry.models import UserInteraction
 from registry.settings import Settings, load_settings
 from tests.flows.conftest import NOW
 from tests.flows.test_retrain_on_ray import RECIPE
@@ -23,6 +25,9 @@ from tests.support.ray_cluster import RAY_WARNINGS
 from tests.support.tiny_model import make_tiny_model
 from tests.support.usage import log_liked
 from training.base import load_base
+from training.encoding import Example
+from training.errors import DataError
+from training.evaluation.frozen import freeze
 from training.federated.averaging import Averaging
 from training.federated.rounds import RoundReport
 from training.lora import attach_adapter
@@ -85,6 +90,31 @@ def test_sites_learn_together_and_only_adapters_and_counts_leave_them(
     for site in sites:
         with site.database.read() as session:
             assert audit.entries(session, limit=1)[0].action == "build_dataset"
+
+
+def test_a_site_learns_nothing_that_is_near_to_a_frozen_suite(
+    settings: Settings, tmp_path: Path
+) -> None:
+    context = _site(settings, tmp_path / "one", 30, start=0)
+    with context.database.read() as session:
+        asked = session.exec(select(UserInteraction.input_text)).all()
+    questions = [
+        Example(
+            id=text,
+            messages=(
+                {"role": "user", "content": text},
+                {"role": "assistant", "content": "Yes."},
+            ),
+            target_tool="email",
+            language="en",
+        )
+        for text in asked
+    ]
+    suite = freeze(questions, name="all", folder=tmp_path)
+    training = settings.training.model_copy(update={"suites": (suite,)})
+    site = settings.model_copy(update={"home": tmp_path / "one", "training": training})
+    with pytest.raises(DataError, match="near to questions of the suites all"):
+        Site(site).prepare("default")
 
 
 def test_what_is_no_installation_or_named_twice_is_refused(

@@ -142,3 +142,16 @@ def test_no_text_whatever_breaks_reading_and_normal_form_is_stable(text: str, to
     normal = prompts.normalise(text, target_tool=tool)
     assert prompts.normalise(normal, target_tool=tool) == normal
     prompts.validate(text, target_tool=tool)
+
+
+@given(st.text(), st.sampled_from(list(prompts.TOOLS)), st.sampled_from(list(prompts.LANGUAGES)))
+def test_what_was_asked_is_read_back_from_an_instruction(
+    text: str, tool: str, language: str
+) -> None:
+    written = prompts.instruction(text, target_tool=tool, language=language)
+    assert prompts.request_of(written) == text.strip()
+
+
+@pytest.mark.parametrize("text", ["", "Hello", "Buy a drill\nTool: hammer", "Tool: x\nLanguage: y"])
+def test_what_is_no_instruction_is_what_was_asked(text: str) -> None:
+    assert prompts.request_of(text) == text

@@ -43,6 +43,7 @@ class AnswerFacts:
     failed: bool
     latency_ms: float | None
     created_at: datetime
+    unit: int
 
 
 @dataclass(frozen=True)
@@ -86,7 +87,7 @@ def people(
         )
         latency = None if failed else latency_ms * float(rng.uniform(0.8, 1.2))
         at = START + timedelta(minutes=index, seconds=arm)
-        answers.append(AnswerFacts(bool(arm), failed, latency, at))
+        answers.append(AnswerFacts(bool(arm), failed, latency, at, number_of(f"{arm}-{index}")))
     return Arm(users, answers)
 
 

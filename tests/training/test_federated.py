@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import random
 from pathlib import Path
 
 import pytest
@@ -44,10 +45,6 @@ def dense(found: Update) -> dict[str, torch.Tensor]:
     return {name: layer.b @ layer.a for name, layer in found.items()}
 
 
-def generator() -> torch.Generator:
-    return torch.Generator().manual_seed(0)
-
-
 def assert_same(found: Update, expected: dict[str, torch.Tensor]) -> None:
     for name, matrix in dense(found).items():
         torch.testing.assert_close(matrix, expected[name], rtol=1e-9, atol=1e-9)
@@ -59,7 +56,7 @@ def test_the_average_is_that_of_the_products_weighted_by_counts(counts: list[int
         Contribution(update=update(number), num_samples=count)
         for number, count in enumerate(counts)
     ]
-    found = average(None, sites, Averaging(), generator=generator())
+    found = average(None, sites, Averaging())
     expected = {
         name: sum(
             (dense(site.update)[name] * site.num_samples / sum(counts) for site in sites),
@@ -98,7 +95,7 @@ def test_a_step_that_is_too_long_is_shortened_and_nothing_else() -> None:
     far = weighted_sum([before, update(2)], [1.0, 10.0])
     limit = 2 * norm(weighted_sum([near, before], [1, -1]))
     sites = [Contribution(update=near, num_samples=1), Contribution(update=far, num_samples=3)]
-    found = average(before, sites, Averaging(clip_norm=limit), generator=generator())
+    found = average(before, sites, Averaging(clip_norm=limit))
     assert found.num_clipped == 1
     scale = limit / norm(weighted_sum([far, before], [1, -1]))
     expected = {
@@ -113,16 +110,33 @@ def test_a_step_that_is_too_long_is_shortened_and_nothing_else() -> None:
 def test_noise_is_of_the_size_that_the_budget_assumes() -> None:
     sites = [Contribution(update=update(1), num_samples=1)] * 2
     settings = Averaging(clip_norm=3.0, noise_multiplier=2.0, max_rank=9)
-    plain = average(None, sites, Averaging(clip_norm=3.0), generator=generator())
-    chance = generator()
+    plain = average(None, sites, Averaging(clip_norm=3.0))
+    chance = random.Random(0)
     noise = []
     for _ in range(400):
-        noisy = dense(average(None, sites, settings, generator=chance).update)
+        noisy = dense(average(None, sites, settings, randomness=chance.randbytes).update)
         noise += [noisy[name] - matrix for name, matrix in dense(plain.update).items()]
     found = torch.cat([part.flatten() for part in noise])
     # On the mean of two: 2.0 · 3.0 / 2.
     assert float(found.std()) == pytest.approx(3.0, rel=0.02)
     assert float(found.mean()) == pytest.approx(0.0, abs=0.1)
+    # Normal, not only of that width: 4.55 % lie beyond two deviations.
+    assert float((found.abs() > 6).double().mean()) == pytest.approx(0.0455, abs=0.005)
+
+
+def test_noise_cannot_be_made_again_from_what_anybody_knows() -> None:
+    sites = [Contribution(update=update(1), num_samples=1)] * 2
+    settings = Averaging(clip_norm=3.0, noise_multiplier=2.0, max_rank=9)
+    first, second = (dense(average(None, sites, settings).update) for _ in range(2))
+    assert all(not torch.allclose(first[name], second[name]) for name in SHAPES)
+
+
+def test_the_rarest_random_bits_are_noise_too() -> None:
+    sites = [Contribution(update=update(1), num_samples=1)]
+    settings = Averaging(clip_norm=3.0, noise_multiplier=2.0, max_rank=9)
+    for byte in (b"\x00", b"\xff"):
+        found = average(None, sites, settings, randomness=lambda num, byte=byte: byte * num)
+        assert all(torch.isfinite(matrix).all() for matrix in dense(found.update).values())
 
 
 @pytest.mark.parametrize(

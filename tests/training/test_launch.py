@@ -26,8 +26,8 @@ from training.errors import (
     DivergedError,
     RunFailedError,
 )
-from training.evaluation.frozen import freeze
-from training.launch import TrainingOutcome, _without_suites, train
+from training.evaluation.frozen import freeze, without_suites
+from training.launch import TrainingOutcome, train
 from training.loop import TrainingLoop
 from training.lora import new_adapter, read_adapter_config, write_adapter
 from training.parallel import Alone
@@ -284,7 +284,7 @@ def test_what_is_near_to_a_frozen_suite_is_not_learned(
     examples: list[Example], train_file: Path, tmp_path: Path
 ) -> None:
     suite = freeze(examples[:3], name="support-v1", folder=tmp_path)
-    kept, held_back = _without_suites(examples, [suite])
+    kept, held_back = without_suites(examples, [suite])
     assert held_back
     assert {"e0", "e1", "e2"} <= set(held_back)
     assert [example.id for example in kept] == [

@@ -20,6 +20,7 @@ from collections.abc import Iterable, Sequence
 from itertools import pairwise
 from pathlib import Path
 
+from registry import prompts
 from training.encoding import Example, read_examples
 from training.errors import DataError
 from training.evaluation.metrics import words
@@ -77,7 +78,8 @@ def apart_from(
     """`examples` without those near to one of `suite`, and the ids of those left out.
 
     Near is exact, not estimated: the Jaccard similarity of the sets of word pairs of what
-    the user said last. Texts of one word are near where they are equal.
+    the user said last, without what the format puts around it. Texts of one word are near where
+    they are equal.
     """
     by_pair: dict[tuple[str, ...], list[int]] = defaultdict(list)
     sizes = []
@@ -101,9 +103,25 @@ def apart_from(
     return kept, left_out
 
 
+def without_suites(
+    examples: list[Example], suites: Sequence[Path]
+) -> tuple[list[Example], list[str]]:
+    """`apart_from` the questions of all suites; DataError where nothing would be left to learn."""
+    questions = [question for path in suites for question in read_suite(path)]
+    if not questions:
+        return examples, []
+    kept, held_back = apart_from(examples, questions)
+    if not kept:
+        raise DataError(
+            f"All {len(examples)} training examples are near to questions of the suites "
+            f"{', '.join(path.name for path in suites)}, which are never learned."
+        )
+    return kept, held_back
+
+
 def _pairs(example: Example) -> set[tuple[str, ...]]:
-    asked = [str(turn["content"]) for turn in example.messages if turn["role"] == "user"]
-    said = words(asked[-1]) if asked else []
+    turns = [str(turn["content"]) for turn in example.messages if turn["role"] == "user"]
+    said = words(prompts.request_of(turns[-1])) if turns else []
     return set(pairwise(said)) or {tuple(said)}
 
 

@@ -1,7 +1,14 @@
-"""How sure a share or a mean is: percentile bootstrap (Efron & Tibshirani 1993, ch. 13)."""
+"""How sure a mean of shares is: Wilson's interval, and the percentile bootstrap.
+
+Of flags, the score interval of Wilson, "Probable inference, the law of succession, and statistical
+inference", JASA 1927: that of twelve right answers of twelve is no point. What else lies in [0, 1]
+varies no more than flags of the same mean, so that it holds for a few of any such values, and is
+wide. Of more, the percentile bootstrap (Efron & Tibshirani 1993, ch. 13).
+"""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import numpy as np
@@ -9,32 +16,33 @@ import numpy.typing as npt
 
 NUM_RESAMPLES = 2000
 LEVEL = 0.95
+Z = 1.959964
+"""The normal quantile of `LEVEL`, two-sided."""
+FEW = 20
+"""Of fewer values a bootstrap knows too little: it draws what it has."""
 _DRAWS_AT_ONCE = 1 << 18
 
 
 def interval(values: Sequence[float], *, seed: int = 0) -> tuple[float, float]:
-    """The 95 % interval of the mean of `values`, at least one; the same for the same seed."""
-    found = _resampled_means(np.asarray(values, dtype=np.float64), seed)
-    return _middle(found)
+    """The 95 % interval of the mean of `values` in [0, 1], at least one; the same for a seed."""
+    if not len(values):
+        raise ValueError("there is no value to tell the mean of")
+    found = np.asarray(values, dtype=np.float64)
+    if len(found) < FEW or np.isin(found, (0, 1)).all() or np.ptp(found) == 0:
+        return _wilson(float(found.mean()), len(found))
+    tail = (1 - LEVEL) / 2
+    low, high = np.quantile(_resampled_means(found, seed), [tail, 1 - tail])
+    return float(low), float(high)
 
 
-def paired_interval(
-    before: Sequence[float], after: Sequence[float], *, seed: int = 0
-) -> tuple[float, float]:
-    """The 95 % interval of the mean of `after` − `before`, question by question.
-
-    Two versions answer the same questions, of which some are easy for both: paired, the
-    interval is much narrower than that of two independent means.
-    """
-    if len(before) != len(after):
-        raise ValueError(f"{len(before)} answers cannot be paired with {len(after)}")
-    difference = np.asarray(after, dtype=np.float64) - np.asarray(before, dtype=np.float64)
-    return _middle(_resampled_means(difference, seed))
+def _wilson(mean: float, num: int) -> tuple[float, float]:
+    share = Z**2 / num
+    middle = (mean + share / 2) / (1 + share)
+    half = math.sqrt(mean * (1 - mean) * share + share**2 / 4) / (1 + share)
+    return max(0.0, middle - half), min(1.0, middle + half)
 
 
 def _resampled_means(values: npt.NDArray[np.float64], seed: int) -> npt.NDArray[np.float64]:
-    if not len(values):
-        raise ValueError("there is no value to resample")
     rng = np.random.default_rng(seed)
     means = np.empty(NUM_RESAMPLES)
     at_once = max(1, _DRAWS_AT_ONCE // len(values))
@@ -42,9 +50,3 @@ def _resampled_means(values: npt.NDArray[np.float64], seed: int) -> npt.NDArray[
         part = means[start : start + at_once]
         part[:] = values[rng.integers(0, len(values), (len(part), len(values)))].mean(axis=1)
     return means
-
-
-def _middle(means: npt.NDArray[np.float64]) -> tuple[float, float]:
-    tail = (1 - LEVEL) / 2
-    low, high = np.quantile(means, [tail, 1 - tail])
-    return float(low), float(high)

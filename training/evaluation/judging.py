@@ -53,7 +53,7 @@ class Judged:
     mean: float | None
     """None where nothing was judged."""
     interval: tuple[float, float] | None
-    """95 % bootstrap interval of the mean."""
+    """95 % interval of the mean."""
     num_judged: int
     num_failed: int
     """Asked, and not judged: no answer, too late, or no mark in it."""

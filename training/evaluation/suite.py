@@ -81,7 +81,7 @@ class Scores:
     mean_tokens: float
     """Mean length of an answer in the model's own tokens."""
     accuracy_interval: tuple[float, float] = (0.0, 1.0)
-    """95 % bootstrap interval of `accuracy`; everything is possible where none was computed."""
+    """95 % interval of `accuracy`; everything is possible where none was computed."""
     chrf: float = 0.0
     chrf_interval: tuple[float, float] = (0.0, 1.0)
     rouge: float = 0.0

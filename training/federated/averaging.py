@@ -3,12 +3,19 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+import os
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+import numpy as np
 import torch
+from scipy.special import ndtri
 
 from training.federated.updates import LowRank, Update, norm, recompressed, weighted_sum
+
+Randomness = Callable[[int], bytes]
+"""So many random bytes. Whoever can repeat them can take the noise away again: what is used in
+earnest is the operating system's, and is kept nowhere."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,7 +68,7 @@ def average(
     contributions: Sequence[Contribution],
     settings: Averaging,
     *,
-    generator: torch.Generator,
+    randomness: Randomness = os.urandom,
 ) -> Average:
     """FedAvg (McMahan et al. 2017, arXiv:1602.05629) of what the sites made of `before`.
 
@@ -83,7 +90,7 @@ def average(
     summed = weighted_sum(parts, factors if before is None else [1.0, *factors])
     if settings.noise_multiplier:
         deviation = settings.noise_multiplier * settings.clip_norm / len(contributions)
-        summed = _noisy(summed, deviation, generator)
+        summed = _noisy(summed, deviation, randomness)
     update, lost = recompressed(summed, max_rank=settings.max_rank)
     return Average(update=update, lost=lost, num_clipped=sum(scale < 1 for scale in scales))
 
@@ -99,12 +106,18 @@ def _step(before: Update | None, after: Update) -> Update:
     return after if before is None else weighted_sum([after, before], [1.0, -1.0])
 
 
-def _noisy(update: Update, deviation: float, generator: torch.Generator) -> Update:
+def _noisy(update: Update, deviation: float, randomness: Randomness) -> Update:
     """`update` with noise on every weight of every layer; each layer is held whole in turn."""
     found = {}
     for name, layer in update.items():
         dense = layer.b @ layer.a
-        noise = torch.randn(dense.shape, dtype=dense.dtype, generator=generator)
+        noise = _normal(dense.numel(), randomness).reshape(dense.shape).to(dense.dtype)
         u, s, vt = torch.linalg.svd(dense + deviation * noise, full_matrices=False)
         found[name] = LowRank(u * s, vt)
     return found
+
+
+def _normal(num: int, randomness: Randomness) -> torch.Tensor:
+    """Standard normal numbers. torch's own generator has but 2**32 seeds: they can be tried."""
+    bits = np.frombuffer(randomness(8 * num), dtype=np.uint64) >> np.uint64(12)
+    return torch.from_numpy(ndtri((bits + 0.5) / 2**52))

@@ -6,8 +6,10 @@ sampling: T rounds compose to one Gaussian mechanism of noise z / √T, whose δ
 in closed form (Balle & Wang 2018, arXiv:1805.06530, theorem 8; composition: Dong, Roth & Su
 2019, arXiv:1905.02383, corollary 3.3). No accountant gives a smaller ε.
 
-Protected is whether a site took part at all, and with what: not a single person within a
-site, of whom a site's own adapter may still tell.
+Protected is whether a site's step was counted or left out, their number being known. With which of
+two steps a site took part is a difference of up to 2C: as protected as by half the noise. Not
+protected is a single person within a site, of whom a site's own adapter may still tell, nor what is
+told beside the averages: counts and losses.
 """
 
 from __future__ import annotations

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
-import torch
-
-from training.federated.averaging import Averaging, Contribution, average
+from training.federated.averaging import Averaging, Contribution, Randomness, average
 from training.federated.privacy import epsilon_of
 from training.federated.updates import Update, read_update, write_update
 from training.transport import Packed, pack, unpack
@@ -68,15 +67,15 @@ def federate(
     *,
     num_rounds: int,
     averaging: Averaging,
-    seed: int,
     out: Path,
     on_round: Callable[[RoundReport], None] = lambda _: None,
+    randomness: Randomness = os.urandom,
 ) -> list[RoundReport]:
     """Learns for `num_rounds` at all sites, and leaves the last average as an adapter in `out`.
 
+    `randomness` is where the noise comes from.
     Raises a TrainingError where the sites' adapters do not fit each other.
     """
-    generator = torch.Generator().manual_seed(seed)
     current: Packed | None = None
     before: Update | None = None
     reports = []
@@ -91,7 +90,7 @@ def federate(
                 Contribution(update=read_update(folder), num_samples=one.num_samples)
                 for folder, one in zip(folders, returned, strict=True)
             ]
-            averaged = average(before, contributions, averaging, generator=generator)
+            averaged = average(before, contributions, averaging, randomness=randomness)
             folder = Path(scratch) / f"{turn}-average"
             write_update(averaged.update, folder, like=folders[0])
             # What sites go on from is what was written, in float32.

@@ -44,19 +44,22 @@ def luhn(digits: str) -> bool:
     return total % 10 == 0
 
 
-def is_card(text: str) -> bool:
-    """Whether this is the number of a payment card: 13 to 19 digits, not all the same."""
-    digits = digits_of(text)
-    return (
-        13 <= len(digits) <= 19 and digits[0] in "23456" and len(set(digits)) > 1 and luhn(digits)
-    )
-
-
 def is_iban(text: str) -> bool:
     """Whether the check digits of an IBAN are right (ISO 13616: mod 97)."""
-    letters = "".join(text.split()).replace("-", "").upper()
+    letters = "".join(letter for letter in text if letter.isalnum()).upper()
     turned = letters[4:] + letters[:4]
     return int("".join(str(int(letter, 36)) for letter in turned)) % 97 == 1
+
+
+def is_isbn(text: str) -> bool:
+    """Whether this is a book's number, of ten digits or thirteen (ISO 2108)."""
+    letters = "".join(letter for letter in text if letter.isalnum()).upper()
+    if len(letters) == 13 and letters.isdigit():
+        return (
+            sum(int(letter) * (1, 3)[place % 2] for place, letter in enumerate(letters)) % 10 == 0
+        )
+    values = [10 if letter == "X" else int(letter) for letter in letters]
+    return len(values) == 10 and sum((10 - p) * value for p, value in enumerate(values)) % 11 == 0
 
 
 def is_address(text: str) -> bool:

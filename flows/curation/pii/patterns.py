@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import re
 import unicodedata
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable
 from typing import NamedTuple
 
-from flows.curation.pii import checks
+from flows.curation.pii import cards, checks
 
 
 class Span(NamedTuple):
@@ -18,12 +18,31 @@ class Span(NamedTuple):
     kind: str
 
 
+def _whole(match: re.Match[str]) -> Iterable[tuple[int, int]]:
+    return [match.span(1 if match.re.groups else 0)]
+
+
 class Pattern(NamedTuple):
-    """An expression, and what else must hold of a match."""
+    """An expression, and which pieces of a match are such data: the whole of it, or its group."""
 
     kind: str
     expression: re.Pattern[str]
-    holds: Callable[[re.Match[str]], bool] = lambda _: True
+    pieces: Callable[[re.Match[str]], Iterable[tuple[int, int]]] = _whole
+
+
+class Taken:
+    """The pieces of a text that are spoken for."""
+
+    def __init__(self, length: int) -> None:
+        """Of a text of so many characters, all of them free."""
+        self.spans: list[Span] = []
+        self._mask = bytearray(length)
+
+    def take(self, start: int, end: int, kind: str) -> None:
+        """Take a piece, unless a part of it is taken."""
+        if self._mask.find(1, start, end) < 0:
+            self._mask[start:end] = b"\1" * (end - start)
+            self.spans.append(Span(start, end, kind))
 
 
 _ID_CONTEXT = re.compile(
@@ -38,22 +57,23 @@ _PREFIXED_TOKENS = (
     r"github_pat_[A-Za-z0-9_]{20,}",
     r"glpat-[A-Za-z0-9_-]{20,}",
     r"xox[abeoprs]-[A-Za-z0-9-]{10,}",
-    r"(?:sk|pk|rk)[-_](?:live|test|proj|ant|or)?[-_]?[A-Za-z0-9_-]{20,}",
     r"AIza[0-9A-Za-z_-]{35}",
     r"ya29\.[0-9A-Za-z_-]{20,}",
     r"hf_[A-Za-z0-9]{30,}",
     r"npm_[A-Za-z0-9]{36}",
     r"SG\.[A-Za-z0-9_-]{16,}\.[A-Za-z0-9_-]{16,}",
-    r"eyJ[A-Za-z0-9_-]{8,}\.eyJ[A-Za-z0-9_-]{8,}\.[A-Za-z0-9_-]{5,}",
+    r"eyJ[A-Za-z0-9_-]{8,2000}\.eyJ[A-Za-z0-9_-]{8,8000}\.[A-Za-z0-9_-]{5,}",
 )
+_PREFIXED_KEY = r"(?:sk|pk|rk)[-_](?:live|test|proj|ant|or)?[-_]?[A-Za-z0-9_-]{20,}"
 _NAMED_SECRET = (
     r"(?:api[_ -]?key|secret(?:[_ -]?key)?|access[_ -]?key|access[_ -]?token|auth[_ -]?token"
     r"|client[_ -]?secret|password|passwd|pwd|كلمة (?:المرور|السر))"
     r"[\"']?\s*(?:[:=]|\bis\b|هي)\s*[\"']?([^\s\"',;]{8,200})"
 )
+_APART = f"{cards.BETWEEN}{{0,2}}"
 _IBANS = "|".join(
     rf"(?:{'|'.join(code for code, other in checks.IBAN_LENGTHS.items() if other == length)})"
-    rf"[ -]?\d{{2}}(?:[ -]?[A-Z0-9]){{{length - 4}}}"
+    rf"{_APART}\d{{2}}(?:{_APART}[A-Z0-9]){{{length - 4}}}"
     for length in sorted(set(checks.IBAN_LENGTHS.values()))
 )
 
@@ -69,24 +89,57 @@ def _is_random(text: str) -> bool:
     return sum(kinds) >= 3 or (len(text) >= 16 and kinds[0] and (kinds[1] or kinds[2]))
 
 
-def _checked(is_right: Callable[[str], bool]) -> Callable[[re.Match[str]], bool]:
-    return lambda match: is_right(match.group())
+def _is_key(match: re.Match[str]) -> bool:
+    """Whether what follows the prefix is drawn: names of things have it in front of them too."""
+    drawn = max(re.findall(r"[A-Za-z0-9]+", match.group()[3:]), key=len)
+    capitals = sum(letter.isupper() for letter in drawn)
+    return len(drawn) >= 10 and (
+        _is_random(drawn) or len(drawn) <= 4 * min(capitals, len(drawn) - capitals)
+    )
 
 
-def _id(is_right: Callable[[str], bool], *, context: bool) -> Callable[[re.Match[str]], bool]:
+def _if(holds: Callable[[re.Match[str]], bool]) -> Callable[..., Iterable[tuple[int, int]]]:
+    return lambda match: _whole(match) if holds(match) else ()
+
+
+def _checked(is_right: Callable[[str], bool]) -> Callable[..., Iterable[tuple[int, int]]]:
+    return _if(lambda match: is_right(match.group()))
+
+
+def _id(
+    is_right: Callable[[str], bool], *, context: bool
+) -> Callable[..., Iterable[tuple[int, int]]]:
     def holds(match: re.Match[str]) -> bool:
         if not is_right(checks.digits_of(match.group())):
             return False
         before = match.string[max(0, match.start() - _CONTEXT_CHARS) : match.start()]
         return not context or _ID_CONTEXT.search(before) is not None
 
-    return holds
+    return _if(holds)
 
 
 def _is_no_version(match: re.Match[str]) -> bool:
     before = match.string[max(0, match.start() - 12) : match.start()].lower()
     version = re.search(r"\b(?:version|release|v|ver\.?)\s*$", before)
     return version is None and checks.is_address(match.group())
+
+
+_LOCAL = re.compile(r"[\w.+%'-]+")
+_SPACED_LOCAL = re.compile(r"(?:[^\W\u0e00-\u109f\u1780-\u17ff\u3040-\u9fff]|[.+%'-])+")
+"""Without the letters of scripts that put no space before an address."""
+_LOCAL_CHARS = 256
+_EMAIL_HOST = re.compile(
+    r"@(?:\w[\w-]{0,62}\.){1,8}"
+    r"(?:xn--[a-z0-9-]{1,59}|[a-z]{2,63}(?![a-z0-9])|(?![a-z])[^\W\d_]{2,63})",
+    re.IGNORECASE,
+)
+
+
+def _address(match: re.Match[str]) -> Iterable[tuple[int, int]]:
+    """The host with what stands before its @, read backwards."""
+    before = match.string[max(0, match.start() - _LOCAL_CHARS) : match.start()][::-1]
+    local = _SPACED_LOCAL.match(before) or _LOCAL.match(before)
+    return [(match.start() - local.end(), match.end())] if local else ()
 
 
 PATTERNS: tuple[Pattern, ...] = (
@@ -111,20 +164,18 @@ PATTERNS: tuple[Pattern, ...] = (
         ),
     ),
     Pattern("SECRET", re.compile(rf"(?<![A-Za-z0-9])(?:{'|'.join(_PREFIXED_TOKENS)})")),
+    Pattern("SECRET", re.compile(rf"(?<![A-Za-z0-9]){_PREFIXED_KEY}"), _if(_is_key)),
     Pattern("SECRET", re.compile(r"(?<=[Bb]earer )[A-Za-z0-9._~+/-]{20,}=*")),
-    Pattern("SECRET", re.compile(_NAMED_SECRET, re.I), lambda match: _is_random(match.group(1))),
     Pattern(
-        "EMAIL",
-        re.compile(
-            r"(?<![\w.+-])[\w.+%'-]{1,64}@(?:[\w](?:[\w-]{0,62})\.){1,8}[^\W\d_]{2,24}(?![\w-])"
-        ),
+        "SECRET", re.compile(_NAMED_SECRET, re.I), _if(lambda match: _is_random(match.group(1)))
     ),
+    Pattern("EMAIL", _EMAIL_HOST, _address),
     Pattern(
         "IBAN",
-        re.compile(rf"(?<![A-Za-z0-9])(?:{_IBANS})(?![A-Za-z0-9])", re.I),
+        re.compile(rf"(?<![A-Za-z0-9])(?:{_IBANS})(?![A-Za-z0-9])", re.I | re.A),
         _checked(checks.is_iban),
     ),
-    Pattern("CARD", re.compile(r"(?<![\d.])\d(?:[ -]?\d){12,18}(?!\d)"), _checked(checks.is_card)),
+    Pattern("CARD", cards.RUN, cards.cards),
     Pattern(
         "ID",
         re.compile(r"(?<!\d)784[- ]?\d{4}[- ]?\d{7}[- ]?\d(?!\d)"),
@@ -134,7 +185,9 @@ PATTERNS: tuple[Pattern, ...] = (
         "ID", re.compile(r"(?<![\d.])[23]\d{13}(?!\d)"), _id(checks.is_egyptian_id, context=False)
     ),
     Pattern("ID", re.compile(r"(?<![\d.+])[12]\d{9}(?!\d)"), _id(checks.is_saudi_id, context=True)),
-    Pattern("IP", re.compile(r"(?<![\d.])(?:\d{1,3}\.){3}\d{1,3}(?![\d]|\.\d)"), _is_no_version),
+    Pattern(
+        "IP", re.compile(r"(?<![\d.])(?:\d{1,3}\.){3}\d{1,3}(?![\d]|\.\d)"), _if(_is_no_version)
+    ),
     Pattern(
         "IP",
         re.compile(r"(?<![\w:.])(?:[0-9A-Fa-f]{0,4}:){2,7}(?:[0-9A-Fa-f]{1,4}|:)?(?![\w:])"),
@@ -145,9 +198,10 @@ PATTERNS: tuple[Pattern, ...] = (
 
 
 def plain(text: str) -> str:
-    """The text with ASCII digits and signs in the place of others, every character where it was.
+    """The text with ASCII in the place of other forms of it, every character where it was.
 
-    Arabic-Indic, Persian, full-width and all other decimal digits; the full-width plus and @.
+    Arabic-Indic, Persian, full-width and all other decimal digits; full-width and mathematical
+    letters; the full-width plus, @ and full stop; all spaces.
     """
     if text.isascii():
         return text
@@ -158,24 +212,23 @@ class _Plain(dict[int, str]):
     def __missing__(self, code: int) -> str:
         letter = chr(code)
         value = unicodedata.decimal(letter, None)
-        self[code] = letter if value is None else str(value)
+        if value is not None:
+            self[code] = str(value)
+        elif unicodedata.category(letter) == "Zs":
+            self[code] = " "
+        elif letter.isalpha() and (0xFF21 <= code <= 0xFF5A or 0x1D400 <= code <= 0x1D7FF):
+            self[code] = unicodedata.normalize("NFKC", letter)
+        else:
+            self[code] = letter
         return self[code]
 
 
-_PLAIN = _Plain({ord("＋"): "+", ord("＠"): "@", ord("．"): ".", 0xA0: " ", 0x202F: " "})  # noqa: RUF001
+_PLAIN = _Plain({ord("＋"): "+", ord("＠"): "@", ord("．"): "."})  # noqa: RUF001
 
 
-def find(text: str) -> Iterator[Span]:
-    """Personal data in `text`, which is `plain`; what one pattern has taken no other does."""
-    taken: list[Span] = []
-    for kind, expression, holds in PATTERNS:
+def find(text: str, taken: Taken) -> None:
+    """Take personal data in `text`, which is `plain`, in the order of `PATTERNS`."""
+    for kind, expression, pieces in PATTERNS:
         for match in expression.finditer(text):
-            start, end = match.span(1) if expression.groups else match.span()
-            if not overlaps(taken, start, end) and holds(match):
-                taken.append(Span(start, end, kind))
-    yield from taken
-
-
-def overlaps(spans: list[Span], start: int, end: int) -> bool:
-    """Whether a piece of text is (partly) taken."""
-    return any(start < span.end and span.start < end for span in spans)
+            for start, end in pieces(match):
+                taken.take(start, end, kind)

@@ -12,7 +12,8 @@ from contextlib import contextmanager
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
-from flows.curation.pii.patterns import Span, overlaps
+from flows.curation.pii import checks
+from flows.curation.pii.patterns import Span, Taken
 from registry.settings_curation import PiiSettings
 
 if TYPE_CHECKING:
@@ -56,35 +57,49 @@ _ID_CONTEXT = re.compile(
     re.IGNORECASE,
 )
 _CONTEXT_CHARS = 48
+_PART_CHARS = 2000
 _MIN_PHONE_CHARS = 6
 _LAST_GROUP = re.compile(r"[ ()./\u2010-\u2015-]+\d+$")
-_DATE = re.compile(r"(?:19|20)\d\d[-./]\d{1,2}[-./]\d{1,2}\b")
-_GROUPS = re.compile(r"\d[ ()-]+\d")
+_DATE = (
+    r"(?:(?:19|20)\d\d[-./](?:0?[1-9]|1[0-2])[-./](?:0?[1-9]|[12]\d|3[01])"
+    r"|(?:0?[1-9]|[12]\d|3[01])[-./](?:0?[1-9]|[12]\d|3[01])[-./](?:19|20)\d\d)"
+)
+_DATES = re.compile(
+    rf"(?<![\w+./-])(?<![\d)] ){_DATE}(?:[ /\u2010-\u2015-]{{1,3}}{_DATE})*(?!\w|[-./]\d)"
+)
+_ISBN = re.compile(r"(?<![\w-])(?:97[89][- ])?\d{1,5}[- ]\d{1,7}[- ]\d{1,7}[- ][\dXx](?![\w-])")
+_GROUPS = re.compile(r"\d{2}[ ()-]+\d|\d[ ()-]+\d{2}")
 _LONG_NUMBER = re.compile(r"\d(?:[ -]?\d){7}")
 
 
-def find(text: str, settings: PiiSettings, taken: Sequence[Span]) -> list[Span]:
-    """Phone numbers and national ids in `text` (`plain`) outside of what is taken."""
-    spans = list(taken)
-    for found in (*_ids(text), *_phones(text, settings.phone_regions)):
-        if not overlaps(spans, found.start, found.end):
-            spans.append(found)
-    return spans[len(taken) :]
+def find(text: str, settings: PiiSettings, taken: Taken) -> None:
+    """Take phone numbers and national ids in `text` (`plain`)."""
+    for span in (*_ids(text), *_phones(text, settings.phone_regions)):
+        taken.take(*span)
 
 
 def _phones(text: str, regions: Sequence[str]) -> list[Span]:
-    found = []
+    text = _ISBN.sub(_blanked_book, _DATES.sub(_blank, text))
+    found: list[Span] = []
     for match in _PHONE_LIKE.finditer(text):
-        number = match.group()
+        number, end = match.group(), found[-1].end if found else 0
         if number.startswith(("+", "00")):
             length = _valid_length(number, (None,))
-        elif _is_meant(text, match.start(), number):
+        elif _is_meant(text, match.start(), number, end):
             length = _valid_length(number, regions)
         else:
             continue
         if length:
             found.append(Span(match.start(), match.start() + length, "PHONE"))
     return found
+
+
+def _blank(match: re.Match[str]) -> str:
+    return "_" * len(match.group())
+
+
+def _blanked_book(match: re.Match[str]) -> str:
+    return _blank(match) if checks.is_isbn(match.group()) else match.group()
 
 
 def _valid_length(number: str, regions: Sequence[str | None]) -> int:
@@ -109,9 +124,12 @@ def _valid_length(number: str, regions: Sequence[str | None]) -> int:
     return 0
 
 
-def _is_meant(text: str, start: int, number: str) -> bool:
-    """Whether a national number is one: written in groups, or named as a phone number."""
-    if _DATE.match(number) is not None:
+def _is_meant(text: str, start: int, number: str, end: int) -> bool:
+    """Whether a national number is one: written in groups, or named as a phone number.
+
+    `end`: of the number before. What goes on after a hyphen is a part of something longer.
+    """
+    if start - 1 > end and text[start - 1] == "-" and text[start - 2].isdigit():
         return False
     if number[0] in "0(" and _GROUPS.search(number) is not None:
         return True
@@ -124,20 +142,28 @@ def _ids(text: str) -> list[Span]:
     ):
         return []
     found = []
-    for recognizer in _recognizers():
-        for result in _results(recognizer, text):
-            before = text[max(0, result.start - _CONTEXT_CHARS) : result.start]
+    for start in range(0, len(text), _PART_CHARS):
+        for span, score in _results(text, start):
+            before = text[max(0, span.start - _CONTEXT_CHARS) : span.start]
             named = _ID_CONTEXT.search(before) is not None
-            if result.score >= MIN_SCORE and (
-                named or not text[result.start : result.end].isdigit()
-            ):
-                found.append(Span(result.start, result.end, "ID"))
+            if score >= MIN_SCORE and (named or not text[span.start : span.end].isdigit()):
+                found.append(span)
     return found
 
 
-def _results(recognizer: Any, text: str) -> list[Any]:
-    """A pattern recognizer asks nothing of a language model, so that it is given none."""
-    return recognizer.analyze(text, recognizer.supported_entities, None) or []
+def _results(text: str, start: int) -> Iterator[tuple[Span, float]]:
+    """What presidio finds that begins in the part at `start`, and how sure it is.
+
+    It compares all that it finds with each other: in a long text, that takes long. A pattern
+    recognizer asks nothing of a language model, so that it is given none.
+    """
+    first = max(0, start - _CONTEXT_CHARS)
+    part = text[first : start + _PART_CHARS + _CONTEXT_CHARS]
+    for recognizer in _recognizers():
+        found: Any = recognizer
+        for result in found.analyze(part, recognizer.supported_entities, None) or []:
+            if 0 <= first + result.start - start < _PART_CHARS:
+                yield Span(first + result.start, first + result.end, "ID"), result.score
 
 
 @lru_cache(maxsize=1)

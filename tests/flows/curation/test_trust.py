@@ -87,6 +87,43 @@ def test_raters_who_disagree_with_everyone_are_not_believed() -> None:
     assert all("disagrees with everyone" in reason for reason in reasons.values())
 
 
+@pytest.mark.parametrize("num_answers", [2, 1000])
+def test_one_person_cannot_have_everybody_else_disbelieved(num_answers: int) -> None:
+    rng = random.Random(2)
+    honest = [
+        event(
+            number,
+            rater=f"user-{number % 30}",
+            quality_score=(quality := rng.choice((0.25, 0.85))),
+            thumb=1 if rng.random() < quality else -1,
+        )
+        for number in range(600)
+    ]
+    said = [
+        event(
+            1000 + number % num_answers,
+            rater="loud",
+            at=NOW + timedelta(seconds=4 * number),
+            quality_score=(0.25, 0.85)[number % 2],
+            thumb=(1, -1)[number % 2],
+        )
+        for number in range(1000)
+    ]
+    weights = trust.rater_weights(events(*honest, *said), SETTINGS)
+    others = weights.filter(pl.col("rater") != "loud")
+    assert others["rater_weight"].min() > 0.2
+    loud = weights.filter(pl.col("rater") == "loud")
+    assert loud["num_ratings"].item() == num_answers
+    assert num_answers == 2 or loud["rater_weight"].item() < 0.2
+
+
+def test_what_a_rater_said_last_of_an_answer_counts() -> None:
+    late = [event(3, rater="new", at=NOW + timedelta(days=2), quality_score=0.9)]
+    early = [event(3, rater="new", thumb=-1, quality_score=0.9) for _ in range(30)]
+    weights = trust.rater_weights(events(*late, *early, *crowd(200).to_dicts()), SETTINGS)
+    assert weights.filter(pl.col("rater") == "new")["rater_weight"].item() > 0.9
+
+
 def test_of_whom_little_is_known_is_believed() -> None:
     given = events(*crowd(200).to_dicts(), event(900, rater="new", quality_score=0.9, thumb=-1))
     found = trust.rater_weights(given, SETTINGS).filter(pl.col("rater") == "new")

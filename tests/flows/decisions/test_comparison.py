@@ -1,5 +1,7 @@
 """The comparison of two arms, on sums of users."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -86,6 +88,26 @@ def test_without_users_nothing_is_known() -> None:
     assert np.isinf(found.variance)
     assert np.isnan(found.quality).all()
     assert float(relative_improvement(found)) == 0
+
+
+def test_what_is_unknown_leaves_its_weight_to_what_is_known() -> None:
+    both = np.array([0.7, 0.77]), np.array([0.862, 0.988])
+    unknown = np.array([np.nan, np.nan])
+
+    def improvement(quality: np.ndarray, positive: np.ndarray, slower: float) -> float:
+        with np.errstate(invalid="ignore"):
+            empty = compare(Moments.of(np.zeros((0, 1, 2, arms.NUM_SUMS))))
+        found = replace(empty, quality=quality, positive=positive)
+        return float(relative_improvement(found, slower))
+
+    liked = 0.988 / 0.862 - 1
+    assert improvement(*both, 0.25) == pytest.approx(0.5 * 0.1 + 0.3 * liked - 0.2 * 0.25)
+    assert improvement(unknown, both[1], 0.25) == pytest.approx((0.3 * liked - 0.05) / 0.5)
+    assert improvement(unknown, both[1], 0.0) > 0.05
+    assert improvement(unknown, both[1], np.nan) == pytest.approx(liked)
+    assert improvement(np.array([0.7, np.nan]), both[1], np.nan) == pytest.approx(liked)
+    # Nothing is relative to zero, but it is known.
+    assert improvement(both[0], np.array([0.0, 0.5]), 0.0) == pytest.approx(0.05)
 
 
 def test_scores_of_unrated_answers_make_the_comparison_surer() -> None:

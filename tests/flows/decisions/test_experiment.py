@@ -202,3 +202,12 @@ def test_steps_must_grow_and_end_before_people() -> None:
         ExperimentSettings(plan=(Step(share=0.5), Step(share=0.1)))
     with pytest.raises(ValueError, match="after the shadow phase"):
         ExperimentSettings(plan=(Step(share=0),))
+
+
+def test_failures_of_one_person_are_no_alarm_but_in_the_shadow_phase() -> None:
+    broken = people(1, 60, good=0.4, errors=0.5)
+    of_one = Arm(broken.users, [replace(answer, unit=7) for answer in broken.answers])
+    assert look(CHAMPION, broken, settings=PLAIN).action is Action.ROLL_BACK
+    assert look(CHAMPION, of_one, settings=PLAIN).action is not Action.ROLL_BACK
+    # Both versions answer the same people there.
+    assert look(CHAMPION, of_one, settings=PLAIN, stage="shadow").action is Action.ROLL_BACK

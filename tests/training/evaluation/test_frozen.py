@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from registry import prompts
 from training.encoding import Example
 from training.errors import DataError
 from training.evaluation import frozen
@@ -53,6 +54,26 @@ def test_what_is_near_to_a_question_is_left_out(text: str, near: bool) -> None:
     kept, left_out = apart_from([_asked(text, 7)], suite)
     assert (left_out == ["e7"]) == near
     assert (kept == []) == near
+
+
+@pytest.mark.parametrize(
+    ("question", "sample", "near"),
+    [
+        ("Cancel order", "Book a flight", False),
+        ("Cancel order", "Thank the team", False),
+        ("Cancel order", "cancel order!", True),
+        ("Thank the whole team for a good year", "Thank the whole team for a good week", True),
+    ],
+)
+def test_what_the_format_puts_around_a_question_makes_nothing_near(
+    question: str, sample: str, near: bool
+) -> None:
+    suite, given = (
+        _asked(prompts.instruction(text, target_tool="email", language="en"))
+        for text in (question, sample)
+    )
+    assert (apart_from([given], [suite])[1] == ["e0"]) == near
+    assert (apart_from([given], [_asked(question)])[1] == ["e0"]) == near
 
 
 def test_one_word_is_near_to_itself_alone() -> None:
