@@ -28,6 +28,8 @@ LEANING = 0.0
 """Evidence that is no alarm yet, but enough not to give the challenger more people."""
 SAME_TIME = 20
 """Consecutive answers that are compared with each other where people are."""
+LATELY, HOPELESS = 20, 0.9
+"""Answers of the challenger, and the share of failures among them, beyond which nobody is asked."""
 RATE_MEMORY = 500.0
 """Answers of the champion after which what was seen of its error rate counts a third."""
 
@@ -77,9 +79,18 @@ def errors(
         f"the champion {int(others.sum())} of {len(others)} in the same time"
     )
     found = _evidence("error", mixed(paths) if len(num) else np.zeros(0), alpha, text)
-    if people is None or not found.alarm:
+    if people is None or not found.alarm or _is_hopeless(mine):
         return found
     return _of_people(found, people_log_e(people, challenger, above_others(failed)))
+
+
+def _is_hopeless(failed: Flags) -> bool:
+    """Whether next to nothing has succeeded lately: nothing is learned from that, whosever fault.
+
+    Few people alone never prove it: the one in ten who got the challenger may be who fails.
+    """
+    lately = failed[-LATELY:]
+    return len(lately) == LATELY and bool(lately.mean() >= HOPELESS)
 
 
 def above_others(failed: Flags) -> Array:

@@ -104,6 +104,18 @@ def test_people_who_ask_for_long_answers_are_not_the_challengers_fault() -> None
     assert alarms[1] <= 2
 
 
+@pytest.mark.parametrize(("share_failing", "stops"), [(1.0, True), (0.5, False)])
+def test_who_fails_nearly_always_is_stopped_though_one_person_saw_it(
+    share_failing: float, stops: bool
+) -> None:
+    rng = np.random.default_rng(8)
+    unit = rng.integers(0, 10, 400).astype(np.uint64)
+    challenger = unit == 3
+    failed = challenger & (rng.random(400) < share_failing)
+    people = Units(unit, np.full(400, 0.1))
+    assert errors(challenger, failed, alpha=0.01, people=people).alarm is stops
+
+
 def test_with_many_people_faults_are_found_as_soon() -> None:
     rng = np.random.default_rng(7)
     found = np.zeros(3)
