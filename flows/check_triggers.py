@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import asdict
 
 import httpx
-from prefect import flow
+from prefect import State, flow
 from prefect.client.orchestration import get_client
 from prefect.deployments import run_deployment
 from prefect.exceptions import ObjectNotFound
@@ -15,10 +15,11 @@ from flows import trail
 from flows.context import Context, open_context
 from flows.decisions.facts import gather, keep_days
 from flows.decisions.triggers import TriggerDecision, decide
+from flows.each_workload import End, chosen, in_turn
 from flows.errors import LocalError
-from flows.prefect_steps import PrefectSteps
+from flows.prefect_steps import PrefectSteps, completed
 from flows.reports.tables import trigger_table
-from flows.steps import Steps
+from flows.steps import Steps, StepsFor
 from registry import acts, runs, statistics
 
 ACTOR = "flow:check-triggers"
@@ -100,17 +101,45 @@ def run_check_triggers(
     return decision
 
 
+def check_each(
+    context: Context,
+    workload: str | None,
+    start_retrain: Callable[[str, str], object],
+    *,
+    force: bool = False,
+    steps_for: StepsFor,
+) -> End:
+    """Check the workload, or each one. `start_retrain` is given its name and the trigger's."""
+
+    def turn(name: str) -> End:
+        decision = run_check_triggers(
+            context,
+            lambda trigger: start_retrain(name, trigger),
+            workload=name,
+            force=force,
+            steps=steps_for(name),
+        )
+        return End(f"{decision.trigger or 'nothing to do'}: {decision.reason}")
+
+    return in_turn(chosen(context, workload), turn)
+
+
 @flow(name="check-triggers")
-def check_triggers(workload: str = "default", force: bool = False, dry_run: bool = False) -> None:
+def check_triggers(
+    workload: str | None = None, force: bool = False, dry_run: bool = False
+) -> State[None]:
     """Cooldown, then the triggers in their order; the first that fires starts retrain/weekly.
 
-    `force` fires whatever the numbers; `dry_run` has the retraining only prepare its data.
+    `workload` None: each one. `force` fires whatever the numbers; `dry_run` has the retraining
+    only prepare its data.
     """
 
-    def start(trigger: str) -> object:
-        return start_deployment(workload=workload, trigger=trigger, dry_run=dry_run)
+    def start(name: str, trigger: str) -> object:
+        return start_deployment(workload=name, trigger=trigger, dry_run=dry_run)
 
-    run_check_triggers(open_context(), start, workload=workload, force=force, steps=PrefectSteps())
+    return completed(
+        check_each(open_context(), workload, start, force=force, steps_for=PrefectSteps)
+    )
 
 
 def start_deployment(*, workload: str, trigger: str, dry_run: bool) -> object:

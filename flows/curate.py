@@ -5,19 +5,20 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Literal
 
-from prefect import flow
+from prefect import State, flow
 
 from flows.context import Context, open_context
 from flows.curation.engine import Engine, LocalEngine, usual_workers
 from flows.curation.pipeline import CurationReport
 from flows.curation.pipeline import curate as curate_new
-from flows.prefect_steps import PrefectSteps
+from flows.each_workload import End, chosen, in_turn
+from flows.prefect_steps import PrefectSteps, completed
 from flows.reports.curation import plots, write_page
 from flows.reports.plots import data_uri
 from flows.reports.tables import curation_table
 from flows.runtime import ray_session
 from flows.signals import run_scoring, run_watch
-from flows.steps import Steps
+from flows.steps import Steps, StepsFor
 
 EngineName = Literal["local", "ray"]
 
@@ -77,14 +78,37 @@ def show(context: Context, report: CurationReport, steps: Steps) -> Path:
     return write_page(report, context.folder("reports"), now=context.clock())
 
 
+def curate_each(
+    context: Context,
+    workload: str | None,
+    *,
+    dry_run: bool = False,
+    engine: EngineName = "local",
+    steps_for: StepsFor,
+) -> End:
+    """Curate the workload, or each one, write its page and look at what was said."""
+
+    def turn(name: str) -> End:
+        steps = steps_for(name)
+        report = run_curate(context, workload=name, dry_run=dry_run, engine=engine, steps=steps)
+        show(context, report, steps)
+        if not dry_run:
+            run_scoring(context, workload=name, steps=steps)
+        return End(f"{report.num_added} samples added, {report.num_withdrawn} withdrawn")
+
+    return in_turn(chosen(context, workload), turn)
+
+
 @flow(name="curate")
-def curate(workload: str = "default", dry_run: bool = False, engine: EngineName = "local") -> None:
+def curate(
+    workload: str | None = None, dry_run: bool = False, engine: EngineName = "local"
+) -> State[None]:
     """New interactions with feedback → curated training data, with a report.
 
     Then the quality scorer is fitted on what people said, and answers are picked for review.
+    `workload` None: each one.
     """
-    context, steps = open_context(), PrefectSteps()
-    report = run_curate(context, workload=workload, dry_run=dry_run, engine=engine, steps=steps)
-    show(context, report, steps)
-    if not dry_run:
-        run_scoring(context, workload=workload, steps=steps)
+    end = curate_each(
+        open_context(), workload, dry_run=dry_run, engine=engine, steps_for=PrefectSteps
+    )
+    return completed(end)

@@ -6,6 +6,7 @@ KalimtakError
     ├── UnreadableFileError   a file cannot be imported, or not in the way that was asked for
     ├── UnreadableTimeError   a time on the command line is none
     ├── ExportError       what was asked for cannot be exported
+    ├── SomeFailedError   a flow failed for some of its workloads; the others had their turn
     └── LocalError        the local installation cannot be started, stopped or reached
 """
 
@@ -18,6 +19,10 @@ class FlowError(KalimtakError):
 
 class RefusedError(FlowError):
     """What was asked for makes no sense yet: too little data, or nothing new to learn."""
+
+
+class SomeFailedError(FlowError):
+    """A flow failed for some of its workloads; the others had their turn."""
 
 
 class UnreadableFileError(FlowError):

@@ -8,18 +8,19 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from prefect import flow
+from prefect import State, flow
 
 from flows.context import Context, open_context
 from flows.curation.dataset import BuiltDataset, build_dataset
+from flows.each_workload import End, chosen, in_turn
 from flows.errors import RefusedError
 from flows.learner import FEW_SHOT, Learner
-from flows.prefect_steps import PrefectSteps
+from flows.prefect_steps import PrefectSteps, completed
 from flows.ray_learner import RayLearner
 from flows.reports.html import Row, evaluation_page, notes, plots
 from flows.reports.plots import data_uri
 from flows.reports.tables import evaluation_table
-from flows.steps import Steps
+from flows.steps import Steps, StepsFor
 from registry import deployment, versions
 from registry.models import ModelVersion
 from training.evaluation.frozen import join_suites
@@ -168,8 +169,24 @@ def _report(
     return EvaluationReport(rows=tuple(rows), asked=asked, page=page)
 
 
+def evaluate_each(
+    context: Context, learner: Learner, workload: str | None, *, steps_for: StepsFor
+) -> End:
+    """Evaluate the workload, or each one."""
+
+    def turn(name: str) -> End:
+        report = run_evaluate(context, learner, workload=name, steps=steps_for(name))
+        return End(f"report: {report.page}")
+
+    return in_turn(chosen(context, workload), turn)
+
+
 @flow(name="evaluate")
-def evaluate(workload: str = "default") -> None:
-    """The full suite on champion, previous versions and base, with plots and a page."""
+def evaluate(workload: str | None = None) -> State[None]:
+    """The full suite on champion, previous versions and base, with plots and a page.
+
+    `workload` None: each one.
+    """
     context = open_context()
-    run_evaluate(context, RayLearner(context.settings), workload=workload, steps=PrefectSteps())
+    learner = RayLearner(context.settings)
+    return completed(evaluate_each(context, learner, workload, steps_for=PrefectSteps))

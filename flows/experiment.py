@@ -8,7 +8,7 @@ from dataclasses import asdict, replace
 from datetime import datetime
 from typing import Literal
 
-from prefect import flow
+from prefect import State, flow
 from sqlmodel import Session
 
 from flows import rollout
@@ -17,14 +17,15 @@ from flows.decisions.experiment import Action, ExperimentDecision, ExperimentFac
 from flows.decisions.experiment_facts import facts_from, read, stage_of
 from flows.decisions.replay import stored
 from flows.decisions.several import Judged, Name, for_each, judge, share_for_all, together
-from flows.prefect_steps import PrefectSteps
+from flows.each_workload import End, chosen, in_turn
+from flows.prefect_steps import PrefectSteps, completed
 from flows.reports.experiment_page import write_page
 from flows.reports.tables import experiment_table
 from flows.steering import Act, steer
-from flows.steps import Steps
+from flows.steps import Steps, StepsFor
 from registry import arms, deployment, experiments, holdback, trial_rows
 from registry.errors import ConflictError
-from registry.models import DeploymentState, Experiment
+from registry.models import DEFAULT_WORKLOAD, DeploymentState, Experiment
 from registry.settings_decisions import ExperimentSettings
 from registry.versions import Status
 
@@ -223,15 +224,39 @@ def run_experiment(context: Context, *, workload: str, steps: Steps) -> Experime
     return decision
 
 
+def look_at_each(context: Context, workload: str | None, *, steps_for: StepsFor) -> End:
+    """Look at the workload; where none is named at the default one and all that have a trial."""
+
+    def turn(name: str) -> End:
+        decision = run_experiment(context, workload=name, steps=steps_for(name))
+        return End(f"{decision.action}: {'; '.join(decision.reasons)}")
+
+    names = chosen(context, workload)
+    with context.database.read() as session:
+        first, *others = names
+        names = [first, *(name for name in others if _has_trial(context, session, name))]
+    return in_turn(names, turn)
+
+
+def _has_trial(context: Context, session: Session, workload: str) -> bool:
+    """Whether one runs or waits. The others cost this question, and leave nothing to read."""
+    if experiments.running(session, workload=workload) is not None:
+        return True
+    return context.settings.experiment.enabled and bool(rollout.waiting(session, workload=workload))
+
+
 @flow(name="experiment")
 def experiment(
-    workload: str = "default",
+    workload: str | None = None,
     act: Literal["look", "freeze", "unfreeze", "pause", "resume", "promote", "rollback"] = "look",
     reason: str = "by hand, in Prefect",
-) -> None:
-    """Promote, roll back, ramp, retire or wait; or do by hand what `act` says, with a reason."""
+) -> State[None] | None:
+    """Promote, roll back, ramp, retire or wait; or do by hand what `act` says, with a reason.
+
+    `workload` None: a look at each one, an act in the default one.
+    """
     context = open_context()
     if act == "look":
-        run_experiment(context, workload=workload, steps=PrefectSteps())
-    else:
-        steer(context, Act(act), workload=workload, actor="prefect", reason=reason)
+        return completed(look_at_each(context, workload, steps_for=PrefectSteps))
+    steer(context, Act(act), workload=workload or DEFAULT_WORKLOAD, actor="prefect", reason=reason)
+    return None

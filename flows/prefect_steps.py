@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Any, TypeVar, cast
 from uuid import UUID
 
-from prefect import Task
+from prefect import State, Task
 from prefect.artifacts import (
     create_image_artifact,
     create_markdown_artifact,
@@ -17,19 +17,26 @@ from prefect.cache_policies import NO_CACHE
 from prefect.client.orchestration import get_client
 from prefect.exceptions import ObjectNotFound
 from prefect.logging import get_run_logger
-from prefect.states import Crashed
+from prefect.states import Completed, Crashed
 
+from flows.each_workload import End
 from registry.errors import KalimtakError
-from registry.models import RetrainRun
+from registry.models import DEFAULT_WORKLOAD, RetrainRun
 
 T = TypeVar("T")
 RETRY_DELAY_S = 5.0
+_IN_KEYS = str.maketrans({"-": "--", ".": "-d-", "_": "-u-"})
+"""Keys have letters, digits and dashes; no two names may become the same."""
 
 
 class PrefectSteps:
-    """The steps of one flow run."""
+    """The steps of one flow run for one workload, whose artifacts have keys of their own."""
 
-    def __init__(self, *, retry_delay_s: float = RETRY_DELAY_S) -> None:
+    def __init__(
+        self, workload: str = DEFAULT_WORKLOAD, *, retry_delay_s: float = RETRY_DELAY_S
+    ) -> None:
+        is_default = workload == DEFAULT_WORKLOAD
+        self._ending = "" if is_default else f"--{workload.translate(_IN_KEYS)}"
         self._retry_delay_s = retry_delay_s
         self._progress: UUID | None = None
 
@@ -49,7 +56,9 @@ class PrefectSteps:
     def progress(self, percent: float, note: str) -> None:
         """Move the flow run's progress artifact, and log."""
         if self._progress is None:
-            created = create_progress_artifact(percent, key="training-progress", description=note)
+            created = create_progress_artifact(
+                percent, key=f"training-progress{self._ending}", description=note
+            )
             self._progress = cast(UUID, created)  # not a coroutine: no flow of ours is async
         else:
             update_progress_artifact(self._progress, progress=percent, description=note)
@@ -57,11 +66,11 @@ class PrefectSteps:
 
     def table(self, key: str, markdown: str) -> None:
         """Add a markdown artifact to the series of that key."""
-        create_markdown_artifact(markdown, key=key)
+        create_markdown_artifact(markdown, key=key + self._ending)
 
     def image(self, key: str, data_uri: str, description: str) -> None:
         """Add an image artifact to the series of that key."""
-        create_image_artifact(data_uri, key=key, description=description)
+        create_image_artifact(data_uri, key=key + self._ending, description=description)
 
     def abandoned(self, run: RetrainRun) -> None:
         """Mark its flow run as crashed: of a process that was killed Prefect hears nothing."""
@@ -75,6 +84,11 @@ class PrefectSteps:
                 )
             except ObjectNotFound:  # deleted, or of another server
                 get_run_logger().info("flow run %s is not known here", run.flow_run_id)
+
+
+def completed(end: End) -> State[None]:
+    """The state of a flow run that has come to this end."""
+    return Completed(name=end.name, message=end.message)
 
 
 def _may_pass(_task: Any, _run: Any, state: Any) -> bool:

@@ -12,7 +12,6 @@ from pathlib import Path
 
 from prefect import State, flow
 from prefect.runtime import flow_run
-from prefect.states import Completed
 from sqlmodel import Session
 
 from flows import trail
@@ -20,11 +19,12 @@ from flows.context import Context, open_context
 from flows.curate import curate_here
 from flows.curation.dataset import BuiltDataset, build_dataset
 from flows.decisions import gate
+from flows.each_workload import End, chosen, in_turn
 from flows.errors import RefusedError
 from flows.heartbeat import heartbeat
 from flows.learner import Learner
 from flows.manifest import write_manifest
-from flows.prefect_steps import PrefectSteps
+from flows.prefect_steps import PrefectSteps, completed
 from flows.ray_learner import RayLearner
 from flows.registration import (
     ACTOR,
@@ -38,7 +38,7 @@ from flows.registration import (
 from flows.reports.plots import data_uri, loss_plot
 from flows.reports.tables import dataset_table, retrain_table
 from flows.signals import run_watch
-from flows.steps import PlainSteps, Steps
+from flows.steps import PlainSteps, Steps, StepsFor
 from registry import deployment, erasure, runs, versions
 from registry.deployment import LiveVersion
 from registry.errors import ConflictError
@@ -60,7 +60,7 @@ def run_retrain(
     """Train a version on what was curated and put it where the gate's verdict says.
 
     `force` trains again on a dataset that was learned already; `dry_run` only prepares the
-    data. Raises `ConflictError` while another run of the workload is under way; whatever
+    data. Raises `BusyError` while another run of the workload is under way; whatever
     else fails marks the run failed before it is raised.
     """
     steps = steps or PlainSteps()
@@ -290,27 +290,57 @@ def _untouched(session: Session, champion: LiveVersion) -> LiveVersion | None:
     return None if name is None else LiveVersion(name, versions.get(session, name).adapter_digest)
 
 
+def retrain_each(
+    context: Context,
+    learner: Learner,
+    workload: str | None,
+    *,
+    trigger: str = "manual",
+    force: bool = False,
+    dry_run: bool = False,
+    steps_for: StepsFor,
+    flow_run_id: str | None = None,
+) -> End:
+    """Train a version of the workload, or of each one."""
+
+    def turn(name: str) -> End:
+        result = run_retrain(
+            context,
+            learner,
+            workload=name,
+            trigger=trigger,
+            force=force,
+            dry_run=dry_run,
+            steps=steps_for(name),
+            flow_run_id=flow_run_id,
+        )
+        # Refused and rejected are ends as good as any: the name tells them apart.
+        return End(result.reason, result.status.capitalize())
+
+    return in_turn(chosen(context, workload), turn)
+
+
 @flow(name="retrain")
 def retrain(
-    workload: str = "default",
+    workload: str | None = None,
     trigger: str = "manual",
     force: bool = False,
     dry_run: bool = False,
 ) -> State[None]:
     """Dataset → Ray Train → evaluation → gate → register → trial.
 
-    `force` trains again on data that was learned already; `dry_run` only prepares the data.
+    `workload` None: each one. `force` trains again on data that was learned already; `dry_run`
+    only prepares the data.
     """
     context = open_context()
-    result = run_retrain(
+    end = retrain_each(
         context,
         RayLearner(context.settings),
-        workload=workload,
+        workload,
         trigger=trigger,
         force=force,
         dry_run=dry_run,
-        steps=PrefectSteps(),
+        steps_for=PrefectSteps,
         flow_run_id=flow_run.get_id(),
     )
-    # Refused and rejected are ends as good as any: the state's name tells them apart.
-    return Completed(name=result.status.capitalize(), message=result.reason)
+    return completed(end)

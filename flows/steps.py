@@ -36,6 +36,10 @@ class Steps(Protocol):
         ...
 
 
+StepsFor = Callable[[str], Steps]
+"""The steps of a workload."""
+
+
 class PlainSteps:
     """Calls each step once and logs what there is to tell."""
 

@@ -4,6 +4,7 @@ KalimtakError
 ├── SettingsError      a settings file, variable or value is wrong; the CLI exits with 2
 ├── NotFoundError      the named row does not exist
 ├── ConflictError      the change contradicts what is stored (a lifecycle rule, a constraint)
+│   └── BusyError      another run of the same kind is under way
 ├── DatabaseError      the database cannot be reached, or its schema does not fit this code
 ├── ArtifactError      an artifact is missing or cannot be read
 │   └── DigestError    an artifact is not what its digest says
@@ -27,6 +28,10 @@ class NotFoundError(KalimtakError):
 
 class ConflictError(KalimtakError):
     """The change contradicts what is stored."""
+
+
+class BusyError(ConflictError):
+    """Another run of the same kind is under way."""
 
 
 class DatabaseError(KalimtakError):

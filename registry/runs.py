@@ -6,7 +6,7 @@ from datetime import datetime, timedelta
 from sqlalchemy.exc import IntegrityError
 from sqlmodel import Session, col, select
 
-from registry.errors import ConflictError, NotFoundError
+from registry.errors import BusyError, ConflictError, NotFoundError
 from registry.models import RetrainRun, TriggerCheck
 
 ENDED = frozenset({"succeeded", "rejected", "refused", "failed"})
@@ -21,7 +21,7 @@ def start(
     now: datetime,
     flow_run_id: str | None = None,
 ) -> RetrainRun:
-    """Open a run. Raises `ConflictError` while another one of the workload is running."""
+    """Open a run. Raises `BusyError` while another one of the workload is running."""
     run = RetrainRun(
         id=run_id,
         workload=workload,
@@ -37,7 +37,7 @@ def start(
         other = running(session, workload=workload)
         if other is None:
             raise
-        raise ConflictError(
+        raise BusyError(
             f"workload '{workload}' is already training (run {other.id}, "
             f"since {other.started_at:%Y-%m-%d %H:%M} UTC)"
         ) from error

@@ -116,7 +116,7 @@ def test_a_run_that_prefect_cancels_stops_its_ray_job_and_registers_nothing(
     _assert_gone(context, number=1)
 
     preempted = _start(environment)
-    _until(lambda: _checkpoints(context, runs=2))
+    _until(lambda: _checkpoints(context, runs=1))
     os.kill(_process_of(preempted), signal.SIGTERM)
     _until(lambda: _state(environment, preempted) == "CRASHED")
     _assert_gone(context, number=2)

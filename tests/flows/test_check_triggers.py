@@ -5,11 +5,11 @@ from __future__ import annotations
 import pytest
 from sqlmodel import select
 
-from flows.check_triggers import run_check_triggers
+from flows.check_triggers import check_each, run_check_triggers
 from flows.context import Context
 from flows.decisions.triggers import Trigger
 from flows.steps import PlainSteps
-from registry import runs
+from registry import deployment, runs
 from registry.models import TriggerCheck
 from tests.flows.conftest import FakeClock
 from tests.support.usage import log_liked
@@ -62,3 +62,24 @@ def test_every_check_is_kept_with_its_numbers(context: Context, clock: FakeClock
     assert (kept.fired, kept.trigger) == (False, None)
     assert kept.facts["num_new_samples"] == 3
     assert "3 new quality samples (trigger: 1000; 997 to go)" in kept.facts["checks"]
+
+
+def test_each_workload_is_checked_and_started_by_its_own_numbers(
+    context: Context, clock: FakeClock
+) -> None:
+    with context.database.write() as session:
+        deployment.add_workload(session, "support", now=clock())
+    log_liked(context, 3, at=clock(), workload="support")
+    clock.move(hours=168)
+    started: list[tuple[str, str]] = []
+    end = check_each(
+        context,
+        None,
+        lambda workload, trigger: started.append((workload, trigger)),
+        steps_for=lambda _: PlainSteps(),
+    )
+    assert started == [("support", "scheduled")]
+    assert [line.split(":")[0] for line in end.message.splitlines()] == ["default", "support"]
+    with context.database.read() as session:
+        kept = session.exec(select(TriggerCheck.workload, TriggerCheck.fired)).all()
+    assert sorted(kept) == [("default", False), ("support", True)]

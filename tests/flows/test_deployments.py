@@ -14,7 +14,11 @@ from typing import Any
 import httpx
 import pytest
 import yaml
+from sqlmodel import select
 
+from flows.context import Context
+from registry import deployment
+from registry.models import TriggerCheck
 from tests.support.network import free_port
 
 PROJECT = Path(__file__).parents[2]
@@ -89,6 +93,34 @@ def test_deploying_all_yields_a_scheduled_run_for_every_schedule(server: dict[st
         }
 
     _until(lambda: scheduled() == set(found))
+
+
+@pytest.mark.timeout(600)
+def test_a_run_on_schedule_reaches_every_workload_though_an_earlier_deploy_named_one(
+    server: dict[str, str], context: Context
+) -> None:
+    with context.database.write() as session:
+        deployment.add_workload(session, "support", now=context.clock())
+    environment = {**server, "KALIMTAK_HOME": str(context.settings.home)}
+    prefect(environment, "work-pool", "create", "kalimtak", "--type", "process")
+    deploy = ("--no-prompt", "deploy", "--name", "hourly")
+    prefect(environment, *deploy, "--param", "workload=default")
+    prefect(environment, *deploy)
+    (deployed,) = read(environment, "deployments")
+    assert deployed["parameters"] == {}
+    _until(lambda: read(environment, "flow_runs"))
+    run = read(environment, "flow_runs")[0]
+    assert run["auto_scheduled"]
+    due = {"type": "SCHEDULED", "state_details": {"scheduled_time": run["created"]}}
+    httpx.post(
+        f"{environment['PREFECT_API_URL']}/flow_runs/{run['id']}/set_state",
+        json={"state": due, "force": True},
+        timeout=30,
+    ).raise_for_status()
+    prefect(environment, "flow-run", "execute", run["id"])
+    with context.database.read() as session:
+        checked = session.exec(select(TriggerCheck.workload)).all()
+    assert list(checked) == ["default", "support"]
 
 
 def prefect(environment: dict[str, str], *arguments: str) -> str:

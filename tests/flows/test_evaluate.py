@@ -9,9 +9,10 @@ import pytest
 
 from flows.context import Context
 from flows.errors import RefusedError
-from flows.evaluate import EvaluationReport, run_evaluate
+from flows.evaluate import EvaluationReport, evaluate_each, run_evaluate
 from flows.retrain import run_retrain
 from flows.steps import PlainSteps
+from registry import deployment
 from tests.flows.conftest import FakeClock
 from tests.support.fake_learner import FakeLearner
 from tests.support.usage import log_liked
@@ -82,6 +83,19 @@ def test_frozen_suites_are_asked_where_there_are_some(
     suites[1].write_text(suites[0].read_text())
     with pytest.raises(DataError, match=r"sales\..* was changed"):
         evaluate(context, FakeLearner([]))
+
+
+def test_each_workload_with_held_out_samples_has_its_page(context: Context) -> None:
+    with context.database.write() as session:
+        for name in ("mail", "support"):
+            deployment.add_workload(session, name, now=context.clock())
+    for number, name in enumerate(("default", "support")):
+        log_liked(context, 60, at=context.clock(), start=60 * number, workload=name)
+        run_retrain(context, FakeLearner([0.8]), workload=name)
+    end = evaluate_each(context, FakeLearner([]), None, steps_for=lambda _: PlainSteps())
+    assert "mail: workload 'mail' has no held-out sample" in end.message
+    pages = sorted(path.name.split("-")[1] for path in context.folder("reports").iterdir())
+    assert pages == ["default", "support"]
 
 
 def _question(name: str) -> Example:

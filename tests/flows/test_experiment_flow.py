@@ -9,7 +9,7 @@ import pytest
 
 from flows.context import Context
 from flows.decisions.experiment import Action
-from flows.experiment import look, run_experiment
+from flows.experiment import look, look_at_each, run_experiment
 from flows.steps import PlainSteps
 from registry import audit, deployment, experiments, versions
 from registry.models import Experiment
@@ -25,12 +25,12 @@ Start = Callable[..., Experiment]
 def start(context: Context) -> Start:
     """Puts a challenger on trial against the base model."""
 
-    def begin(**changes: object) -> Experiment:
+    def begin(*, workload: str = "default", **changes: object) -> Experiment:
         with context.database.write() as session:
             row = versions.register(
                 session,
                 version="v1",
-                workload="default",
+                workload=workload,
                 base_model="base",
                 adapter_digest="d" * 64,
                 recipe="r",
@@ -39,7 +39,7 @@ def start(context: Context) -> Start:
             return experiments.start(
                 session,
                 context.act("test", "try it"),
-                workload="default",
+                workload=workload,
                 challenger=row.version,
                 share=0.1,
                 settings=context.settings.experiment.model_copy(
@@ -51,8 +51,16 @@ def start(context: Context) -> Start:
 
 
 def log_arms(context: Context, experiment: Experiment, *, challenger_good: bool) -> None:
-    at = context.clock()
-    log_trial(context, experiment.id, role="default", number=300, good=not challenger_good, at=at)
+    at, workload = context.clock(), experiment.workload
+    log_trial(
+        context,
+        experiment.id,
+        role="default",
+        number=300,
+        good=not challenger_good,
+        at=at,
+        workload=workload,
+    )
     log_trial(
         context,
         experiment.id,
@@ -61,6 +69,7 @@ def log_arms(context: Context, experiment: Experiment, *, challenger_good: bool)
         good=challenger_good,
         at=at,
         version="v1",
+        workload=workload,
     )
 
 
@@ -166,3 +175,63 @@ def test_a_paused_trial_is_left_alone(context: Context, start: Start) -> None:
         experiments.resume(session, context.act("test", "go on"), experiment_id=experiment.id)
         assert deployment.desired(session, "default").share == 0.1
     assert look(context, "default").reasons != ("the experiment is paused",)
+
+
+@pytest.fixture
+def shown(context: Context) -> dict[str, list[str]]:
+    """What looks at each of three workloads have shown: the tables of each."""
+    with context.database.write() as session:
+        for name in ("mail", "support"):
+            deployment.add_workload(session, name, now=context.clock())
+    return {}
+
+
+def look_on_schedule(context: Context, shown: dict[str, list[str]]) -> str:
+    class Recorder(PlainSteps):
+        def __init__(self, workload: str) -> None:
+            self._tables = shown.setdefault(workload, [])
+
+        def table(self, key: str, markdown: str) -> None:
+            assert markdown
+            self._tables.append(key)
+
+    return look_at_each(context, None, steps_for=Recorder).message
+
+
+def test_a_guardrail_rolls_back_the_challenger_of_an_added_workload(
+    context: Context, clock: FakeClock, start: Start, shown: dict[str, list[str]]
+) -> None:
+    log_arms(context, start(workload="support"), challenger_good=False)
+    clock.move(hours=1)
+    message = look_on_schedule(context, shown)
+    assert message.startswith("default: wait: no experiment is running\nsupport: roll_back: ")
+    with context.database.read() as session:
+        assert deployment.desired(session, "support").live == ()
+        assert versions.get(session, "v1").deployment_status == "rolled_back"
+    assert shown["support"] == ["experiment", "experiment-page"]
+
+
+def test_an_added_workload_without_a_trial_leaves_nothing_to_read(
+    context: Context, shown: dict[str, list[str]]
+) -> None:
+    assert look_on_schedule(context, shown) == "wait: no experiment is running"
+    assert shown == {"default": ["experiment"]}
+
+
+def test_a_version_of_an_added_workload_that_waits_is_put_on_trial(
+    context: Context, shown: dict[str, list[str]]
+) -> None:
+    with context.database.write() as session:
+        versions.register(
+            session,
+            version="v2",
+            workload="mail",
+            base_model="base",
+            adapter_digest="d" * 64,
+            recipe="r",
+            now=context.clock(),
+            evaluation={"gate": {"passed": True}},
+        )
+    assert "mail: start: 'v2'" in look_on_schedule(context, shown)
+    with context.database.read() as session:
+        assert experiments.running(session, workload="mail") is not None

@@ -16,12 +16,12 @@ from sqlmodel import select
 from flows.check_triggers import check, check_triggers
 from flows.context import Context
 from flows.curate import curate
-from flows.errors import RefusedError
+from flows.errors import RefusedError, SomeFailedError
 from flows.experiment import experiment
 from flows.prefect_steps import PrefectSteps
 from flows.retrain import run_retrain
 from registry import deployment, runs
-from registry.models import CurationRun
+from registry.models import CurationRun, TriggerCheck
 from tests.flows.conftest import FakeClock
 from tests.support.fake_learner import FakeLearner
 from tests.support.usage import log_liked
@@ -110,6 +110,39 @@ def test_the_other_scheduled_flows_run_on_an_empty_installation(
     experiment()
     assert "none fired" in str(artifacts("triggers")[0].data)
     assert "no experiment is running" in str(artifacts("experiment")[0].data)
+
+
+def test_every_workload_has_a_series_of_its_own_for_each_report() -> None:
+    names = ("a.b", "a-b", "a_b", "a-d-b", "b")
+
+    @flow
+    def report() -> None:
+        for name in ("default", *names):
+            PrefectSteps(name).table("series", f"of {name}")
+            PrefectSteps(name).table("series-b", "another")
+
+    report()
+    with get_client(sync_client=True) as client:
+        found = client.read_artifacts(
+            artifact_filter=ArtifactFilter(key=ArtifactFilterKey(like_="series"))
+        )
+    assert len({artifact.key for artifact in found}) == 12
+    assert [artifact.data for artifact in artifacts("series")] == ["of default"]
+    assert [artifact.data for artifact in artifacts("series--b")] == ["of b"]
+
+
+def test_a_flow_that_fails_for_a_workload_tells_so_when_all_have_had_their_turn(
+    installation: Context,
+) -> None:
+    with installation.database.write() as session:
+        deployment.add_workload(session, "support", now=installation.clock())
+    # Both fire, and there is no deployment to start.
+    with pytest.raises(SomeFailedError, match=r"2 of 2 workloads failed; workload 'default': "):
+        check_triggers(force=True)
+    with installation.database.read() as session:
+        kept = session.exec(select(TriggerCheck.workload)).all()
+    assert sorted(kept) == ["default", "support"]
+    assert "`forced` fired" in str(artifacts("triggers--support")[0].data)
 
 
 def test_the_flow_run_of_a_dead_training_is_shown_as_crashed(

@@ -11,8 +11,10 @@ from sqlmodel import select
 
 from flows import rollout
 from flows.context import Context
+from flows.each_workload import End
 from flows.registration import RetrainResult
-from flows.retrain import run_retrain
+from flows.retrain import retrain_each, run_retrain
+from flows.steps import PlainSteps
 from registry import deployment, experiments, interactions, runs, versions
 from registry.errors import ConflictError
 from registry.interactions import Feedback
@@ -246,3 +248,27 @@ def test_a_champion_that_came_while_it_was_trained_is_not_replaced(
     assert "while the base model served, and now 'by-hand' does" in result.reason
     with context.database.read() as session:
         assert rollout.waiting(session, workload="default") == []
+
+
+def test_each_workload_is_trained_unless_it_is_training_already(context: Context) -> None:
+    with context.database.write() as session:
+        for name in ("busy", "support"):
+            deployment.add_workload(session, name, now=context.clock())
+        runs.start(session, run_id="r", workload="busy", trigger="x", now=context.clock())
+    log_liked(context, 100, at=context.clock(), workload="support")
+    end = retrain_each(context, FakeLearner([0.8]), None, steps_for=lambda _: PlainSteps())
+    default, busy, support = end.message.splitlines()
+    assert default.startswith("default: too little data: 0 samples")
+    assert busy.startswith("busy: workload 'busy' is already training (run r")
+    assert support.startswith("support: it passed the gate")
+    assert end.name == "Completed"
+    with context.database.read() as session:
+        assert deployment.desired(session, "support").challenger is not None
+
+
+def test_of_one_workload_the_end_is_its_own(context: Context) -> None:
+    end = retrain_each(context, FakeLearner([]), None, steps_for=lambda _: PlainSteps())
+    assert end == End(
+        "too little data: 0 samples, at least 20 are needed (setting training.min_samples)",
+        "Refused",
+    )

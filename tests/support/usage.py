@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from dataclasses import replace
 from datetime import datetime, timedelta
 
 from flows.context import Context
@@ -12,9 +13,13 @@ from registry.interactions import Feedback, Interaction
 SECTIONS = ("Role", "Task", "Context", "Tone", "Format", "Constraints")
 
 
-def log_liked(context: Context, number: int, *, at: datetime, start: int = 0) -> None:
+def log_liked(
+    context: Context, number: int, *, at: datetime, start: int = 0, workload: str = "default"
+) -> None:
     """Log `number` distinct good answers, each with a score of 5 a minute later."""
-    items = [_interaction(start + index, at=at) for index in range(number)]
+    items = [
+        replace(_interaction(start + index, at=at), workload=workload) for index in range(number)
+    ]
     with context.database.write() as session:
         interactions.log(session, items, keyring=context.keyring)
         for item in items:
@@ -35,6 +40,7 @@ def log_trial(
     good: bool,
     at: datetime,
     version: str | None = None,
+    workload: str = "default",
 ) -> None:
     """Log `number` rated answers of one arm, a second apart; good ones are scored 5, others 1."""
     items = [
@@ -44,6 +50,7 @@ def log_trial(
             input_text=f"request {index}",
             structured_prompt="",
             model_output="answer",
+            workload=workload,
             role=role,
             model_version=version,
             experiment_id=experiment_id,
