@@ -28,10 +28,14 @@ class End:
 
 
 def chosen(context: Context, workload: str | None) -> list[str]:
-    """The workload that was named; where none was, each one: oldest first, the default before."""
-    if workload is not None:
-        return [workload]
+    """The workload that was named; where none was, each one: oldest first, the default before.
+
+    Raises `NotFoundError`.
+    """
     with context.database.read() as session:
+        if workload is not None:
+            workloads.expect(session, workload)
+            return [workload]
         names = [name for name, _ in workloads.created(session)]
     return sorted(names, key=lambda name: name != DEFAULT_WORKLOAD)
 

@@ -21,7 +21,7 @@ from flows.curation.dataset import BuiltDataset, build_dataset
 from flows.errors import RefusedError
 from flows.runtime import ray_session
 from registry.errors import KalimtakError
-from registry.folders import refuse_unwritable
+from registry.folders import refuse_content
 from registry.settings import Settings
 from training.config import Recipe, load_recipe
 from training.encoding import Example, read_examples
@@ -141,7 +141,7 @@ def run_federation(
     """
     if len(homes) < 2 or len({home.resolve() for home in homes}) < len(homes):
         raise RefusedError("give at least two sites, each of them once")
-    refuse_unwritable(out)
+    refuse_content(out)
     recipe = load_recipe(settings.training.recipe)
     found = [settings_of(home, settings) for home in homes]
     with ray_session(settings), tempfile.TemporaryDirectory() as scratch:
