@@ -16,7 +16,7 @@ import numpy.typing as npt
 from benchmarks.decision_worlds import World
 from flows.decisions import comparison as arms
 from flows.decisions.comparison import Moments, prior
-from flows.decisions.guardrails import LEANING, RATE_MEMORY, above_others
+from flows.decisions.guardrails import LEANING, RATE_MEMORY, above_others, is_hopeless
 from flows.decisions.people import Units, people_log_e
 from flows.decisions.ranks import BETS, normal_scores, rank_log_es
 from flows.decisions.sequential import (
@@ -231,7 +231,9 @@ class Watch:
         found = np.zeros(len(undecided), dtype=bool)
         for run in np.flatnonzero(undecided & (self._errors.highest > line)):
             people, treated, failed, _ = self._seen_of(run)
-            found[run] = people_log_e(people, treated, above_others(failed)) > line
+            found[run] = is_hopeless(treated, failed) or (
+                people_log_e(people, treated, above_others(failed)) > line
+            )
         for run in np.flatnonzero(undecided & (self._latency.highest > line) & ~found):
             people, treated, failed, latency = self._seen_of(run)
             size = self._values.shape[1]

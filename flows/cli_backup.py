@@ -178,7 +178,10 @@ def _erase_again(done: Restored) -> None:
         begun = erasure.pending(session)
     for row in begun:
         eraser(context).resume(row)
-    _tell(f"{carried.num_begun} people whom the backup had brought back are erased again")
+    _tell(
+        f"{carried.num_begun} people are erased again, whom the backup had brought back or whose "
+        "erasure was under way"
+    )
 
 
 def _own_keyring(settings: Settings, manifest: Manifest) -> Keyring | None:

@@ -12,7 +12,7 @@ from registry import workloads
 from registry.errors import BusyError
 from registry.models import DEFAULT_WORKLOAD
 
-COMPLETED = "Completed"
+COMPLETED, REFUSED = "Completed", "Refused"
 NOT_NOW = (BusyError, RefusedError)
 """Nothing is wrong: another turn may come to something."""
 
@@ -43,18 +43,21 @@ def chosen(context: Context, workload: str | None) -> list[str]:
 def in_turn(names: Sequence[str], turn: Callable[[str], End]) -> End:
     """Give each workload its turn. What came of a single one is what came of all.
 
-    Of several, what cannot be done now is told like any other end; what fails is raised as
+    What cannot be done now is told like any other end. Of several, what fails is raised as
     `SomeFailedError`, when all have had their turn.
     """
     if len(names) == 1:
-        return turn(names[0])
+        try:
+            return turn(names[0])
+        except NOT_NOW as reason:
+            return End(str(reason), REFUSED)
     ends: dict[str, End] = {}
     failed: dict[str, Exception] = {}
     for name in names:
         try:
             ends[name] = turn(name)
         except NOT_NOW as reason:
-            ends[name] = End(str(reason), "Refused")
+            ends[name] = End(str(reason), REFUSED)
         except Exception as error:
             logger.exception("workload '%s' failed", name)
             failed[name] = error

@@ -104,10 +104,11 @@ def of_processes(settings: Settings) -> dict[str, str]:
 
 def _past_proxies(settings: Settings) -> dict[str, str]:
     """No proxy stands between the parts of one machine, whatever goes through one besides."""
-    given = os.environ.get("no_proxy") or os.environ.get("NO_PROXY") or ""
+    given = f"{os.environ.get('no_proxy', '')},{os.environ.get('NO_PROXY', '')}"
     own = (*LOOPBACK_HOSTS, settings.serving.host, settings.prefect.host)
     hosts = dict.fromkeys([*(host.strip() for host in given.split(",")), *own])
-    joined = ",".join(host for host in hosts if host)
+    # A star, which stands for all, is understood where it stands alone.
+    joined = "*" if "*" in hosts else ",".join(host for host in hosts if host)
     return {"no_proxy": joined, "NO_PROXY": joined}
 
 

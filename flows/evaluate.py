@@ -15,6 +15,7 @@ from flows.curation.dataset import BuiltDataset, build_dataset
 from flows.each_workload import End, chosen, in_turn
 from flows.errors import RefusedError
 from flows.learner import FEW_SHOT, Learner
+from flows.manifest import is_of_base
 from flows.prefect_steps import PrefectSteps, completed
 from flows.ray_learner import RayLearner
 from flows.reports.html import Row, evaluation_page, notes, plots
@@ -22,6 +23,7 @@ from flows.reports.plots import data_uri
 from flows.reports.tables import evaluation_table
 from flows.steps import Steps, StepsFor
 from registry import deployment, versions
+from registry.errors import ArtifactError
 from registry.models import ModelVersion
 from training.evaluation.frozen import join_suites
 
@@ -139,14 +141,24 @@ def _versions(context: Context, learner: Learner, *, workload: str) -> list[Mode
     of_base = [
         row
         for row in known
-        if row.base_model == learner.base_model
-        and row.deployed_at
+        if row.deployed_at
         and row.adapter_deleted_at is None
+        and _is_of_base(context, row, learner.base_model)
     ]
     name = None if champion is None else champion.version
     others = [row for row in of_base if row.version != name][:NUM_PREVIOUS]
     chosen = [row for row in of_base if row.version == name] + others
     return sorted(chosen, key=lambda row: (row.created_at, row.version))
+
+
+def _is_of_base(context: Context, row: ModelVersion, base_model: str) -> bool:
+    if row.base_model == base_model:
+        return True
+    try:
+        adapter = context.store.fetch(row.adapter_digest)
+    except ArtifactError:  # of another installation's store, perhaps: it cannot be asked
+        return False
+    return is_of_base(adapter, row.base_model, base_model)
 
 
 def _report(

@@ -227,22 +227,24 @@ def run_experiment(context: Context, *, workload: str, steps: Steps) -> Experime
 def look_at_each(context: Context, workload: str | None, *, steps_for: StepsFor) -> End:
     """Look at the workload; where none is named at the default one and all that have a trial."""
 
+    names = chosen(context, workload)
+
     def turn(name: str) -> End:
+        if name != names[0] and not _has_trial(context, name):
+            return End("nothing is on trial, and nothing waits")
         decision = run_experiment(context, workload=name, steps=steps_for(name))
         return End(f"{decision.action}: {'; '.join(decision.reasons)}")
 
-    names = chosen(context, workload)
-    with context.database.read() as session:
-        first, *others = names
-        names = [first, *(name for name in others if _has_trial(context, session, name))]
     return in_turn(names, turn)
 
 
-def _has_trial(context: Context, session: Session, workload: str) -> bool:
+def _has_trial(context: Context, workload: str) -> bool:
     """Whether one runs or waits. The others cost this question, and leave nothing to read."""
-    if experiments.running(session, workload=workload) is not None:
-        return True
-    return context.settings.experiment.enabled and bool(rollout.waiting(session, workload=workload))
+    with context.database.read() as session:
+        if experiments.running(session, workload=workload) is not None:
+            return True
+        is_on = context.settings.experiment.enabled
+        return is_on and bool(rollout.waiting(session, workload=workload))
 
 
 @flow(name="experiment")

@@ -64,7 +64,7 @@ class Learner(Protocol):
     ) -> Trained:
         """Fine-tune from `parent` (an adapter folder; None: the base) on `train_file`.
 
-        `folder` is the run's own. The same run id resumes where an interrupted run stopped.
+        `folder` is the run's own. The same run id resumes where a run that was killed stopped.
         """
         ...
 

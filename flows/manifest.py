@@ -9,7 +9,9 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-MANIFEST = "manifest.json"
+from serving.adapters import MANIFEST, OwnBase
+from serving.errors import AdapterError
+
 LIBRARIES = ("torch", "transformers", "peft", "safetensors", "ray", "kalimtak")
 
 
@@ -37,3 +39,17 @@ def write_manifest(
     temporary.write_text(json.dumps(content, indent=2, sort_keys=True) + "\n", encoding="utf-8")
     os.replace(temporary, path)
     return path
+
+
+def is_of_base(adapter: Path, told: str, base_model: str) -> bool:
+    """Whether an adapter was trained on `base_model`; `told`: the name that it had then.
+
+    A base model that was moved is the same.
+    """
+    if told == base_model:
+        return True
+    try:
+        OwnBase(base_model).refuse_others(adapter)
+    except AdapterError:
+        return False
+    return (adapter / MANIFEST).is_file()

@@ -143,7 +143,8 @@ def _discarded(storage: str) -> Iterator[None]:
     finally:
         try:
             discard(storage)
-        except OSError as error:
+        except Exception as error:
+            # What stores raise is their own; what was trained must not be lost to it.
             logger.warning("checkpoints are left in %s: delete them (%s)", storage, error)
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import shutil
+from datetime import datetime
 from pathlib import Path
 
 from prefect import State, flow
@@ -23,7 +24,7 @@ from flows.each_workload import End, chosen, in_turn
 from flows.errors import RefusedError
 from flows.heartbeat import heartbeat
 from flows.learner import Learner
-from flows.manifest import write_manifest
+from flows.manifest import is_of_base, write_manifest
 from flows.prefect_steps import PrefectSteps, completed
 from flows.ray_learner import RayLearner
 from flows.registration import (
@@ -56,16 +57,20 @@ def run_retrain(
     dry_run: bool = False,
     steps: Steps | None = None,
     flow_run_id: str | None = None,
+    asked_at: datetime | None = None,
 ) -> RetrainResult:
     """Train a version on what was curated and put it where the gate's verdict says.
 
     `force` trains again on a dataset that was learned already; `dry_run` only prepares the
-    data. Raises `BusyError` while another run of the workload is under way; whatever
-    else fails marks the run failed before it is raised.
+    data. Raises `BusyError` while another run of the workload is under way, and `RefusedError`
+    where one has begun since this one was `asked_at`; whatever else fails marks the run failed
+    before it is raised.
     """
     steps = steps or PlainSteps()
     if dry_run:
         return _prepare(context, workload=workload, steps=steps)
+    if asked_at is not None and not force:
+        _refuse_what_was_done(context, asked_at, workload=workload)
     run_id = _open_run(context, steps, workload=workload, trigger=trigger, flow_run_id=flow_run_id)
     folder = context.folder("runs", run_id)
     try:
@@ -240,6 +245,17 @@ def _dataset(context: Context, folder: Path, *, workload: str, steps: Steps) -> 
     return dataset
 
 
+def _refuse_what_was_done(context: Context, asked_at: datetime, *, workload: str) -> None:
+    """Triggers fire again while what they have asked for waits for another workload's training."""
+    with context.database.read() as session:
+        last = runs.last(session, workload=workload)
+    if last is not None and last.started_at >= asked_at:
+        raise RefusedError(
+            f"run {last.id} has trained since this was asked for, at {asked_at:%Y-%m-%d %H:%M} UTC "
+            "(--force trains again)"
+        )
+
+
 def _refuse_what_cannot_teach(
     context: Context, dataset: BuiltDataset, *, workload: str, force: bool
 ) -> None:
@@ -273,7 +289,8 @@ def _parent(context: Context, learner: Learner, champion: LiveVersion | None) ->
         if champion is None:
             return None
         base = versions.get(session, champion.version).base_model
-    if base != learner.base_model:
+    adapter = context.store.fetch(champion.adapter_digest)
+    if not is_of_base(adapter, base, learner.base_model):
         logger.warning(
             "champion %s is of base %s, not %s: training starts from the new base",
             champion.version,
@@ -300,8 +317,9 @@ def retrain_each(
     dry_run: bool = False,
     steps_for: StepsFor,
     flow_run_id: str | None = None,
+    asked_at: datetime | None = None,
 ) -> End:
-    """Train a version of the workload, or of each one."""
+    """Train a version of the workload, or of each one, unless that was done since `asked_at`."""
 
     def turn(name: str) -> End:
         result = run_retrain(
@@ -313,6 +331,7 @@ def retrain_each(
             dry_run=dry_run,
             steps=steps_for(name),
             flow_run_id=flow_run_id,
+            asked_at=asked_at,
         )
         # Refused and rejected are ends as good as any: the name tells them apart.
         return End(result.reason, result.status.capitalize())
@@ -342,5 +361,6 @@ def retrain(
         dry_run=dry_run,
         steps_for=PrefectSteps,
         flow_run_id=flow_run.get_id(),
+        asked_at=flow_run.get_scheduled_start_time(),
     )
     return completed(end)

@@ -19,6 +19,7 @@ from registry import erasure, privacy
 from registry.crypto import Keyring
 from registry.deployment import Act
 from registry.erasure_report import is_genuine
+from registry.errors import BackupError, KeyringError
 from registry.models import Erasure, User
 
 Report = Mapping[str, Any]
@@ -73,19 +74,24 @@ def reports_of(connection: Connection) -> list[Report]:
 def wishes_of(connection: Connection, keyring: Keyring) -> list[Wish]:
     """Erasures under way in a database that is about to be replaced, of whatever schema.
 
-    Raises `KeyringError` where it cannot be read whom they are about.
+    Raises `BackupError` where it cannot be read whom they are about.
     """
     if "erasures" not in inspect(connection).get_table_names():
         return []
     return [
-        Wish(
-            row.id,
-            keyring.decrypt(row.external_id_encrypted, context=f"erasures.external_id:{row.id}"),
-            row.approved_by,
-            row.policy,
-        )
-        for row in connection.execute(PENDING)
+        Wish(erasure_id, _of_wish(erasure_id, sealed, keyring), approved_by, policy)
+        for erasure_id, sealed, approved_by, policy in connection.execute(PENDING)
     ]
+
+
+def _of_wish(erasure_id: str, sealed: str, keyring: Keyring) -> str:
+    try:
+        return keyring.decrypt(sealed, context=f"erasures.external_id:{erasure_id}")
+    except KeyringError as error:
+        raise BackupError(
+            f"erasure {erasure_id} is under way in the database that is to be replaced, and whom "
+            f"it is about cannot be read ({error}): put that key back, or move the database away"
+        ) from error
 
 
 def carry_over(
@@ -106,7 +112,7 @@ def carry_over(
     for report in new.values():
         session.add(_row(report))
     session.flush()
-    begun = 0
+    begun = set[str]()
     back = _users(session, act.keyring, {str(report["subject"]) for report in new.values()})
     for report in new.values():
         external_id = back.pop(str(report["subject"]), None)
@@ -118,12 +124,13 @@ def carry_over(
                 approved_by=str(report["approved_by"]),
                 policy=str(report["policy"]),
             )
-            begun += 1
+            begun.add(external_id)
     for wish in waiting:
         erasure.begin(
             session, act, wish.external_id, approved_by=wish.approved_by, policy=wish.policy
         )
-    return CarriedOver(len(new), begun + len(waiting))
+        begun.add(wish.external_id)
+    return CarriedOver(len(new), len(begun))
 
 
 def _users(session: Session, keyring: Keyring, subjects: set[str]) -> dict[str, str]:

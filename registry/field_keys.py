@@ -69,6 +69,26 @@ class FieldKeys:
         self._refresh()
         return self._keys[-1]
 
+    def adopt(self, folder: Path, key_id: str) -> bool:
+        """Take a key over from another such folder, under its number; whether it is there.
+
+        Raises `KeyringError` where its file is damaged, or another key has the number here.
+        """
+        if self._folder is None:
+            raise KeyringError("this keyring has no folder to keep a key in")
+        for path in folder.glob(f"*-{key_id}.key"):
+            secret, number = _read(path).secret, path.name.partition("-")[0]
+            if int(number) in self._files():
+                raise KeyringError(
+                    f"key {key_id} has the number {number}, which another key has in "
+                    f"{self._folder}: put {path} there under the number of none"
+                )
+            self._folder.mkdir(mode=0o700, exist_ok=True)
+            create_private(self._folder / path.name, secret.hex())
+            self._changed_at = None
+            return True
+        return False
+
     def remove(self, key_id: str) -> bool:
         """Delete a key's file; whether there was one. The current and the first key stay."""
         if key_id in (self.current.id, self._first.id):

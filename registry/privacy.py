@@ -46,20 +46,20 @@ def consent_of(session: Session, user_id: str) -> Consent:
 def set_consent(session: Session, act: Act, external_id: str, consent: Consent) -> None:
     """Keep what a user allows from now on; what is there already is not learned from any more.
 
-    Where they allow it again, curation reads all of theirs anew and decides what is learned from:
-    feedback may have moved meanwhile. A user who is not known yet is one afterwards.
+    Where they allow it again, curation reads anew what was withdrawn or rated meanwhile, and
+    decides what is learned from. A user who is not known yet is one afterwards.
     """
     user_id = act.keyring.pseudonym(external_id)
     user = session.get(User, user_id)
     if user is None:
         sealed = act.keyring.encrypt(external_id, context=f"users.external_id:{user_id}")
         user = User(id=user_id, external_id_encrypted=sealed, created_at=act.now)
-    is_back = consent == "granted" != user.consent
+    is_back, refused_at = consent == "granted" != user.consent, user.consent_at
     user.consent, user.consent_at = consent, act.now
     session.add(user)
     session.flush()
     if is_back:
-        _have_read_again(session, user_id, now=act.now)
+        _have_read_again(session, user_id, since=refused_at, now=act.now)
     elif consent != "granted":
         _unselect_samples(session, user_id)
     subject = subject_of(user_id, act.keyring)
@@ -187,12 +187,21 @@ def _unselect_samples(session: Session, user_id: str) -> None:
     )
 
 
-def _have_read_again(session: Session, user_id: str, *, now: datetime) -> None:
+def _have_read_again(
+    session: Session, user_id: str, *, since: datetime | None, now: datetime
+) -> None:
+    """What was withdrawn for the refusal, and what was rated `since`; the rest stays as read."""
+    withdrawn = select(TrainingData.source_interaction_id).where(
+        TrainingData.rejection_reason == OPTED_OUT
+    )
+    is_withdrawn = col(UserInteraction.id).in_(withdrawn)
+    rated_at = col(UserInteraction.feedback_at)
     session.connection().execute(
         update(UserInteraction)
         .where(
             col(UserInteraction.user_id) == user_id,
-            col(UserInteraction.feedback_at).is_not(None),
+            rated_at.is_not(None),
+            is_withdrawn if since is None else or_(is_withdrawn, rated_at >= since),
         )
         .values(feedback_at=now)
     )

@@ -20,14 +20,14 @@ from alembic.script import ScriptDirectory
 from sqlalchemy import Connection, MetaData, inspect
 from sqlmodel import Session, SQLModel, col, select
 
+from registry import key_rotation
 from registry.artifacts import ArtifactStore
 from registry.backup_manifest import ARTIFACTS, KEY_PATHS, KEYS, Manifest, key_id, table_path
 from registry.crypto import Keyring, load_keyring
 from registry.db import Database
 from registry.deployment import Act
 from registry.erasure_ledger import CarriedOver, Report, carry_over, reports_of, wishes_of
-from registry.errors import BackupError
-from registry.field_keys import create_private
+from registry.errors import BackupError, KeyringError
 from registry.folders import make_private
 from registry.models import EncryptionKey
 from registry.models.columns import UtcDateTime
@@ -65,7 +65,7 @@ class Restored:
 
 
 def take_keys(folder: Path, manifest: Manifest, home: Path) -> Keyring:
-    """The installation's keys; what `home` has not of them is put there from the backup.
+    """The installation's keys; put into `home` from the backup where there are none.
 
     Raises `BackupError` where `home` has another key, or there is none.
     """
@@ -88,10 +88,6 @@ def take_keys(folder: Path, manifest: Manifest, home: Path) -> Keyring:
             f"{home / KEY_PATHS[0]} is not the key that the backup was made with "
             f"({key_id(keyring)}, not {manifest.key_id}): nothing in it could be read"
         )
-    # Keys that were retired since: what the backup holds is sealed with them.
-    for path in sorted((folder / KEYS / KEY_PATHS[1]).glob("*")):
-        (home / KEY_PATHS[1]).mkdir(mode=0o700, exist_ok=True)
-        create_private(home / KEY_PATHS[1] / path.name, path.read_text("ascii"))
     return keyring
 
 
@@ -133,7 +129,7 @@ def restore_database(
         num_rows = _insert_all(connection, folder, manifest)
         command.upgrade(config, "head")
         with Session(connection, expire_on_commit=False) as session:
-            _refuse_unreadable(session, act.keyring)
+            _bring_keys(session, folder, act)
             repairs = settle(session, act, manifest, store, generations)
             carried = carry_over(session, act, erasures, wishes)
             session.flush()
@@ -172,17 +168,33 @@ def _refuse_content(connection: Connection, database: Database) -> None:
             )
 
 
-def _refuse_unreadable(session: Session, keyring: Keyring) -> None:
-    keys = select(EncryptionKey.id).where(
-        EncryptionKey.kind == "fields", col(EncryptionKey.retired_at).is_(None)
-    )
-    missing = set(session.exec(keys)) - set(keyring.fields.ids)
-    if missing:
-        raise BackupError(
-            f"fields in the backup are encrypted with key {min(missing)}, which is not here: put "
-            f"its file into the folder {KEY_PATHS[1]} of the home folder, or make backups with "
-            "their keys"
+def _bring_keys(session: Session, folder: Path, act: Act) -> None:
+    """Take from the backup the keys that were retired since, and that its fields need.
+
+    Raises `BackupError` where it has them not, or where they cannot be taken.
+    """
+    fields = act.keyring.fields
+    listed = session.exec(
+        select(EncryptionKey).where(
+            EncryptionKey.kind == "fields", col(EncryptionKey.retired_at).is_(None)
         )
+    )
+    for row in listed.all():
+        if fields.get(row.id) is not None:
+            continue
+        if key_rotation.uses(session, row.id) == 0:
+            row.retired_at = act.now
+            session.add(row)
+            continue
+        try:
+            is_here = fields.adopt(folder / KEYS / KEY_PATHS[1], row.id)
+        except KeyringError as error:
+            raise BackupError(str(error)) from error
+        if not is_here:
+            raise BackupError(
+                f"fields in the backup are encrypted with key {row.id}, which is not here: put its "
+                f"file into the folder {KEY_PATHS[1]} of the home folder"
+            )
 
 
 def _generations(connection: Connection) -> dict[str, int]:

@@ -2,7 +2,7 @@
 
 Order of precedence: environment (`KALIMTAK_SERVING__PORT=8001`), then the settings
 file (`KALIMTAK_CONFIG`, else `kalimtak.toml` in the working directory), then defaults.
-Relative paths are taken from the working directory, or from `KALIMTAK_DIRECTORY`.
+Where `KALIMTAK_DIRECTORY` is set, that stands for the working directory, for relative paths too.
 """
 
 import json
@@ -59,7 +59,7 @@ class ServingSettings(Part):
     """Address of the vLLM server, without /v1. It serves `training.base_model` by that name."""
     kv_cache_tokens: Count | None = None
     """Tokens, prompts and answers together, that a replica holds at a time; unset, what a
-    quarter of the free memory has room for, or four fifths of the GPU's."""
+    quarter of the free memory has room for, or four fifths of the replica's part of the GPU."""
     max_new_tokens: Count = 256
     """Longest answer, in tokens."""
     max_text_chars: Count = 8_000

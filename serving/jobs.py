@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from serving.routing import Role
 
 Status = Literal["ok", "not_loaded", "overloaded", "too_long", "unfit", "failed", "unreachable"]
-"""Of what was asked itself: "too_long" for the model, "unfit" for its template."""
+"""Of what was asked itself: "too_long" for the model; "unfit" for its template, or for vLLM."""
 CALLERS: frozenset[Status] = frozenset({"too_long", "unfit"})
 """No other replica or version would do better."""
 Finish = Literal["stop", "length"]

@@ -57,7 +57,11 @@ class ModelReplica:
                 interval_s=settings.serving.poll_interval_s,
             ),
             # Who takes long to load a new version must not be taken for dead.
-            Poller(lambda: asyncio.to_thread(state.report), interval_s=HEARTBEAT_S),
+            Poller(
+                lambda: asyncio.to_thread(state.report),
+                interval_s=HEARTBEAT_S,
+                fault="what is loaded cannot be reported",
+            ),
         ]
         for poller in self._pollers:
             poller.start()

@@ -291,8 +291,16 @@ class RouterState:
 class Poller:
     """Calls `step` again and again; a failure is logged and the next call comes all the same."""
 
-    def __init__(self, step: Callable[[], Awaitable[None]], *, interval_s: float) -> None:
+    def __init__(
+        self,
+        step: Callable[[], Awaitable[None]],
+        *,
+        interval_s: float,
+        fault: str = "the desired state cannot be followed",
+    ) -> None:
+        """`fault`: what the log says where a step fails."""
         self._step = step
+        self._fault = fault
         self._interval_s = interval_s
         self._task: asyncio.Task[None] | None = None
         self._stopping = asyncio.Event()
@@ -319,7 +327,7 @@ class Poller:
             except Exception:
                 # Serving goes on with the last known state, whatever the database does.
                 if not self._failing:
-                    logger.exception("the desired state cannot be followed; trying on")
+                    logger.exception("%s; trying on", self._fault)
                 self._failing = True
             with suppress(TimeoutError):
                 await asyncio.wait_for(self._stopping.wait(), self._interval_s)

@@ -216,8 +216,8 @@ def _progress(variance: Array, settings: ExperimentSettings) -> Array:
 
 
 def _improvement(comparison: Comparison, slower: float | None) -> float | None:
-    if np.isnan(comparison.quality).all() and np.isnan(comparison.positive).all():
-        return None
+    if np.isnan(comparison.quality).any() and np.isnan(comparison.positive).any():
+        return None  # how soon it answers says nothing of how well
     with np.errstate(invalid="ignore"):
         return float(relative_improvement(comparison, np.nan if slower is None else slower))
 

@@ -79,18 +79,24 @@ def errors(
         f"the champion {int(others.sum())} of {len(others)} in the same time"
     )
     found = _evidence("error", mixed(paths) if len(num) else np.zeros(0), alpha, text)
-    if people is None or not found.alarm or _is_hopeless(mine):
+    if people is None or not found.alarm or is_hopeless(challenger, failed):
         return found
     return _of_people(found, people_log_e(people, challenger, above_others(failed)))
 
 
-def _is_hopeless(failed: Flags) -> bool:
-    """Whether next to nothing has succeeded lately: nothing is learned from that, whosever fault.
+def is_hopeless(challenger: Flags, failed: Flags) -> bool:
+    """Whether hardly any of the challenger's last answers has succeeded, and most of the others.
 
-    Few people alone never prove it: the one in ten who got the challenger may be who fails.
+    Nothing is learned from such a challenger, whosever fault it is, and few people alone never
+    prove it: the one in ten who got it may be who fails.
     """
-    lately = failed[-LATELY:]
-    return len(lately) == LATELY and bool(lately.mean() >= HOPELESS)
+    mine = np.flatnonzero(challenger)[-LATELY:]
+    if len(mine) < LATELY:
+        return False
+    since = slice(mine[0], None)
+    others = failed[since][~challenger[since]]
+    fails = failed[mine].mean() >= HOPELESS
+    return bool(fails and len(others) >= LATELY and others.mean() <= 1 / 2)
 
 
 def above_others(failed: Flags) -> Array:

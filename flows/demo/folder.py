@@ -34,7 +34,8 @@ def _empty(home: Path) -> None:
     if home.exists():
         if any(home.iterdir()) and not (home / MARKER).exists():
             raise LocalError(
-                f"{home} was not made by a demo: move it away, or set KALIMTAK_HOME to another one"
+                f"{home} was not made by a demo, or by one before it marked its folder: move it "
+                "away, or set KALIMTAK_HOME to another one"
             )
         shutil.rmtree(home)
     make_private(home)

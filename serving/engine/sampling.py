@@ -23,7 +23,7 @@ class RowSampling:
     temperature: float
     """0 is greedy."""
     top_p: float = 1.0
-    """Share of the probability that is kept, in (0, 1], after `top_k`."""
+    """Share of the probability that is kept, in [0, 1], after `top_k`; 0: the best alone."""
     top_k: int | None = None
     generator: random.Random
     """The row's own chance; it moves on by one draw per token."""

@@ -29,8 +29,13 @@ def test_what_came_of_a_single_workload_is_left_as_it_is() -> None:
     def busy(_: str) -> End:
         raise BusyError("already training")
 
-    with pytest.raises(BusyError, match=r"^already training$"):
-        in_turn(["a"], busy)
+    assert in_turn(["a"], busy) == End("already training", "Refused")
+
+    def broken(_: str) -> End:
+        raise RuntimeError("out of memory")
+
+    with pytest.raises(RuntimeError, match=r"^out of memory$"):
+        in_turn(["a"], broken)
 
 
 def test_several_that_end_alike_give_the_end_its_name() -> None:

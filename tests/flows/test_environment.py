@@ -96,6 +96,17 @@ def test_a_proxy_is_not_asked_for_our_own_addresses(
     assert answer.output == "Role: x"
 
 
+def test_a_star_that_keeps_all_from_the_proxy_stands_alone(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("no_proxy", "intranet.example")
+    monkeypatch.setenv("NO_PROXY", "*")
+    found = environment.of_processes(settings)
+    assert (found["no_proxy"], found["NO_PROXY"]) == ("*", "*")
+    monkeypatch.setenv("NO_PROXY", "10.0.0.1")
+    assert environment.of_processes(settings)["no_proxy"].startswith("intranet.example,10.0.0.1,")
+
+
 def test_a_process_elsewhere_reads_the_same_settings(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -204,7 +204,10 @@ def test_a_guardrail_rolls_back_the_challenger_of_an_added_workload(
     log_arms(context, start(workload="support"), challenger_good=False)
     clock.move(hours=1)
     message = look_on_schedule(context, shown)
-    assert message.startswith("default: wait: no experiment is running\nsupport: roll_back: ")
+    default, mail, support = message.splitlines()
+    assert default == "default: wait: no experiment is running"
+    assert mail == "mail: nothing is on trial, and nothing waits"
+    assert support.startswith("support: roll_back: ")
     with context.database.read() as session:
         assert deployment.desired(session, "support").live == ()
         assert versions.get(session, "v1").deployment_status == "rolled_back"
@@ -214,7 +217,11 @@ def test_a_guardrail_rolls_back_the_challenger_of_an_added_workload(
 def test_an_added_workload_without_a_trial_leaves_nothing_to_read(
     context: Context, shown: dict[str, list[str]]
 ) -> None:
-    assert look_on_schedule(context, shown) == "wait: no experiment is running"
+    assert look_on_schedule(context, shown).splitlines() == [
+        "default: wait: no experiment is running",
+        "mail: nothing is on trial, and nothing waits",
+        "support: nothing is on trial, and nothing waits",
+    ]
     assert shown == {"default": ["experiment"]}
 
 

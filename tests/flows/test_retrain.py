@@ -12,6 +12,7 @@ from sqlmodel import select
 from flows import rollout
 from flows.context import Context
 from flows.each_workload import End
+from flows.errors import RefusedError
 from flows.registration import RetrainResult
 from flows.retrain import retrain_each, run_retrain
 from flows.steps import PlainSteps
@@ -272,3 +273,19 @@ def test_of_one_workload_the_end_is_its_own(context: Context) -> None:
         "too little data: 0 samples, at least 20 are needed (setting training.min_samples)",
         "Refused",
     )
+
+
+def test_what_was_trained_since_it_was_asked_for_is_not_trained_again(
+    context: Context, clock: FakeClock
+) -> None:
+    log_liked(context, 100, at=context.clock())
+    asked_at = context.clock()
+    clock.move(hours=1)
+    learner = FakeLearner([0.8, 0.9])
+    assert retrain(context, learner).status == "succeeded"
+    log_liked(context, 100, at=clock.move(hours=1), start=100)
+    with pytest.raises(RefusedError, match="has trained since this was asked for"):
+        run_retrain(context, learner, workload="default", asked_at=asked_at)
+    assert len(all_runs(context)) == 1
+    later = run_retrain(context, learner, workload="default", asked_at=context.clock())
+    assert later.status == "succeeded"

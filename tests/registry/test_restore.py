@@ -50,12 +50,45 @@ def test_a_backup_of_before_a_rotation_brings_its_keys_along(
     assert len(list((world.home / "keys").iterdir())) == 1
     with pytest.raises(BackupError, match=r"encrypted with key \w{8}, which is not here"):
         world.restore(tmp_path / "without", force=True)
+    (path,) = (tmp_path / "with" / "keys" / "keys").iterdir()
+    kept = path.read_text()
+    path.write_text("damaged")
+    with pytest.raises(BackupError, match="cannot read the key in"):
+        world.restore(tmp_path / "with", force=True)
+    assert len(list((world.home / "keys").iterdir())) == 1
+    path.write_text(kept)
     world.restore(tmp_path / "with", force=True)
     key_rotation.check_keys(world.database, world.keyring, now=LATER)
     with world.database.read() as session:
         row = session.get_one(ClientMetadata, "sealed")
         place = "client_metadata.ip_address:sealed"
         assert world.keyring.decrypt(row.ip_address_encrypted or "", context=place) == "10.0.0.1"
+
+
+def test_a_key_that_nothing_in_the_backup_needs_is_not_asked_for(
+    world: Installation, tmp_path: Path
+) -> None:
+    rotate(world, days=1)
+    key_rotation.rotate(world.database, world.act("rotated", NOW + timedelta(days=100)))
+    world.back_up(tmp_path / "backup")  # before the key of the first rotation is retired
+    later = world.act("retired", NOW + timedelta(days=100) + key_rotation.RETIRE_AFTER)
+    assert key_rotation.retire(world.database, later) != []
+    world.restore(tmp_path / "backup", force=True)
+    key_rotation.check_keys(world.database, world.keyring, now=LATER)
+
+
+def test_an_erasure_under_way_that_cannot_be_read_is_not_lost_silently(
+    make: Make, tmp_path: Path
+) -> None:
+    world, other = make("erasing", "sqlite"), make("other", "sqlite")
+    for one in (world, other):
+        one.database.upgrade()
+    world.back_up(tmp_path / "backup", include_keys=True)
+    with world.database.write() as session:
+        at = other.act("asked to")
+        erasure.begin(session, at, "alice", approved_by="bob", policy="retire")
+    with pytest.raises(BackupError, match=r"is under way in the database .* cannot be read"):
+        world.restore(tmp_path / "backup", force=True)
 
 
 @pytest.mark.parametrize("kind", ["sqlite", "postgresql"])

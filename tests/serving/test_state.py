@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import threading
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -245,7 +246,7 @@ async def test_a_router_that_starts_in_an_outage_serves_what_was_served_last(
         await locked.refresh()
     assert locked.has("champion"), "it can read, and nobody could report"
     nowhere = Database(f"sqlite:///{installation.settings.home}/run/not_a_database/x.db")
-    (installation.settings.home / "run" / "not_a_database").rmdir()
+    shutil.rmtree(installation.settings.home / "run" / "not_a_database")
     reporter = Reporter(nowhere, replica_id="r2", kind="router", clock=clock.now)
     blind = RouterState(nowhere, reporter, clock=clock.now, last_view=last_view)
     with pytest.raises(OperationalError):

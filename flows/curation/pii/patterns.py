@@ -65,6 +65,7 @@ _PREFIXED_TOKENS = (
     r"eyJ[A-Za-z0-9_-]{8,2000}\.eyJ[A-Za-z0-9_-]{8,8000}\.[A-Za-z0-9_-]{5,}",
 )
 _PREFIXED_KEY = r"(?:sk|pk|rk)[-_](?:live|test|proj|ant|or)?[-_]?[A-Za-z0-9_-]{20,}"
+_UUID = re.compile(r"(?i)(?<![0-9a-f])[0-9a-f]{8}-?(?:[0-9a-f]{4}-?){3}[0-9a-f]{12}(?![0-9a-f])")
 _NAMED_SECRET = (
     r"(?:api[_ -]?key|secret(?:[_ -]?key)?|access[_ -]?key|access[_ -]?token|auth[_ -]?token"
     r"|client[_ -]?secret|password|passwd|pwd|كلمة (?:المرور|السر))"
@@ -91,7 +92,10 @@ def _is_random(text: str) -> bool:
 
 def _is_key(match: re.Match[str]) -> bool:
     """Whether what follows the prefix is drawn: names of things have it in front of them too."""
-    drawn = max(re.findall(r"[A-Za-z0-9]+", match.group()[3:]), key=len)
+    tail = match.group()[3:]
+    if _UUID.search(tail):
+        return True
+    drawn = max(re.findall(r"[A-Za-z0-9]+", tail), key=len, default="")
     capitals = sum(letter.isupper() for letter in drawn)
     return len(drawn) >= 10 and (
         _is_random(drawn) or len(drawn) <= 4 * min(capitals, len(drawn) - capitals)

@@ -116,6 +116,17 @@ def test_who_fails_nearly_always_is_stopped_though_one_person_saw_it(
     assert errors(challenger, failed, alpha=0.01, people=people).alarm is stops
 
 
+def test_an_outage_of_both_is_not_the_challengers_though_its_people_fail_more() -> None:
+    rng = np.random.default_rng(8)
+    unit = rng.integers(0, 10, 650).astype(np.uint64)
+    challenger = unit == 3
+    failed = challenger & (rng.random(650) < 0.5)
+    failed[400:] = True
+    people = Units(unit, np.full(650, 0.1))
+    assert errors(challenger, failed, alpha=0.01).alarm
+    assert not errors(challenger, failed, alpha=0.01, people=people).alarm
+
+
 def test_with_many_people_faults_are_found_as_soon() -> None:
     rng = np.random.default_rng(7)
     found = np.zeros(3)
