@@ -21,6 +21,7 @@ from sqlalchemy import ColumnElement, select
 from sqlmodel import Session, col
 
 from flows.context import Context
+from flows.curation.dataset import OF_FILE
 from flows.curation.splitting import SIDES
 from flows.errors import ExportError
 from registry import texts
@@ -211,7 +212,10 @@ def _dataset(session: Session, wanted: Wanted, dataset_id: str | None) -> Datase
 def _still_there(
     session: Session, records: Sequence[dict[str, Any]], wanted: Wanted
 ) -> Iterator[dict[str, Any]]:
-    """Those records whose sample is still there and may be learned from; rehearsal stays."""
+    """Those records whose sample is still there and may be learned from.
+
+    What was rehearsed from a file of the team's own stays.
+    """
     query = (
         select(col(TrainingData.id))
         .join(UserInteraction, col(UserInteraction.id) == col(TrainingData.source_interaction_id))
@@ -221,7 +225,7 @@ def _still_there(
         query = query.where(may_be_learned())
     present = set(session.scalars(query))
     for record in records:
-        if record["id"] in present or record["source"] == "rehearsal":
+        if record["id"] in present or record["id"].startswith(OF_FILE):
             yield record
 
 

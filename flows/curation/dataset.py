@@ -24,6 +24,8 @@ from registry.errors import SettingsError
 from registry.settings_curation import CurationSettings
 
 ACTOR = "flow:curate"
+OF_FILE = "rehearsal-"
+"""How the ids of records from the rehearsal file begin; those of samples do not."""
 TRAIN_FILE, VALIDATION_FILE, MANIFEST_FILE = "train.jsonl", "validation.jsonl", "manifest.json"
 TEST_FILE, CARD_FILE = "test.jsonl", "README.md"
 BLOCK_ROWS = 2_000
@@ -221,4 +223,4 @@ def _parse_rehearsal(path: Path, lines: Sequence[str]) -> Iterator[Record]:
             raise SettingsError(f"{path}, line {number}: not a ChatML record") from error
         if not ends_with_answer:
             raise SettingsError(f"{path}, line {number}: its last message is not the assistant's")
-        yield {"weight": 1.0, **record, "id": f"rehearsal-{number}", "source": "rehearsal"}
+        yield {"weight": 1.0, **record, "id": f"{OF_FILE}{number}", "source": "rehearsal"}

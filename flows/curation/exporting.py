@@ -128,9 +128,9 @@ def _as_table_row(record: Record) -> dict[str, Any]:
         {
             "role": turn["role"],
             "content": _text(turn),
-            "name": turn.get("name"),
+            "name": _string(turn.get("name")),
             "tool_calls": _json(turn.get("tool_calls")),
-            "tool_call_id": turn.get("tool_call_id"),
+            "tool_call_id": _string(turn.get("tool_call_id")),
         }
         for turn in record["messages"]
     ]
@@ -167,6 +167,11 @@ def _transcript(turns: Iterable[Mapping[str, Any]]) -> str:
 
 def _json(value: Any) -> str | None:
     return None if value is None else json.dumps(value, ensure_ascii=False)
+
+
+def _string(value: Any) -> str | None:
+    """A column of strings takes nothing else, whatever was logged."""
+    return value if isinstance(value, str) else _json(value)
 
 
 def _lines(files: ExitStack, path: Path, shape: Callable[[Record], Record]) -> Sink:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -31,12 +31,16 @@ ALIASES: Mapping[str, tuple[str, ...]] = {
     "tokens_output": ("tokens_output", "completion_tokens"),
     "processing_time_ms": ("processing_time_ms", "latency_ms"),
     "error": ("error",),
-    "score": ("feedback_score", "rating"),
+    "score": ("feedback_score",),
     "thumb": ("user_feedback", "thumb"),
     "feedback_text": ("feedback_text",),
     "corrected_output": ("corrected_output",),
 }
 """Columns that are taken for a field without `--map`, the first that there is."""
+RATING = "rating"
+UNCLEAR = (
+    "may be a score from 1 to 5 or a thumb (-1, 0, 1): say --map score=rating or --map thumb=rating"
+)
 FEEDBACK = ("score", "thumb", "feedback_text", "corrected_output")
 SPEAKERS = {"human": "user", "gpt": "assistant", "bot": "assistant"}
 CONVERT: Mapping[str, Callable[[Any], Any]] = {
@@ -62,17 +66,23 @@ class Reading:
     nature: Nature
     columns: Mapping[str, Sequence[str]]
     """Field → columns that may hold it, for what the format does not settle."""
+    mapped: Collection[str] = ()
+    """Fields whose column was named: that wins."""
 
     def fields(self, row: Mapping[str, Any]) -> dict[str, Any]:
         """The fields of a row, feedback among them. Raises `RowError`."""
         found = _pick(row, self.columns)
+        if not {"score", "thumb"} & found.keys() and _is_unclear(row, self.mapped):
+            raise RowError(RATING, UNCLEAR)
         if self.format == "openai":
-            found |= _openai(row)
+            named = {name: value for name, value in found.items() if name in self.mapped}
+            found |= _openai(row) | named
         elif self.format == "chatml":
             found |= _chatml(row)
         elif self.format == "usage":
             # 0 stands for "not measured"; `token_count` counts words, so it is left out.
             found["processing_time_ms"] = found.get("processing_time_ms") or None
+        self._complete(row, found)
         if self.nature == "chat" and "messages" not in found and "input_text" in found:
             found["messages"] = [{"role": "user", "content": found.pop("input_text")}]
         elif "messages" in found:
@@ -80,6 +90,16 @@ class Reading:
             if self.nature == "prompts" and self.format != "columns":
                 found["input_text"] = _asked(found.pop("messages"))
         return {name: value for name, value in found.items() if not values.is_missing(value)}
+
+    def _complete(self, row: Mapping[str, Any], found: dict[str, Any]) -> None:
+        """What Alpaca and ShareGPT files say beside the request belongs to it."""
+        instruction, rest, system = (row.get(name) for name in ("instruction", "input", "system"))
+        is_named = {"input_text", "messages"} & set(self.mapped)
+        if found.get("input_text") == instruction and _says(rest) and not is_named:
+            found["input_text"] = f"{instruction}\n\n{rest}"
+        turns = found.get("messages")
+        if _says(system) and turns and _dict(turns[0]).get("role") != "system":
+            found["messages"] = [{"role": "system", "content": system}, *turns]
 
 
 def choose(
@@ -98,6 +118,8 @@ def choose(
             raise UnreadableFileError(f"--map {field}={column}: there is no field {field}: {known}")
         if source.columns is not None and column not in names:
             raise UnreadableFileError(f"--map {field}={column}: {_has(names)}")
+    if _is_unclear(sample, mapping):
+        raise UnreadableFileError(f"the column '{RATING}' {UNCLEAR}")
     found = wanted or _detect(source, sample, names, mapping)
     columns = {field: aliases for field, aliases in ALIASES.items() if field not in mapping}
     columns |= {field: (column,) for field, column in mapping.items()}
@@ -108,7 +130,18 @@ def choose(
             f"no column is known to hold the request or the answer. {_has(names)} "
             "Say which: --map input_text=… --map model_output=…"
         )
-    return Reading(found, nature or ("prompts" if found == "columns" else "chat"), columns)
+    nature = nature or ("prompts" if found == "columns" else "chat")
+    return Reading(found, nature, columns, frozenset(mapping))
+
+
+def _is_unclear(row: Mapping[str, Any], mapped: Collection[str]) -> bool:
+    """Whether a row has a rating of which nobody has said what it is."""
+    is_said = {"score", "thumb"} & set(mapped)
+    return not is_said and not values.is_missing(row.get(RATING))
+
+
+def _says(value: Any) -> bool:
+    return isinstance(value, str) and bool(value.strip())
 
 
 def _has_texts(columns: Mapping[str, Sequence[str]], names: set[str]) -> bool:

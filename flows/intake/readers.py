@@ -7,6 +7,7 @@ import gzip
 import io
 import sqlite3
 import zlib
+from collections import deque
 from collections.abc import Iterator
 from itertools import count
 from pathlib import Path
@@ -24,6 +25,8 @@ SQLITE_TABLES = ("usage", "user_interactions")
 DELIMITERS = ",;\t|"
 TOO_LONG = f"longer than {MAX_ROW_CHARS} characters"
 MAGIC_BYTES = 16
+_DAMAGED = (OSError, EOFError, zlib.error, UnicodeError)
+"""What reading raises where the bytes are not what they should be."""
 
 
 def open_source(path: Path, *, encoding: str = "utf-8") -> Source:
@@ -50,7 +53,7 @@ def _text(path: Path, magic: bytes, encoding: str) -> Source:
         text = _decode(file, _peek(file), encoding)
         first = _first_line(text)
         return _lines_source(path, raw, text, first)
-    except (OSError, EOFError, zlib.error, UnicodeError, LookupError) as error:
+    except (*_DAMAGED, LookupError) as error:
         raw.close()
         raise UnreadableFileError(f"cannot read {path}: {error}") from error
     except UnreadableFileError:
@@ -135,7 +138,7 @@ def _json_rows(text: TextIO, first: str) -> Iterator[Row]:
                 yield Row(place, None, TOO_LONG)
             elif line.strip():
                 yield parse_line(line, place)
-    except (OSError, EOFError, zlib.error) as error:
+    except _DAMAGED as error:
         yield Row(place + 1, None, f"the file is damaged from here on: {error}")
 
 
@@ -144,29 +147,49 @@ class _CsvLines:
 
     def __init__(self, text: TextIO) -> None:
         self._lines = _lines(text)
+        self._again: deque[str] = deque()
+        self._row: list[str] = []
+        self.place = 1
+        """The line that was given last; the header is the first."""
 
     def __iter__(self) -> _CsvLines:
         return self
 
     def __next__(self) -> str:
-        line = next(self._lines)
+        line = self._again.popleft() if self._again else next(self._lines)
+        self.place += 1
         if line is None:
             raise csv.Error(TOO_LONG)
+        self._row.append(line)
         return line
+
+    def begin_row(self) -> None:
+        """What comes now belongs to the next row."""
+        self._row = []
+
+    def go_back(self) -> None:
+        """Give what followed the first line of a broken row again: it may be rows of others."""
+        after = self._row[1:]
+        self._again.extendleft(reversed(after))
+        self.place -= len(after)
 
 
 def _csv_rows(text: TextIO, delimiter: str, columns: tuple[str, ...]) -> Iterator[Row]:
-    reader = csv.reader(_CsvLines(text), delimiter=delimiter)
+    lines = _CsvLines(text)
+    # Where a quote is not closed, one person would be given the next one's text.
+    reader = csv.reader(lines, delimiter=delimiter, strict=True)
     while True:
-        place = reader.line_num + 2
+        place = lines.place + 1
+        lines.begin_row()
         try:
             values = next(reader)
         except StopIteration:
             return
         except csv.Error as error:
             yield Row(place, None, str(error))
+            lines.go_back()
             continue
-        except (OSError, EOFError, zlib.error) as error:
+        except _DAMAGED as error:
             yield Row(place, None, f"the file is damaged from here on: {error}")
             return
         if not values:

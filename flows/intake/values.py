@@ -10,6 +10,8 @@ from typing import Any
 THUMBS = {"up": 1, "down": -1, "positive": 1, "negative": -1, "true": 1, "false": -1}
 UNIX_SCALES = ((1e11, 1.0), (1e14, 1e3), (1e17, 1e6), (1e20, 1e9))
 """Below the first number a moment is in seconds, below the next in milliseconds, …"""
+OLDEST_S = 1e8
+"""Smaller numbers are days of a spreadsheet, or dates written without signs: not of 1970."""
 
 
 class RowError(ValueError):
@@ -100,7 +102,7 @@ def _from_text(text: str) -> datetime:
 def _from_number(value: Any, shown: Any) -> datetime:
     if isinstance(value, int | float) and not isinstance(value, bool):
         for limit, scale in UNIX_SCALES:
-            if 0 <= value < limit:
+            if OLDEST_S <= value < limit:
                 return datetime.fromtimestamp(value / scale, UTC)
     reason = f"{str(shown)[:40]!r} is neither an ISO 8601 time nor a Unix time"
     raise RowError("created_at", reason)

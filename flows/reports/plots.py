@@ -17,6 +17,8 @@ COLOURS = ("#2f6fb0", "#e07b39", "#4c9f70", "#8b6bb1", "#c2495b", "#6b7280")
 INK, FAINT = "#1f2933", "#d7dce2"
 STYLE: Any = {
     "font.size": 11.0,
+    # Names are people's: a dollar sign in one is no formula.
+    "text.parse_math": False,
     "axes.titlesize": 13.0,
     "axes.titleweight": "bold",
     "axes.titlelocation": "left",

@@ -303,7 +303,8 @@ class AsyncClient(_Base):
 
 def _logged(interaction: Logged) -> dict[str, Any]:
     """With an id and a time, so that sending it again, or late, changes nothing."""
-    value: dict[str, Any] = {"id": new_id(), "created_at": utc_now(), **interaction}
+    given = {name: part for name, part in interaction.items() if part is not None}
+    value: dict[str, Any] = {"id": new_id(), "created_at": utc_now(), **given}
     if isinstance(value["created_at"], datetime):
         value["created_at"] = value["created_at"].isoformat()
     return value

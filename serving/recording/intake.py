@@ -64,6 +64,8 @@ class Turn(BaseModel):
 
     role: Annotated[Storable, Field(min_length=1, max_length=50)]
     content: str | Annotated[list[dict[str, Any]], Field(max_length=MAX_PARTS)] | None = None
+    name: Storable | None = None
+    tool_call_id: Storable | None = None
 
 
 class LoggedInteraction(Body):

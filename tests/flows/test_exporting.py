@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -125,6 +126,22 @@ def test_a_dataset_comes_back_without_those_who_left(
     assert (written, left_out) == (32, 8)
     asked = wanted(tmp_path / "asked", format, include_opted_out=True)
     assert export_dataset(context, asked, dataset_id=None) == (40, 0)
+
+
+def test_what_was_rehearsed_of_earlier_samples_leaves_with_their_people(
+    context: Context, tmp_path: Path
+) -> None:
+    settings = context.settings
+    few = settings.curation.model_copy(update={"max_samples": 20})
+    context = replace(context, settings=settings.model_copy(update={"curation": few}))
+    log_liked(context, 40, at=context.clock())
+    make_dataset(context, tmp_path)
+    written, _ = export_dataset(context, wanted(tmp_path / "all", "parquet"), dataset_id=None)
+    assert written > 20
+    for number in range(5):
+        opt_out(context, f"user-{number}")
+    with pytest.raises(ExportError, match="there is nothing to export"):
+        export_dataset(context, wanted(tmp_path / "none", "parquet"), dataset_id=None)
 
 
 def make_dataset(context: Context, tmp_path: Path) -> None:

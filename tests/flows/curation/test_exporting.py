@@ -51,6 +51,13 @@ def test_every_form_loads_with_the_datasets_library(
         assert {name: len(rows) for name, rows in found.items()} == {"train": 2, "test": 2}
 
 
+def test_what_is_no_string_in_a_turn_is_written_as_one(tmp_path: Path) -> None:
+    odd = {**PROMPT, "messages": [{"role": "user", "content": "q", "name": 5}, *CHAT["messages"]]}  # type: ignore[misc]
+    write_split(tmp_path, "train", [[odd]], ("chatml",))
+    (turns,) = pl.read_parquet(tmp_path / "train.parquet")["messages"].to_list()
+    assert [turn["name"] for turn in turns][:2] == ["5", None]
+
+
 def rows(number: int) -> pl.DataFrame:
     return pl.DataFrame(
         {

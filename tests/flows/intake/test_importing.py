@@ -160,7 +160,7 @@ def test_parquet_with_nested_messages_comes_over(
     path = tmp_path / "data.bin"
     turns = [CHAT, [*CHAT[:1], {"role": "assistant", "content": "Other", "name": "x"}]]
     pl.DataFrame({"messages": turns, "rating": [5, None]}).write_parquet(path)
-    report = run(path)
+    report = run(path, mapping={"score": "rating"})
     assert (report.format, report.imported, report.feedback) == ("chatml", 2, 1)
     assert {row.model_output for row in stored(context)} == {"A console", "Other"}
     assert all(row.messages == CHAT[:1] for row in stored(context))
@@ -175,7 +175,7 @@ def test_a_second_run_changes_nothing_and_late_feedback_is_added_once(
     assert (first.read, first.imported, first.known) == (1201, 1200, 1)
     again = run(path)
     assert (again.imported, again.known, again.feedback) == (0, 1201, 0)
-    items[5] |= {"rating": 5}
+    items[5] |= {"feedback_score": 5}
     for _ in range(2):
         late = run(jsonl(path, *items))
     assert (late.imported, len(events(context))) == (0, 1)
@@ -185,7 +185,7 @@ def test_a_second_run_changes_nothing_and_late_feedback_is_added_once(
 def test_a_log_that_only_grows_tells_the_rating_of_a_row_later(
     run: Run, context: Context, tmp_path: Path
 ) -> None:
-    rated = [GOOD | {"id": n, "rating": 5} for n in range(3)]
+    rated = [GOOD | {"id": n, "feedback_score": 5} for n in range(3)]
     path = jsonl(tmp_path / "log.jsonl", *(GOOD | {"id": n} for n in range(3)), *rated, rated[0])
     report = run(path)
     assert (report.imported, report.known, report.feedback) == (3, 4, 3)
@@ -212,7 +212,7 @@ def test_an_interrupted_run_is_taken_up_where_it_ended(
 
 
 def test_a_dry_run_writes_nothing(run: Run, context: Context, tmp_path: Path) -> None:
-    path = jsonl(tmp_path / "log.jsonl", GOOD | {"rating": 5})
+    path = jsonl(tmp_path / "log.jsonl", GOOD | {"feedback_score": 5})
     report = run(path, dry_run=True)
     assert (report.imported, report.feedback) == (1, 1)
     assert stored(context) == []

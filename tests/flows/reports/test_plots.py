@@ -11,6 +11,7 @@ import pytest
 from flows.decisions.gate import Scores, ToolScore
 from flows.learner import Evaluated
 from flows.reports import plots
+from flows.reports.curation import shares_plot
 from flows.reports.over_time import over_time_plot
 
 PNG = b"\x89PNG\r\n\x1a\n"
@@ -59,3 +60,7 @@ def test_versions_are_drawn_over_time(number: int) -> None:
     }
     results = {name: evaluated("email") for name in ("base", "few-shot", *made)}
     assert size_of(over_time_plot(results, made))
+
+
+def test_a_name_with_a_dollar_sign_is_no_formula() -> None:
+    assert size_of(shares_plot("Languages", {"$\\x{$": 2}, {"en": 1}))[0] > 100

@@ -62,6 +62,14 @@ def rows(installation: Installation) -> dict[str, UserInteraction]:
         return {row.id: row for row in session.exec(select(UserInteraction)).all()}
 
 
+def test_what_is_none_counts_as_left_out(intake: FakeIntake) -> None:
+    with Client(intake.url) as client:
+        logged = client.log(**exchange(id=None, created_at=None))
+        assert client.flush()
+    assert list(intake.stored) == [logged]
+    assert intake.stored[logged]["created_at"]
+
+
 def exchange(**changes: Any) -> Any:
     return {"input_text": "Write an email", "model_output": "Role: writer"} | changes
 
