@@ -48,7 +48,7 @@ def save_checkpoint(
 def load_checkpoint(directory: Path, *, model: PeftModel, run_digest: str) -> dict[str, Any]:
     """Puts the checkpoint's adapter on `model` and returns the loop's state."""
     try:
-        stored = torch.load(directory / _STATE_NAME, weights_only=True)
+        stored = torch.load(directory / _STATE_NAME, map_location="cpu", weights_only=True)
         weights = load_file(directory / ADAPTER_NAME / WEIGHTS_NAME)
         found, state = stored["run_digest"], stored["loop"]
     except (

@@ -74,7 +74,7 @@ class DataRecipe(_Section):
     """Examples per optimizer step, over all workers."""
     tokens_per_pass: int = Field(ge=8)
     """Tokens, prompts included, per forward pass of one worker; at least max_tokens. More fills
-    a device better and takes more memory; the result is the same."""
+    a device better and takes more memory; without dropout the result is the same."""
     max_tokens: int = Field(ge=8)
     """Longest example; a longer one loses the beginning of its prompt."""
     balance_by_tool: bool = False

@@ -105,8 +105,8 @@ def _example(line: str, *, where: str) -> Example:
         record = json.loads(line)
         weight = float(record.get("weight", 1.0))
         messages = tuple(record["messages"])
-        if "completion" in record:
-            messages += ({"role": "assistant", "content": str(record["completion"])},)
+        if (completion := record.get("completion")) is not None:
+            messages += ({"role": "assistant", "content": str(completion)},)
         example = Example(
             id=str(record["id"]),
             messages=messages,

@@ -85,4 +85,13 @@ def test_a_run_takes_its_epochs_within_its_bounds(num_examples: int, num_steps: 
 
 
 def test_without_epochs_a_run_always_takes_its_steps() -> None:
-    assert load_recipe("lora_1gpu").num_steps(1) == load_recipe("lora_1gpu").optimizer.num_steps
+    recipe = load_recipe("tiny_cpu")
+    optimizer = recipe.optimizer.model_copy(update={"num_epochs": None})
+    assert recipe.model_copy(update={"optimizer": optimizer}).num_steps(1) == optimizer.num_steps
+
+
+@pytest.mark.parametrize("name", ["lora_1gpu", "qlora_1gpu", "lora_ddp", "lora_fsdp2"])
+def test_a_run_on_gpus_neither_stops_short_of_many_samples_nor_repeats_few(name: str) -> None:
+    recipe = load_recipe(name)
+    batch = recipe.data.global_batch
+    assert [recipe.num_steps(batch * number) for number in (1, 100)] == [20, 300]

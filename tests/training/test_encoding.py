@@ -153,3 +153,11 @@ def test_an_empty_or_missing_file_is_a_data_error(tmp_path: Path) -> None:
         read_examples(empty)
     with pytest.raises(DataError, match="cannot be read"):
         read_examples(tmp_path / "none.jsonl")
+
+
+def test_a_completion_that_is_null_is_none(tmp_path: Path) -> None:
+    path = tmp_path / "train.jsonl"
+    turns = [{"role": "user", "content": "q"}, {"role": "assistant", "content": "a"}]
+    path.write_text(json.dumps({"id": "1", "messages": turns, "completion": None}))
+    (example,) = read_examples(path)
+    assert list(example.messages) == turns
