@@ -21,8 +21,7 @@ from sqlalchemy import ColumnElement, select
 from sqlmodel import Session, col
 
 from flows.context import Context
-from flows.curation.dataset import OF_FILE
-from flows.curation.splitting import SIDES
+from flows.curation.splitting import OF_FILE, SIDES
 from flows.errors import ExportError
 from registry import texts
 from registry.folders import whole_folder

@@ -13,7 +13,7 @@ from sqlmodel import Session
 from flows.curation import storing
 from flows.curation.exporting import PREFERENCE, Record, card, write_split
 from flows.curation.selection import Selection, select_samples
-from flows.curation.splitting import SIDES
+from flows.curation.splitting import OF_FILE, SIDES
 from registry import acts, lineage
 from registry.artifacts import ArtifactStore
 from registry.clock import Clock, NewId
@@ -24,8 +24,6 @@ from registry.errors import SettingsError
 from registry.settings_curation import CurationSettings
 
 ACTOR = "flow:curate"
-OF_FILE = "rehearsal-"
-"""How the ids of records from the rehearsal file begin; those of samples do not."""
 TRAIN_FILE, VALIDATION_FILE, MANIFEST_FILE = "train.jsonl", "validation.jsonl", "manifest.json"
 TEST_FILE, CARD_FILE = "test.jsonl", "README.md"
 BLOCK_ROWS = 2_000

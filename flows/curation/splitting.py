@@ -21,6 +21,8 @@ from flows.curation.kin import Sample
 from registry.settings_curation import CurationSettings
 
 SIDES = ("train", "validation", "test")
+OF_FILE = "rehearsal-"
+"""How the ids of records from the rehearsal file begin, which are on no side of their own."""
 TORN = "alike to samples on two sides"
 ELSEWHERE = "user on another side than the request"
 

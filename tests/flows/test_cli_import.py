@@ -7,7 +7,7 @@ from pathlib import Path
 
 from tests.flows.test_cli import kalimtak
 
-GOOD = '{"prompt": "Write an email", "answer": "Role: writer", "rating": 5}\n'
+GOOD = '{"prompt": "Write an email", "answer": "Role: writer", "feedback_score": 5}\n'
 
 
 def test_an_import_tells_what_came_of_every_row_and_ends_well(tmp_path: Path) -> None:
