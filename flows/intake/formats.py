@@ -72,7 +72,7 @@ class Reading:
     def fields(self, row: Mapping[str, Any]) -> dict[str, Any]:
         """The fields of a row, feedback among them. Raises `RowError`."""
         found = _pick(row, self.columns)
-        if not {"score", "thumb"} & found.keys() and _is_unclear(row, self.mapped):
+        if _is_unclear(row, self.columns):
             raise RowError(RATING, UNCLEAR)
         if self.format == "openai":
             named = {name: value for name, value in found.items() if name in self.mapped}
@@ -95,10 +95,13 @@ class Reading:
         """What Alpaca and ShareGPT files say beside the request belongs to it."""
         instruction, rest, system = (row.get(name) for name in ("instruction", "input", "system"))
         is_named = {"input_text", "messages"} & set(self.mapped)
-        if found.get("input_text") == instruction and _says(rest) and not is_named:
+        is_taken = _says(instruction) and found.get("input_text") == instruction
+        if is_taken and _says(rest) and not is_named:
             found["input_text"] = f"{instruction}\n\n{rest}"
         turns = found.get("messages")
-        if _says(system) and turns and _dict(turns[0]).get("role") != "system":
+        if not _says(system) or not isinstance(turns, list) or not turns:
+            return
+        if _dict(turns[0]).get("role") != "system":
             found["messages"] = [{"role": "system", "content": system}, *turns]
 
 
@@ -118,11 +121,11 @@ def choose(
             raise UnreadableFileError(f"--map {field}={column}: there is no field {field}: {known}")
         if source.columns is not None and column not in names:
             raise UnreadableFileError(f"--map {field}={column}: {_has(names)}")
-    if _is_unclear(sample, mapping):
-        raise UnreadableFileError(f"the column '{RATING}' {UNCLEAR}")
     found = wanted or _detect(source, sample, names, mapping)
     columns = {field: aliases for field, aliases in ALIASES.items() if field not in mapping}
     columns |= {field: (column,) for field, column in mapping.items()}
+    if _is_unclear(sample, columns):
+        raise UnreadableFileError(f"the column '{RATING}' {UNCLEAR}")
     if found in ("openai", "chatml"):
         columns = {name: found for name, found in columns.items() if name not in TEXTS}
     elif not _has_texts(columns, {*names, *mapping.values()}):
@@ -134,10 +137,13 @@ def choose(
     return Reading(found, nature, columns, frozenset(mapping))
 
 
-def _is_unclear(row: Mapping[str, Any], mapped: Collection[str]) -> bool:
-    """Whether a row has a rating of which nobody has said what it is."""
-    is_said = {"score", "thumb"} & set(mapped)
-    return not is_said and not values.is_missing(row.get(RATING))
+def _is_unclear(row: Mapping[str, Any], columns: Mapping[str, Sequence[str]]) -> bool:
+    """Whether a row has a rating of which nobody has said what it is, and no other opinion."""
+    if values.is_missing(row.get(RATING)) or any(RATING in names for names in columns.values()):
+        return False
+    given = [columns[name] for name in ("score", "thumb")]
+    is_said = given != [ALIASES[name] for name in ("score", "thumb")]
+    return not is_said and all(values.is_missing(_at(row, one)) for names in given for one in names)
 
 
 def _says(value: Any) -> bool:

@@ -7,23 +7,15 @@ from pathlib import Path
 from flows import rollout
 from flows.context import open_context
 from flows.experiment import look
-from registry import versions
 from registry.settings import load_settings
 from tests.flows.test_cli import kalimtak
+from tests.support.versions import register_version
 
 
 def test_an_experiment_is_listed_shown_frozen_and_replayed(tmp_path: Path) -> None:
     context = open_context(load_settings({}, directory=tmp_path))
+    register_version(context, "v1")
     with context.database.write() as session:
-        versions.register(
-            session,
-            version="v1",
-            workload="default",
-            base_model="base",
-            adapter_digest="d" * 64,
-            recipe="r",
-            now=context.clock(),
-        )
         rollout.begin(
             session,
             context.act("test", "try it"),

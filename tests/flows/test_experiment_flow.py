@@ -15,6 +15,7 @@ from registry import audit, deployment, experiments, versions
 from registry.models import Experiment
 from tests.flows.conftest import FakeClock
 from tests.support.usage import log_trial
+from tests.support.versions import register_version
 
 pytestmark = pytest.mark.both_databases
 
@@ -228,17 +229,7 @@ def test_an_added_workload_without_a_trial_leaves_nothing_to_read(
 def test_a_version_of_an_added_workload_that_waits_is_put_on_trial(
     context: Context, shown: dict[str, list[str]]
 ) -> None:
-    with context.database.write() as session:
-        versions.register(
-            session,
-            version="v2",
-            workload="mail",
-            base_model="base",
-            adapter_digest="d" * 64,
-            recipe="r",
-            now=context.clock(),
-            evaluation={"gate": {"passed": True}},
-        )
+    register_version(context, "v2", workload="mail")
     assert "mail: start: 'v2'" in look_on_schedule(context, shown)
     with context.database.read() as session:
         assert experiments.running(session, workload="mail") is not None

@@ -24,29 +24,15 @@ from registry.models import Experiment, ExperimentDecision, ProductionPeriod
 from registry.settings_decisions import ExperimentSettings, Step
 from tests.flows.conftest import FakeClock
 from tests.support.usage import log_trial
+from tests.support.versions import register_version
 
 SETTINGS = ExperimentSettings(settle_hours=0, split_alpha=1e-300, holdback_share=0.1)
-
-
-def register(context: Context, version: str, *, parent: str | None = None) -> None:
-    with context.database.write() as session:
-        versions.register(
-            session,
-            version=version,
-            workload="default",
-            base_model="base",
-            adapter_digest=version[-1] * 64,
-            recipe="r",
-            now=context.clock(),
-            parent_version=parent,
-            evaluation={"gate": {"passed": True}},
-        )
 
 
 def begin(
     context: Context, version: str = "v1", settings: ExperimentSettings = SETTINGS
 ) -> Experiment:
-    register(context, version)
+    register_version(context, version)
     with context.database.write() as session:
         return rollout.begin(
             session,
@@ -129,7 +115,7 @@ def test_after_a_rollback_the_next_version_waits_its_time_and_is_then_tried(
 ) -> None:
     begin(context)
     steer(context, Act.ROLL_BACK, workload="default", actor="t", reason="no")
-    register(context, "v2")
+    register_version(context, "v2")
     held = look(context, "default")
     assert held.action is Action.WAIT
     assert held.reasons[0].startswith("'v2' waits: the last one was rolled back")
@@ -139,8 +125,8 @@ def test_after_a_rollback_the_next_version_waits_its_time_and_is_then_tried(
 
 
 def test_a_version_of_another_champion_is_not_tried(context: Context) -> None:
-    register(context, "v1")
-    register(context, "v2", parent="v1")
+    register_version(context, "v1")
+    register_version(context, "v2", parent="v1")
     assert look(context, "default").reasons == ("no experiment is running",)
 
 
@@ -284,7 +270,7 @@ def test_the_page_tells_the_decision_in_a_sentence(context: Context, clock: Fake
 
 def begin_several(context: Context) -> Experiment:
     for version in ("v1", "v2", "v3"):
-        register(context, version)
+        register_version(context, version)
     several = context.settings.experiment.model_copy(
         update={
             "max_challengers": 3,
@@ -357,7 +343,7 @@ def test_one_of_several_that_cannot_be_served_leaves_alone(context: Context) -> 
 
 
 def test_a_champion_against_itself_is_never_promoted(context: Context, clock: FakeClock) -> None:
-    register(context, "v1")
+    register_version(context, "v1")
     with context.database.write() as session:
         act = context.act("test", "deploy")
         experiments.deploy(session, act, workload="default", version="v1")

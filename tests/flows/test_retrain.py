@@ -23,6 +23,7 @@ from registry.models import ModelVersion, RetrainRun, TrainingData
 from tests.flows.conftest import FakeClock
 from tests.support.fake_learner import FakeLearner
 from tests.support.usage import log_liked
+from tests.support.versions import register_version
 
 pytestmark = pytest.mark.both_databases
 
@@ -228,16 +229,7 @@ def test_a_champion_that_came_while_it_was_trained_is_not_replaced(
     changed = settings.experiment.model_copy(update={"enabled": enabled})
     context = replace(context, settings=settings.model_copy(update={"experiment": changed}))
     log_liked(context, 100, at=context.clock())
-    with context.database.write() as session:
-        versions.register(
-            session,
-            version="by-hand",
-            workload="default",
-            base_model="base",
-            adapter_digest="b" * 64,
-            recipe="r",
-            now=context.clock(),
-        )
+    register_version(context, "by-hand")
 
     def deploy() -> None:
         with context.database.write() as session:

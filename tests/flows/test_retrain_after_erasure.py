@@ -16,6 +16,7 @@ from registry.settings_privacy import PrivacySettings
 from tests.flows.conftest import FakeClock
 from tests.support.fake_learner import FakeLearner
 from tests.support.usage import log_liked
+from tests.support.versions import register_version
 
 
 def with_policy(settings: Settings, policy: str) -> Settings:
@@ -62,16 +63,8 @@ def test_what_was_trained_anew_after_an_erasure_waits_for_its_turn(
     log_liked(context, 100, at=clock.move(hours=30), start=100)
     trial = settings.experiment.model_copy(update={"enabled": True})
     context = replace(context, settings=settings.model_copy(update={"experiment": trial}))
+    register_version(context, "on-trial")
     with context.database.write() as session:
-        versions.register(
-            session,
-            version="on-trial",
-            workload="default",
-            base_model="base",
-            adapter_digest="b" * 64,
-            recipe="r",
-            now=context.clock(),
-        )
         rollout.begin(
             session,
             context.act("test", "try it"),

@@ -35,11 +35,14 @@ def test_what_a_rating_means_is_said_and_not_guessed(
     path = jsonl(tmp_path / "log.jsonl", GOOD | {"rating": 1})
     with pytest.raises(UnreadableFileError, match="may be a score from 1 to 5 or a thumb"):
         run(path)
+    beside = jsonl(tmp_path / "beside.jsonl", GOOD | {"id": "y", "rating": 1, "thumb": 1})
+    assert (run(beside).imported, events(context)[0].thumb) == (1, 1)
     later = jsonl(tmp_path / "later.jsonl", GOOD, GOOD | {"id": "x", "rating": 1})
     assert run(later).refused == 1
     run(path, mapping={name: "rating"})
-    (event,) = events(context)
+    _, event = events(context)
     assert event.thumb == (1 if name == "thumb" else -1)
+    run(path, mapping={"feedback_text": "rating"})
 
 
 def test_a_column_that_was_named_wins_over_what_the_format_says(
@@ -82,5 +85,7 @@ def test_what_stands_beside_a_request_belongs_to_it(
     }
     turns = [{"from": "human", "value": "hi"}, {"from": "gpt", "value": "hello"}]
     run(jsonl(tmp_path / "share.jsonl", {"conversations": turns, "system": "Be brief"}))
+    odd = GOOD | {"messages": {"a": 1}, "system": "Be brief", "input": "x"}
+    assert run(jsonl(tmp_path / "odd.jsonl", GOOD, odd)).refused == 1
     (chat,) = [row for row in stored(context) if row.messages]
     assert [turn["content"] for turn in chat.messages] == ["Be brief", "hi"]

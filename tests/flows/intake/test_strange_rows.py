@@ -18,9 +18,8 @@ JSON = st.recursive(
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(), inner, max_size=3),
     max_leaves=8,
 )
-FIELDS = st.sampled_from(
-    ["id", "messages", "created_at", "rating", "thumb", "tokens_input", "user_id", "response"]
-)
+CHAT = ["id", "messages", "created_at", "rating", "thumb", "tokens_input", "user_id", "response"]
+FIELDS = st.sampled_from([*CHAT, "instruction", "input", "system"])
 
 
 @settings(

@@ -16,7 +16,6 @@ from peft import PeftModel
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from serving.engine import continuous
-from serving.engine.cache import Slab
 from serving.engine.continuous import Limits, TorchEngine
 from serving.engine.sampling import choose
 from serving.errors import EngineError, OverloadedError
@@ -299,14 +298,14 @@ def test_rows_wait_where_others_have_filled_the_memory(
     engine = make_engine(tiny_base, {})
     jobs = [ask("alpha"), ask("beta " * 60)]
     expected = texts(run(engine, jobs))
-    resize = Slab.resize
+    allocate = torch.Tensor.new_zeros
 
-    def resize_if_alone(slab: Slab, room: int) -> None:
+    def allocate_if_alone(old: torch.Tensor, *size: Any, **options: Any) -> torch.Tensor:
         if engine.num_running:
             raise torch.OutOfMemoryError("CUDA out of memory")
-        resize(slab, room)
+        return allocate(old, *size, **options)
 
-    monkeypatch.setattr(Slab, "resize", resize_if_alone)
+    monkeypatch.setattr(torch.Tensor, "new_zeros", allocate_if_alone)
     engine = make_engine(tiny_base, {})
     assert texts(run(engine, jobs)) == expected
 
