@@ -18,8 +18,8 @@ JSON = st.recursive(
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(), inner, max_size=3),
     max_leaves=8,
 )
-CHAT = ["id", "messages", "created_at", "rating", "thumb", "tokens_input", "user_id", "response"]
-FIELDS = st.sampled_from([*CHAT, "instruction", "input", "system"])
+OURS = ["id", "messages", "created_at", "rating", "thumb", "tokens_input", "user_id", "response"]
+FIELDS = st.sampled_from([*OURS, "instruction", "input", "system"])
 
 
 @settings(
