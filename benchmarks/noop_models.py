@@ -16,6 +16,7 @@ from registry.clock import utc_now
 from registry.db import Database
 from registry.settings import Settings
 from serving.app import QUIET, ROUTER_MAX_ONGOING, RouterBase, prepare
+from serving.calls import JobsUnderWay
 from serving.jobs import Delta, Job, Reply
 from serving.replica import replica_id
 from serving.state import Poller, ReplicaState, Reporter
@@ -47,9 +48,14 @@ class NoModel:
             lambda: asyncio.to_thread(state.refresh), interval_s=settings.serving.poll_interval_s
         )
         self._is_polling = False
+        self._jobs = JobsUnderWay(self._reply)
 
-    async def generate(self, _job: Job) -> Reply:
+    async def generate(self, jobs: Mapping[str, Job]) -> AsyncIterator[dict[str, Reply]]:
         """Answer at once."""
+        async for replies in self._jobs.answer(jobs):
+            yield replies
+
+    async def _reply(self, _job: Job) -> Reply:
         if not self._is_polling:
             self._is_polling = True
             self._poller.start()
@@ -58,7 +64,7 @@ class NoModel:
     async def stream(self, job: Job) -> AsyncIterator[Delta | Reply]:
         """The same in one piece."""
         yield Delta(TEXT)
-        yield await self.generate(job)
+        yield await self._reply(job)
 
     async def answer(self) -> dict[str, str]:
         """What the bare ingress asks for."""

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import aclosing
-from typing import Any, cast
+from typing import Any
 
 from ray import serve
 from ray.exceptions import RayActorError
@@ -15,6 +15,7 @@ from ray.serve.handle import DeploymentHandle
 
 from registry.db import Database
 from registry.settings import Settings
+from serving.calls import Calls, JobsUnderWay, Line
 from serving.errors import EngineError, GoneError
 from serving.jobs import Delta, Job, Models, Reply
 from serving.last_view import LastView
@@ -28,6 +29,7 @@ MAX_ATTEMPTS = 6
 RETRY_PAUSE_S = 0.05
 OVERLOADED = Reply(status="overloaded", detail="too many requests wait for a replica")
 UNREACHABLE = Reply(status="unreachable", detail="every replica that was asked has died")
+TELLING_S = 10.0
 PATIENCE_S = 2.0
 """How long a report may wait for a locked database; the next one comes soon."""
 
@@ -43,6 +45,7 @@ class ModelReplica:
         configure_logs(settings.log)
         self._database = Database(settings.resolved_database_url, patience_s=PATIENCE_S)
         self._worker = await asyncio.to_thread(make_worker, settings)
+        self._jobs = JobsUnderWay(self._worker.generate)
         self._reporter = Reporter(self._database, replica_id=replica_id(), kind=kind)
         last_view = LastView(settings.home / "run")
         state = ReplicaState(
@@ -66,9 +69,15 @@ class ModelReplica:
         for poller in self._pollers:
             poller.start()
 
-    async def generate(self, job: Job) -> Reply:
-        """Answer a job. Serve cancels it when the router does."""
-        return await self._worker.generate(job)
+    async def generate(self, jobs: Mapping[str, Job]) -> AsyncIterator[dict[str, Reply]]:
+        """Answer jobs, each reply once it is done. Serve closes it when the router does."""
+        async with aclosing(self._jobs.answer(jobs)) as replies:
+            async for some in replies:
+                yield some
+
+    def abandon(self, names: Sequence[str]) -> None:
+        """End these jobs: their callers have left, others of the same call wait."""
+        self._jobs.abandon(names)
 
     async def stream(self, job: Job) -> AsyncIterator[Delta | Reply]:
         """Answer a job piece by piece: deltas, then the reply."""
@@ -89,6 +98,30 @@ class ModelReplica:
         self._database.close()
 
 
+class HandleLine(Line):
+    """The way to the replicas of one deployment, by Serve's handle."""
+
+    def __init__(self, handle: DeploymentHandle[Any]) -> None:
+        self._handle = handle
+        # Naming a method makes a new handle, which each call would pay for.
+        self._generate = handle.options(stream=True).generate
+
+    async def generate(self, jobs: Mapping[str, Job]) -> AsyncIterator[Mapping[str, Reply]]:
+        """Have one replica answer."""
+        pieces: Any = self._generate.remote(jobs)
+        try:
+            async for replies in pieces:
+                yield replies
+        finally:
+            # Cancelled: without this the replica would write on for nobody.
+            pieces.cancel()
+
+    async def abandon(self, names: Sequence[str]) -> None:
+        """Tell all replicas: which has them is not known here."""
+        told: Any = self._handle.broadcast("abandon", names)
+        await told.results_async(timeout_s=TELLING_S)
+
+
 class ReplicaHandles(Models):
     """Sends jobs to replicas; where one dies, another takes the job over.
 
@@ -103,8 +136,7 @@ class ReplicaHandles(Models):
         state: RouterState,
     ) -> None:
         handles = {CHAMPION: champion, CHALLENGER: challenger}
-        # Naming a method makes a new handle, which each request would pay for.
-        self._generate = {kind: handle.generate for kind, handle in handles.items()}
+        self._calls = {kind: Calls(HandleLine(handle)) for kind, handle in handles.items()}
         self._stream = {
             kind: handle.options(stream=True).stream for kind, handle in handles.items()
         }
@@ -113,19 +145,15 @@ class ReplicaHandles(Models):
     async def generate(self, job: Job, *, role: Role) -> Reply:
         """Have `job` answered; "unreachable" when no replica lives to do it."""
         async for kind in self._attempts(role):
-            response: Any = self._generate[kind].remote(job)
             try:
                 async with self._state.waits.on(kind):
-                    return cast(Reply, await response)
+                    return await self._calls[kind].generate(job)
             except GoneError:
-                response.cancel()
+                continue
             except BackPressureError:
                 return OVERLOADED
             except RayActorError:
                 self._state.lose(kind)
-            except asyncio.CancelledError:
-                response.cancel()
-                raise
         return UNREACHABLE
 
     async def stream(self, job: Job, *, role: Role) -> AsyncIterator[Delta | Reply]:

@@ -85,6 +85,7 @@ class Driver:
             "streamed": await self._streamed(),
             "closed_frees": await self._closed(),
             "cancelled_frees": await self._cancelled(),
+            "one_of_two_frees": await self._one_of_two_cancelled(),
             "killed": await self._killed(),
             "retried": (await self._handles.generate(SHORT, role=CHAMPION)).status,
             "lost": self._state.lost,
@@ -101,15 +102,25 @@ class Driver:
         async with aclosing(events):
             await anext(events)
             assert await self._replica.running.remote() == 1
-        return await self._idle()
+        return await self._until_running(0)
 
     async def _cancelled(self) -> bool:
         task = asyncio.create_task(self._handles.generate(LONG, role=CHAMPION))
-        while await self._replica.running.remote() == 0:
-            await asyncio.sleep(0.01)
+        await self._until_running(1)
         task.cancel()
         await asyncio.gather(task, return_exceptions=True)
-        return task.cancelled() and await self._idle()
+        return task.cancelled() and await self._until_running(0)
+
+    async def _one_of_two_cancelled(self) -> bool:
+        """Two who share a call, of whom one leaves."""
+        asked = [self._handles.generate(LONG, role=CHAMPION) for _ in range(2)]
+        tasks = [asyncio.create_task(one) for one in asked]
+        await self._until_running(2)
+        tasks[0].cancel()
+        went = await self._until_running(1) and not tasks[1].done()
+        tasks[1].cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        return went and await self._until_running(0)
 
     async def _killed(self) -> list[str]:
         statuses = []
@@ -120,10 +131,10 @@ class Driver:
                 os.kill(await self._replica.pid.remote(), signal.SIGKILL)
         return statuses
 
-    async def _idle(self) -> bool:
-        """Whether the replica has nothing to do long before the answer would have ended."""
+    async def _until_running(self, number: int) -> bool:
+        """Whether so many jobs run, long before an answer would have ended."""
         for _ in range(100):
-            if await self._replica.running.remote() == 0:
+            if await self._replica.running.remote() == number:
                 return True
             await asyncio.sleep(STEP_S / 2)
         return False

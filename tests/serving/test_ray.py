@@ -254,6 +254,7 @@ def test_what_nobody_waits_for_is_ended_on_the_replica(tmp_path: Path, tiny_base
         "streamed": True,
         "closed_frees": True,
         "cancelled_frees": True,
+        "one_of_two_frees": True,
         "killed": ["failed"],
         "retried": "ok",
         "lost": 1,

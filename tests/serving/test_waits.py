@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Generator
+from collections.abc import AsyncIterator, Mapping
 from types import SimpleNamespace
 from typing import Any
 
@@ -23,44 +23,44 @@ JOB = Job(
 REPLY = Reply(status="ok", text="yes")
 
 
-class FakeResponse:
-    """An answer as Serve's handles give it, awaited or piece by piece: at once, or never."""
-
-    def __init__(self, *, answers: bool) -> None:
-        self._answers = answers
-        self._pieces = iter([Delta("yes"), REPLY])
-
-    def __await__(self) -> Generator[Any, None, Reply]:
-        return self._answer().__await__()
-
-    async def _answer(self) -> Reply:
-        if not self._answers:
-            await asyncio.Event().wait()
-        return REPLY
-
-    def __aiter__(self) -> AsyncIterator[Delta | Reply]:
-        return self
-
-    async def __anext__(self) -> Delta | Reply:
-        await self._answer()
-        for piece in self._pieces:
-            return piece
-        raise StopAsyncIteration
-
-    def cancel(self) -> None:
-        """Nobody wants it any more."""
-
-
 class FakeHandle:
     """Of one deployment, as Serve gives it; without a replica, its requests wait."""
 
     def __init__(self, *, answers: bool) -> None:
-        method = SimpleNamespace(remote=lambda _: FakeResponse(answers=answers))
-        self.generate = self.stream = method
+        self._answers = answers
+        self.generate = SimpleNamespace(remote=lambda jobs: FakePieces(self._replies(jobs)))
+        self.stream = SimpleNamespace(remote=lambda _: FakePieces(self._pieces()))
 
     def options(self, *, stream: bool) -> FakeHandle:
         assert stream
         return self
+
+    async def _replies(self, jobs: Mapping[str, Job]) -> AsyncIterator[dict[str, Reply]]:
+        if not self._answers:
+            await asyncio.Event().wait()
+        yield dict.fromkeys(jobs, REPLY)
+
+    async def _pieces(self) -> AsyncIterator[Delta | Reply]:
+        if not self._answers:
+            await asyncio.Event().wait()
+        yield Delta("yes")
+        yield REPLY
+
+
+class FakePieces:
+    """An answer piece by piece, as Serve's handles give it."""
+
+    def __init__(self, pieces: AsyncIterator[Any]) -> None:
+        self._pieces = pieces
+
+    def __aiter__(self) -> FakePieces:
+        return self
+
+    async def __anext__(self) -> Any:
+        return await anext(self._pieces)
+
+    def cancel(self) -> None:
+        """Nobody wants it any more."""
 
 
 class World:
