@@ -123,12 +123,17 @@ def log(
         for item in interactions
         if item.external_user_id is not None
     }
-    interactions = privacy.admissible(session, interactions, pseudonyms, keyring)
-    if not interactions:
-        return
-    named = {item.external_user_id for item in interactions}
-    pseudonyms = {name: value for name, value in pseudonyms.items() if name in named}
-    _add_users(session, pseudonyms, keyring, interactions[0].created_at)
+    if pseudonyms:
+        user_ids = list(pseudonyms.values())
+        allowed = privacy.consents(session, user_ids)
+        gone = privacy.erased(session, user_ids, keyring)
+        interactions = privacy.admissible(interactions, pseudonyms, gone=gone, allowed=allowed)
+        if not interactions:
+            return
+        named = {item.external_user_id for item in interactions}
+        pseudonyms = {name: value for name, value in pseudonyms.items() if name in named}
+        new = {name: value for name, value in pseudonyms.items() if value not in allowed}
+        _add_users(session, new, keyring, interactions[0].created_at)
     privacy.hold(session, interactions, pseudonyms, keyring)
     rows = [
         texts.seal_row("user_interactions", _row(item, pseudonyms), keyring)
@@ -282,11 +287,6 @@ def history(
 def _add_users(
     session: Session, pseudonyms: dict[str, str], keyring: Keyring, now: datetime
 ) -> None:
-    if not pseudonyms:
-        return
-    known = set(
-        session.exec(select(User.id).where(col(User.id).in_(list(pseudonyms.values())))).all()
-    )
     rows = [
         {
             "id": pseudonym,
@@ -296,7 +296,6 @@ def _add_users(
             "created_at": now,
         }
         for external_id, pseudonym in pseudonyms.items()
-        if pseudonym not in known
     ]
     insert_ignoring_duplicates(session, User, rows)
 

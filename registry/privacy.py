@@ -10,7 +10,7 @@ from dataclasses import replace
 from datetime import datetime
 from typing import TYPE_CHECKING, Literal, get_args
 
-from sqlalchemy import ColumnElement, func, update
+from sqlalchemy import ColumnElement, bindparam, func, update
 from sqlmodel import Session, col, or_, select
 
 from registry import acts
@@ -81,40 +81,45 @@ def may_be_learned() -> ColumnElement[bool]:
     return or_(user_id.is_(None), user_id.not_in(refusing))
 
 
+# Built once: each batch of answers asks them, and building one costs more than asking it.
+ERASED = (
+    select(Erasure.subject, func.max(Erasure.requested_at))
+    .where(col(Erasure.subject).in_(bindparam("subjects", expanding=True)))
+    .group_by(Erasure.subject)
+)
+CONSENTED = select(User.id, User.consent).where(
+    col(User.id).in_(bindparam("user_ids", expanding=True))
+)
+
+
 def erased(session: Session, user_ids: Sequence[str], keyring: Keyring) -> dict[str, datetime]:
     """Those of the users that were erased, and when they last asked for it."""
     subjects = {subject_of(user_id, keyring): user_id for user_id in user_ids}
-    found = session.exec(
-        select(Erasure.subject, func.max(Erasure.requested_at))
-        .where(col(Erasure.subject).in_(list(subjects)))
-        .group_by(Erasure.subject)
-    )
+    found = session.connection().execute(ERASED, {"subjects": list(subjects)})
     return {subjects[subject]: moment for subject, moment in found}
 
 
+def consents(session: Session, user_ids: Sequence[str]) -> dict[str, Consent]:
+    """What those of the users have allowed who are known."""
+    found = session.connection().execute(CONSENTED, {"user_ids": list(user_ids)})
+    return {user_id: _known(consent) for user_id, consent in found}
+
+
 def admissible(
-    session: Session,
     items: Sequence[Interaction],
     pseudonyms: Mapping[str, str],
-    keyring: Keyring,
+    *,
+    gone: Mapping[str, datetime],
+    allowed: Mapping[str, Consent],
 ) -> list[Interaction]:
     """What may be written: nothing that an erased user asked before, no text that was refused."""
-    if not pseudonyms:
-        return list(items)
-    gone = erased(session, list(pseudonyms.values()), keyring)
-    refusing = set(
-        session.exec(
-            select(User.id).where(
-                col(User.id).in_(list(pseudonyms.values())), User.consent == "no_content"
-            )
-        )
-    )
     kept = []
     for item in items:
-        user_id = pseudonyms.get(item.external_user_id or "")
+        user_id = pseudonyms.get(item.external_user_id or "", "")
         if user_id in gone and (item.asked_at or item.created_at) <= gone[user_id]:
             continue
-        kept.append(_without_content(item) if user_id in refusing else item)
+        refuses = allowed.get(user_id) == "no_content"
+        kept.append(_without_content(item) if refuses else item)
     return kept
 
 
