@@ -26,6 +26,8 @@ from registry.models import (
 )
 
 AUDIT_PURPOSE = "audit"
+MAX_AHEAD_S = 10.0
+"""The clock of another machine may be ahead by so much."""
 Mode = Literal["trial", "shadow", "holdback"]
 
 
@@ -209,11 +211,13 @@ def forget_replica(session: Session, replica_id: str) -> None:
 
 
 def replicas(session: Session, *, now: datetime, max_age_s: float = 10) -> list[ReplicaStatus]:
-    """The replicas that reported within `max_age_s`."""
-    since = now - timedelta(seconds=max_age_s)
-    return list(
-        session.exec(select(ReplicaStatus).where(col(ReplicaStatus.seen_at) >= since)).all()
-    )
+    """The replicas that reported within `max_age_s`.
+
+    A report of the future was left before a clock was set back: it tells of nobody's life.
+    """
+    seen_at = col(ReplicaStatus.seen_at)
+    since, until = now - timedelta(seconds=max_age_s), now + timedelta(seconds=MAX_AHEAD_S)
+    return list(session.exec(select(ReplicaStatus).where(seen_at >= since, seen_at <= until)).all())
 
 
 def is_observed(

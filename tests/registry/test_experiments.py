@@ -155,9 +155,8 @@ def test_observed_means_every_live_replica_has_followed(database: Database) -> N
                 session, workload="default", generation=generation, now=NOW
             )
 
-    assert not observed(0)
-    with database.write() as session:
-        for replica, generation in (("router-1", 2), ("model-1", 1)):
+    def report(replica: str, generation: int, *, at: datetime = NOW) -> None:
+        with database.write() as session:
             deployment.report(
                 session,
                 replica_id=replica,
@@ -165,8 +164,14 @@ def test_observed_means_every_live_replica_has_followed(database: Database) -> N
                 generations={"default": generation},
                 versions={},
                 refused={},
-                now=NOW,
+                now=at,
             )
+
+    assert not observed(0)
+    report("router-1", 2)
+    report("model-1", 1)
+    # Left by one that has died, before the clock was set back.
+    report("model-0", 0, at=NOW + timedelta(hours=1))
     assert observed(1)
     assert not observed(2)
     with database.write() as session:
