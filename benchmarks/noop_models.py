@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Mapping, Sequence
 from typing import Any
 
 from ray import serve
@@ -21,6 +21,7 @@ from serving.jobs import Delta, Job, Reply
 from serving.replica import replica_id
 from serving.state import Poller, ReplicaState, Reporter
 
+MAX_ONGOING = 1_000
 TEXT = "**Role**: a friendly writer\n**Task**: write an email"
 
 
@@ -48,12 +49,16 @@ class NoModel:
             lambda: asyncio.to_thread(state.refresh), interval_s=settings.serving.poll_interval_s
         )
         self._is_polling = False
-        self._jobs = JobsUnderWay(self._reply)
+        self._jobs = JobsUnderWay(self._reply, max_jobs=MAX_ONGOING)
 
     async def generate(self, jobs: Mapping[str, Job]) -> AsyncIterator[dict[str, Reply]]:
         """Answer at once."""
         async for replies in self._jobs.answer(jobs):
             yield replies
+
+    async def abandon(self, names: Sequence[str]) -> None:
+        """End what nobody waits for."""
+        self._jobs.abandon(names)
 
     async def _reply(self, _job: Job) -> Reply:
         if not self._is_polling:
@@ -85,7 +90,10 @@ class BareIngress:
 def router_app(settings: Settings) -> Application:
     """The product's router on models that answer at once."""
     prepare(settings)
-    options: dict[str, Any] = {"max_ongoing_requests": 1_000, "ray_actor_options": {"num_cpus": 0}}
+    options: dict[str, Any] = {
+        "max_ongoing_requests": MAX_ONGOING,
+        "ray_actor_options": {"num_cpus": 0},
+    }
     champion, challenger = (
         serve.deployment(name=kind.title(), logging_config=QUIET, **options)(NoModel).bind(
             settings, kind
@@ -106,7 +114,7 @@ def router_app(settings: Settings) -> Application:
 def bare_app(settings: Settings) -> Application:
     """The same shape with nothing in it; Serve's own access log is off there too."""
     options: dict[str, Any] = {
-        "max_ongoing_requests": 1_000,
+        "max_ongoing_requests": MAX_ONGOING,
         "ray_actor_options": {"num_cpus": 0},
         "logging_config": QUIET,
     }

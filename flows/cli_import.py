@@ -87,6 +87,8 @@ def _tell(report: ImportReport, request: Request, console: Console) -> None:
     table.add_row("there already", str(report.known), "")
     table.add_row("with feedback", str(report.feedback), "new feedback, dated now")
     table.add_row("refused", str(report.refused), _place_of_reasons(report, request))
+    if report.erased:
+        table.add_row("left out", str(report.erased), "of users who were erased since")
     if report.naive_times:
         table.add_row("time zone assumed", str(report.naive_times), "times without one: UTC")
     if report.without_time:

@@ -110,14 +110,14 @@ def log(
     *,
     keyring: Keyring,
     again: bool = False,
-) -> None:
-    """Insert a batch of interactions with their users and client metadata.
+) -> int:
+    """Insert a batch of interactions with their users and client metadata; how many were kept.
 
     `again`: some may be there already, by their ids; those stay as they are. What an erased
     user asked before is left out, and the texts of users who want none kept.
     """
     if not interactions:
-        return
+        return 0
     pseudonyms = {
         item.external_user_id: keyring.pseudonym(item.external_user_id)
         for item in interactions
@@ -129,7 +129,7 @@ def log(
         gone = privacy.erased(session, user_ids, keyring)
         interactions = privacy.admissible(interactions, pseudonyms, gone=gone, allowed=allowed)
         if not interactions:
-            return
+            return 0
         named = {item.external_user_id for item in interactions}
         pseudonyms = {name: value for name, value in pseudonyms.items() if name in named}
         new = {name: value for name, value in pseudonyms.items() if value not in allowed}
@@ -147,6 +147,7 @@ def log(
     ]
     if clients:
         _insert_all(session, ClientMetadata, clients, key="interaction_id", again=again)
+    return len(rows)
 
 
 def add_feedback(

@@ -99,10 +99,10 @@ def erased(session: Session, user_ids: Sequence[str], keyring: Keyring) -> dict[
     return {subjects[subject]: moment for subject, moment in found}
 
 
-def consents(session: Session, user_ids: Sequence[str]) -> dict[str, Consent]:
+def consents(session: Session, user_ids: Sequence[str]) -> dict[str, str]:
     """What those of the users have allowed who are known."""
     found = session.connection().execute(CONSENTED, {"user_ids": list(user_ids)})
-    return {user_id: _known(consent) for user_id, consent in found}
+    return dict(found.tuples().all())
 
 
 def admissible(
@@ -110,7 +110,7 @@ def admissible(
     pseudonyms: Mapping[str, str],
     *,
     gone: Mapping[str, datetime],
-    allowed: Mapping[str, Consent],
+    allowed: Mapping[str, str],
 ) -> list[Interaction]:
     """What may be written: nothing that an erased user asked before, no text that was refused."""
     kept = []

@@ -31,11 +31,17 @@ from registry.models import DEFAULT_WORKLOAD
 from registry.settings import Settings, load_settings
 from serving.access.exposure import refuse_exposed
 from serving.metrics import clean_stale, metrics_folder
-from serving.replica import CHALLENGER, CHAMPION, ModelReplica, ReplicaHandles, replica_id
+from serving.replica import (
+    CHALLENGER,
+    CHAMPION,
+    ModelReplica,
+    ReplicaHandles,
+    max_jobs,
+    replica_id,
+)
 
 APP_NAME = "kalimtak"
 ROUTER_MAX_ONGOING = 1_000
-REPLICA_QUEUED_BATCHES = 10
 HEALTH_CHECK_PERIOD_S = 2.0
 SHUTDOWN_S = 20.0
 QUIET = LoggingConfig(enable_access_log=False)
@@ -133,9 +139,10 @@ def _models(name: str, kind: str, num_replicas: int, settings: Settings) -> Appl
     models = serve.deployment(
         name=name,
         num_replicas=num_replicas,
-        max_ongoing_requests=serving.max_batch_size * REPLICA_QUEUED_BATCHES,
+        # Serve counts calls, which may hold several jobs; those the replica counts itself.
+        max_ongoing_requests=max_jobs(serving),
         # Of each router; beyond it a request is refused at once.
-        max_queued_requests=serving.max_batch_size * REPLICA_QUEUED_BATCHES,
+        max_queued_requests=max_jobs(serving),
         health_check_period_s=HEALTH_CHECK_PERIOD_S,
         graceful_shutdown_timeout_s=SHUTDOWN_S,
         ray_actor_options={

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 from collections import deque
 from collections.abc import (
     AsyncGenerator,
@@ -29,17 +30,33 @@ from serving.jobs import Job, Reply
 MAX_JOBS = 8
 """Of one call: it goes to one replica, where others may be free."""
 MAX_ABANDONED = 256
+OVERLOADED = Reply(status="overloaded", detail="too many requests wait for a replica")
 BROKEN_OFF = Reply(status="failed", detail="the call to the replica ended before the answer")
 FAULT = Reply(status="failed", detail="generation failed; the replica's log says why")
 
 logger = logging.getLogger(__name__)
 
 
+class Pieces(Protocol):
+    """The replies of one call, as they come."""
+
+    def __aiter__(self) -> AsyncIterator[Mapping[str, Reply]]: ...
+
+    def cancel(self) -> None:
+        """End what is not answered."""
+        ...
+
+
 class Line(Protocol):
     """The way to the replicas of one kind."""
 
-    def generate(self, jobs: Mapping[str, Job]) -> AsyncIterator[Mapping[str, Reply]]:
-        """Have one replica answer these; `aclose` or cancelling ends what is not answered."""
+    @property
+    def num_replicas(self) -> int:
+        """Those that are known to live."""
+        ...
+
+    def generate(self, jobs: Mapping[str, Job]) -> Pieces:
+        """Have one replica answer these. What is taken out before one has them is not sent."""
         ...
 
     async def abandon(self, names: Sequence[str]) -> None:
@@ -55,15 +72,24 @@ class _Asked:
     job: Job
     reply: asyncio.Future[Reply]
     call: _Call | None = None
-    """None until it is sent."""
+    """Unset before it is sent, and once that call has ended."""
 
 
-@dataclass(eq=False)
 class _Call:
     """Jobs that were sent together."""
 
-    together: Sequence[_Asked]
-    task: asyncio.Task[None]
+    def __init__(self, together: Sequence[_Asked]) -> None:
+        self.together = together
+        self.jobs = {asked.name: asked.job for asked in together}
+        self.pieces: Pieces | None = None
+        for asked in together:
+            asked.call = self
+
+    def end(self, error: Exception | None) -> None:
+        """Nobody may wait for it any longer."""
+        for asked in self.together:
+            _settle(asked.reply, error or BROKEN_OFF)
+            asked.call = None
 
 
 class Calls:
@@ -98,40 +124,39 @@ class Calls:
     def _send(self) -> None:
         gathered, self._gathered = self._gathered, []
         waiting = [asked for asked in gathered if not asked.reply.done()]
-        for start in range(0, len(waiting), MAX_JOBS):
-            together = waiting[start : start + MAX_JOBS]
-            call = _Call(together, self._begin(self._ask(together)))
-            for asked in together:
-                asked.call = call
+        share = math.ceil(len(waiting) / max(self._line.num_replicas, 1))
+        for start in range(0, len(waiting), size := min(MAX_JOBS, max(share, 1))):
+            self._begin(self._ask(_Call(waiting[start : start + size])))
 
-    def _begin(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+    def _begin(self, work: Coroutine[Any, Any, None]) -> None:
         task = asyncio.create_task(work)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
-        return task
 
-    async def _ask(self, together: Sequence[_Asked]) -> None:
+    async def _ask(self, call: _Call) -> None:
         error: Exception | None = None
-        waiting = {asked.name: asked.reply for asked in together}
+        waiting = {asked.name: asked.reply for asked in call.together}
         try:
-            async for replies in self._line.generate({one.name: one.job for one in together}):
+            call.pieces = self._line.generate(call.jobs)
+            async for replies in call.pieces:
                 for name, reply in replies.items():
-                    _settle(waiting.pop(name), reply)
+                    _settle(waiting[name], reply)
         except Exception as caught:
             error = caught
         finally:
-            for future in waiting.values():
-                _settle(future, error or BROKEN_OFF)
+            call.end(error)
+            error = None  # it holds this frame
 
     def _end_left(self) -> None:
         """End the calls that nobody waits for, and of the others what was left."""
         left, self._left = self._left, []
         names = []
         for asked in left:
-            if asked.call is None:
+            if (call := asked.call) is None or call.pieces is None:
                 continue
-            if all(other.reply.done() for other in asked.call.together):
-                asked.call.task.cancel()
+            del call.jobs[asked.name]
+            if all(other.reply.done() for other in call.together):
+                call.pieces.cancel()
             else:
                 names.append(asked.name)
         if names:
@@ -141,8 +166,8 @@ class Calls:
         try:
             await self._line.abandon(names)
         except Exception as error:
-            # They are written to their end for nobody.
-            logger.warning("%d abandoned jobs could not be ended: %s", len(names), error)
+            # They are written to their end for nobody, or no replica has them yet.
+            logger.info("%d abandoned jobs could not be ended: %s", len(names), error)
 
 
 def _settle(future: asyncio.Future[Reply], outcome: Reply | Exception) -> None:
@@ -157,22 +182,24 @@ def _settle(future: asyncio.Future[Reply], outcome: Reply | Exception) -> None:
 class JobsUnderWay:
     """The replica's end. Lives on one event loop."""
 
-    def __init__(self, generate: Callable[[Job], Awaitable[Reply]]) -> None:
+    def __init__(self, generate: Callable[[Job], Awaitable[Reply]], *, max_jobs: int) -> None:
+        """`max_jobs`: what comes beyond these is refused."""
         self._generate = generate
+        self._max_jobs = max_jobs
         self._tasks: dict[str, asyncio.Task[Reply]] = {}
         self._abandoned: deque[str] = deque(maxlen=MAX_ABANDONED)
 
     async def answer(self, jobs: Mapping[str, Job]) -> AsyncGenerator[dict[str, Reply], None]:
         """The replies to these jobs, each once it is done; closing ends the others."""
-        tasks = {
-            asyncio.create_task(self._reply(job)): name
-            for name, job in jobs.items()
-            # Word that nobody waits may overtake the job.
-            if name not in self._abandoned
-        }
+        # Word that nobody waits may overtake the job.
+        names = [name for name in jobs if name not in self._abandoned]
+        room = max(self._max_jobs - len(self._tasks), 0)
+        tasks = {asyncio.create_task(self._reply(jobs[name])): name for name in names[:room]}
         self._tasks |= {name: task for task, name in tasks.items()}
         waiting = set(tasks)
         try:
+            if refused := names[room:]:
+                yield dict.fromkeys(refused, OVERLOADED)
             while waiting:
                 done, waiting = await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
                 if replies := {tasks[one]: one.result() for one in done if not one.cancelled()}:

@@ -6,7 +6,7 @@ import asyncio
 import time
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import aclosing
-from typing import Any
+from typing import Any, cast
 
 from ray import serve
 from ray.exceptions import RayActorError
@@ -14,8 +14,8 @@ from ray.serve.exceptions import BackPressureError
 from ray.serve.handle import DeploymentHandle
 
 from registry.db import Database
-from registry.settings import Settings
-from serving.calls import Calls, JobsUnderWay, Line
+from registry.settings import ServingSettings, Settings
+from serving.calls import OVERLOADED, Calls, JobsUnderWay, Line, Pieces
 from serving.errors import EngineError, GoneError
 from serving.jobs import Delta, Job, Models, Reply
 from serving.last_view import LastView
@@ -27,8 +27,8 @@ CHAMPION = "champion"
 CHALLENGER = "challenger"
 MAX_ATTEMPTS = 6
 RETRY_PAUSE_S = 0.05
-OVERLOADED = Reply(status="overloaded", detail="too many requests wait for a replica")
 UNREACHABLE = Reply(status="unreachable", detail="every replica that was asked has died")
+QUEUED_BATCHES = 10
 TELLING_S = 10.0
 PATIENCE_S = 2.0
 """How long a report may wait for a locked database; the next one comes soon."""
@@ -45,7 +45,7 @@ class ModelReplica:
         configure_logs(settings.log)
         self._database = Database(settings.resolved_database_url, patience_s=PATIENCE_S)
         self._worker = await asyncio.to_thread(make_worker, settings)
-        self._jobs = JobsUnderWay(self._worker.generate)
+        self._jobs = JobsUnderWay(self._worker.generate, max_jobs=max_jobs(settings.serving))
         self._reporter = Reporter(self._database, replica_id=replica_id(), kind=kind)
         last_view = LastView(settings.home / "run")
         state = ReplicaState(
@@ -75,7 +75,8 @@ class ModelReplica:
             async for some in replies:
                 yield some
 
-    def abandon(self, names: Sequence[str]) -> None:
+    # Serve has what is no coroutine run by a thread, where tasks must not be touched.
+    async def abandon(self, names: Sequence[str]) -> None:
         """End these jobs: their callers have left, others of the same call wait."""
         self._jobs.abandon(names)
 
@@ -99,22 +100,23 @@ class ModelReplica:
 
 
 class HandleLine(Line):
-    """The way to the replicas of one deployment, by Serve's handle."""
+    """The way to the replicas of one kind, by Serve's handle."""
 
-    def __init__(self, handle: DeploymentHandle[Any]) -> None:
+    def __init__(self, handle: DeploymentHandle[Any], kind: str, state: RouterState) -> None:
         self._handle = handle
         # Naming a method makes a new handle, which each call would pay for.
         self._generate = handle.options(stream=True).generate
+        self._kind = kind
+        self._state = state
 
-    async def generate(self, jobs: Mapping[str, Job]) -> AsyncIterator[Mapping[str, Reply]]:
-        """Have one replica answer."""
-        pieces: Any = self._generate.remote(jobs)
-        try:
-            async for replies in pieces:
-                yield replies
-        finally:
-            # Cancelled: without this the replica would write on for nobody.
-            pieces.cancel()
+    @property
+    def num_replicas(self) -> int:
+        """Those that are known to live."""
+        return self._state.count(self._kind)
+
+    def generate(self, jobs: Mapping[str, Job]) -> Pieces:
+        """Have one replica answer; Serve reads `jobs` when it sends them."""
+        return cast(Pieces, self._generate.remote(jobs))
 
     async def abandon(self, names: Sequence[str]) -> None:
         """Tell all replicas: which has them is not known here."""
@@ -136,7 +138,9 @@ class ReplicaHandles(Models):
         state: RouterState,
     ) -> None:
         handles = {CHAMPION: champion, CHALLENGER: challenger}
-        self._calls = {kind: Calls(HandleLine(handle)) for kind, handle in handles.items()}
+        self._calls = {
+            kind: Calls(HandleLine(handle, kind, state)) for kind, handle in handles.items()
+        }
         self._stream = {
             kind: handle.options(stream=True).stream for kind, handle in handles.items()
         }
@@ -193,6 +197,11 @@ class ReplicaHandles(Models):
             yield first if self._state.has(first) or not self._state.has(second) else second
             if time.monotonic() - asked_at < RETRY_PAUSE_S:
                 await asyncio.sleep(RETRY_PAUSE_S)
+
+
+def max_jobs(serving: ServingSettings) -> int:
+    """How many jobs a replica may hold, those that wait among them."""
+    return serving.max_batch_size * QUEUED_BATCHES
 
 
 def replica_id() -> str:

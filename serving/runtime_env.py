@@ -36,6 +36,8 @@ IDLE_S = 90
 """A connection that asks nothing is kept for this long."""
 HAPROXY_BUFFER_BYTES = 16 * 1024
 """The request line and all headers must fit, less 1 KiB."""
+MAX_MESSAGE_BYTES = 256 * 1024 * 1024
+"""Between a router and a replica; gRPC's own limit of 4 MiB is less than a call may hold."""
 UNWATCHED = "x-request-disconnect-disabled ?1"
 """Tells Serve to leave it to the application to notice who has left."""
 
@@ -90,6 +92,7 @@ def environment(settings: Settings) -> dict[str, str]:
         "RAY_SERVE_HAPROXY_STATS_PORT": str(settings.ray.haproxy_stats_port),
         "RAY_SERVE_FALLBACK_PROXY_HTTP_PORT": str(first_port - 2),
         "RAY_SERVE_FALLBACK_PROXY_GRPC_PORT": str(first_port - 1),
+        "RAY_SERVE_REPLICA_GRPC_MAX_MESSAGE_LENGTH": str(MAX_MESSAGE_BYTES),
         "RAY_SERVE_HAPROXY_NBTHREAD": "2",
         "RAY_SERVE_HAPROXY_TUNE_BUFSIZE": str(HAPROXY_BUFFER_BYTES),
         # Five seconds, three times, are too few on a machine that is busy.

@@ -216,7 +216,11 @@ class RouterState:
 
     def has(self, kind: str) -> bool:
         """Whether a replica of this kind has reported since the last one was lost."""
-        return any(report.kind == kind for report in self._live())
+        return self.count(kind) > 0
+
+    def count(self, kind: str) -> int:
+        """How many of this kind are known to live."""
+        return sum(report.kind == kind for report in self._live())
 
     @property
     def is_cut_off(self) -> bool:

@@ -80,6 +80,8 @@ class ImportReport:
     known: int = 0
     """Already there, from an earlier run or an equal row."""
     feedback: int = 0
+    erased: int = 0
+    """Of users who were erased since; left out."""
     refused: int = 0
     naive_times: int = 0
     """Rows whose time had no zone, so that UTC was assumed."""
@@ -140,6 +142,7 @@ class Importer:
                 imported=report.imported,
                 known=report.known,
                 feedback=report.feedback,
+                erased=report.erased,
                 refused=report.refused,
             )
         finally:
@@ -213,13 +216,13 @@ class Importer:
         if self._request.dry_run:
             with database.read() as session:
                 known = _known(session, taken)
-            self._count(taken, known, _judged(taken, known))
+            self._count(taken, known, _judged(taken, known), kept=len(taken) - len(known))
             return
         with database.write() as session:
             known = _known(session, taken)
             versions = _versions(session, taken)
             now = self._context.clock()
-            interactions.log(
+            kept = interactions.log(
                 session,
                 [
                     rescored(
@@ -246,12 +249,18 @@ class Importer:
                         new_id=self._context.new_id,
                         keyring=self._context.keyring,
                     )
-        self._count(taken, known, judged)
+        self._count(taken, known, judged, kept=kept)
 
     def _count(
-        self, taken: Mapping[str, _Taken], known: Mapping[str, bool], judged: list[_Taken]
+        self,
+        taken: Mapping[str, _Taken],
+        known: Mapping[str, bool],
+        judged: list[_Taken],
+        *,
+        kept: int,
     ) -> None:
-        self.report.imported += len(taken) - len(known)
+        self.report.imported += kept
+        self.report.erased += len(taken) - len(known) - kept
         self.report.known += len(known)
         self.report.feedback += len(judged)
 

@@ -10,7 +10,9 @@ import json
 import os
 import signal
 import sys
+import threading
 import time
+from collections.abc import Sequence
 from contextlib import aclosing
 from pathlib import Path
 from typing import Any
@@ -49,6 +51,18 @@ class SlowReplica(ModelReplica):
             return bool(step())
 
         self._core.step = slow_step
+        self._told_in: set[int] = set()
+        abandon = self._jobs.abandon
+
+        def noted(names: Sequence[str]) -> None:
+            self._told_in.add(threading.get_ident())
+            abandon(names)
+
+        self._jobs.abandon = noted  # type: ignore[method-assign]
+
+    async def told_on_its_loop(self) -> bool:
+        """Whether all word that somebody left came where its tasks live."""
+        return self._told_in == {threading.get_ident()}
 
     def running(self) -> int:
         return int(self._core.num_running)
@@ -67,6 +81,9 @@ class FakeRouterState:
 
     def has(self, kind: str) -> bool:
         return bool(kind)
+
+    def count(self, kind: str) -> int:
+        return int(self.has(kind))
 
     def lose(self, kind: str) -> None:
         self.lost += bool(kind)
@@ -120,7 +137,9 @@ class Driver:
         went = await self._until_running(1) and not tasks[1].done()
         tasks[1].cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
-        return went and await self._until_running(0)
+        return (
+            went and await self._until_running(0) and await self._replica.told_on_its_loop.remote()
+        )
 
     async def _killed(self) -> list[str]:
         statuses = []

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import aclosing
 from contextvars import ContextVar
@@ -44,33 +45,65 @@ class FakeModel:
                 self.begun[text].set_result(Reply(status="ok", text=text.upper()))
 
 
+class FakeEndedError(Exception):
+    """What Serve raises in whoever reads a call that was cancelled."""
+
+
+class FakePieces:
+    """The replies of one call, as Serve's handles give them."""
+
+    def __init__(self, replies: AsyncIterator[Mapping[str, Reply]]) -> None:
+        self._replies = replies
+        self._next: asyncio.Future[Mapping[str, Reply]] | None = None
+        self._is_cancelled = False
+
+    def __aiter__(self) -> FakePieces:
+        return self
+
+    async def __anext__(self) -> Mapping[str, Reply]:
+        self._next = asyncio.ensure_future(anext(self._replies))
+        try:
+            return await self._next
+        except asyncio.CancelledError:
+            if self._is_cancelled:
+                raise FakeEndedError from None
+            raise
+        finally:
+            self._next = None
+
+    def cancel(self) -> None:
+        assert self._next is not None
+        self._is_cancelled = True
+        self._next.cancel()
+
+
 class FakeLine:
     """A replica in this process; notes what passes."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, num_replicas: int = 1, max_jobs: int = 1_000) -> None:
+        self.num_replicas = num_replicas
         self.model = FakeModel()
-        self.replica = JobsUnderWay(self.model.generate)
+        self.replica = JobsUnderWay(self.model.generate, max_jobs=max_jobs)
         self.calls: list[list[str]] = []
-        self.ended = 0
         self.told: list[str] = []
         self.asker = ""
         self.fault: Exception | None = None
         self.open = asyncio.Event()
         self.open.set()
 
-    async def generate(self, jobs: Mapping[str, Job]) -> AsyncIterator[Mapping[str, Reply]]:
+    def generate(self, jobs: Mapping[str, Job]) -> FakePieces:
         self.calls.append([job.messages[0]["content"] for job in jobs.values()])
         self.asker = asker.get()
+        return FakePieces(self._replies(jobs))
+
+    async def _replies(self, jobs: Mapping[str, Job]) -> AsyncIterator[Mapping[str, Reply]]:
+        """They are sent once the line is open."""
         await self.open.wait()
-        try:
-            async with aclosing(self.replica.answer(jobs)) as replies:
-                async for some in replies:
-                    yield some
-                    if self.fault:
-                        raise self.fault
-        except asyncio.CancelledError:
-            self.ended += 1
-            raise
+        async with aclosing(self.replica.answer(dict(jobs))) as replies:
+            async for some in replies:
+                yield some
+                if self.fault:
+                    raise self.fault
 
     async def abandon(self, names: Sequence[str]) -> None:
         self.told += names
@@ -146,7 +179,7 @@ async def test_when_all_have_left_the_call_ends_and_nobody_is_told(line: FakeLin
     await settle()
     await leave(*tasks[:2])
     assert sorted(line.model.ended) == ["a", "b"]
-    assert (line.ended, line.told) == (1, [])
+    assert line.told == []
 
 
 async def test_who_leaves_before_the_turn_ends_is_not_sent(line: FakeLine) -> None:
@@ -162,7 +195,7 @@ async def test_who_leaves_before_the_turn_ends_is_not_sent(line: FakeLine) -> No
     assert line.calls == [["stays"]]
 
 
-async def test_word_that_overtakes_the_job_is_kept_for_it(line: FakeLine) -> None:
+async def test_who_leaves_before_a_replica_has_the_call_is_not_sent(line: FakeLine) -> None:
     line.open.clear()
     gone, stays = ask(Calls(line), "gone", "stays")
     await settle()
@@ -172,6 +205,42 @@ async def test_word_that_overtakes_the_job_is_kept_for_it(line: FakeLine) -> Non
     assert list(line.model.begun) == ["stays"]
     line.model.finish("stays")
     assert (await stays).ok
+
+
+async def test_word_that_overtakes_the_job_is_kept_for_it() -> None:
+    model = FakeModel()
+    replica = JobsUnderWay(model.generate, max_jobs=9)
+    replica.abandon(["one"])
+    replies = replica.answer({"one": job("gone"), "two": job("stays")})
+    first = asyncio.ensure_future(anext(replies))
+    await settle()
+    assert list(model.begun) == ["stays"]
+    model.finish("stays")
+    assert list(await first) == ["two"]
+
+
+async def test_a_burst_is_spread_over_the_replicas() -> None:
+    line = FakeLine(num_replicas=3)
+    tasks = ask(Calls(line), *"abcde")
+    await settle()
+    assert [len(call) for call in line.calls] == [2, 2, 1]
+    await leave(*tasks)
+
+
+async def test_a_replica_refuses_what_it_has_no_room_for() -> None:
+    line = FakeLine(max_jobs=2)
+    calls = Calls(line)
+    tasks = ask(calls, *"abc")
+    await settle()
+    assert [task.done() and task.result().status for task in tasks] == [False, False, "overloaded"]
+    (another,) = ask(calls, "d")
+    assert (await another).status == "overloaded"
+    line.model.finish("a", "b")
+    assert all([(await task).ok for task in tasks[:2]])
+    (later,) = ask(calls, "e")
+    await settle()
+    line.model.finish("e")
+    assert (await later).ok
 
 
 async def test_what_breaks_a_call_is_told_to_all_who_still_wait(line: FakeLine) -> None:
@@ -190,8 +259,8 @@ async def test_a_call_that_somebody_else_ends_fails_its_jobs(line: FakeLine) -> 
     calls = Calls(line)
     tasks = ask(calls, "a", "b")
     await settle()
-    for task in calls._tasks:
-        task.cancel()
+    for call in calls._tasks:
+        call.cancel()
     assert await asyncio.gather(*tasks) == [BROKEN_OFF, BROKEN_OFF]
 
 
@@ -210,6 +279,8 @@ async def test_a_bug_in_one_job_is_not_the_others(
 async def test_replicas_that_cannot_be_told_disturb_nobody(
     line: FakeLine, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    caplog.set_level("INFO")
+
     async def refuse(_: Sequence[str]) -> None:
         raise ConnectionError("no replica")
 
@@ -268,3 +339,22 @@ async def live_through(steps: list[tuple[str, int]]) -> None:
     await settle()
     assert not calls._tasks
     assert not line.replica._tasks
+
+
+async def test_nothing_of_a_call_waits_for_the_garbage_collector(line: FakeLine) -> None:
+    def jobs() -> set[int]:
+        return {id(one) for one in gc.get_objects() if type(one) is Job}
+
+    calls, before = Calls(line), jobs()
+    gc.disable()
+    try:
+        tasks = ask(calls, "a", "b")
+        await settle()
+        line.model.finish("a", "b")
+        await asyncio.gather(*tasks)
+        tasks.clear()
+        line.model.begun.clear()
+        await settle()
+        assert jobs() <= before
+    finally:
+        gc.enable()

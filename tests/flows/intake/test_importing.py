@@ -16,6 +16,7 @@ from flows.context import Context
 from flows.errors import UnreadableFileError
 from flows.intake import readers, rows
 from flows.intake.importing import Importer, Request
+from registry import erasure
 from tests.flows.intake.conftest import CHAT, GOOD, Run, events, jsonl, refused, stored
 
 pytestmark = pytest.mark.both_databases
@@ -209,6 +210,17 @@ def test_an_interrupted_run_is_taken_up_where_it_ended(
         Importer(context, request).run(stop)
     assert len(stored(context)) == 1000
     assert run(path).imported == 300
+
+
+def test_what_an_erased_user_asked_is_left_out_and_counted(
+    run: Run, context: Context, tmp_path: Path
+) -> None:
+    with context.database.write() as session:
+        act = context.act("test", "asked for it")
+        erasure.begin(session, act, "anna", approved_by="test", policy="list")
+    asked = [GOOD | {"id": name, "user_id": name} for name in ("anna", "ben")]
+    report = run(jsonl(tmp_path / "log.jsonl", *asked))
+    assert (report.imported, report.erased, len(stored(context))) == (1, 1, 1)
 
 
 def test_a_dry_run_writes_nothing(run: Run, context: Context, tmp_path: Path) -> None:
