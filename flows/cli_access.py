@@ -124,6 +124,8 @@ def list_all() -> None:
 @key.command()
 def revoke(prefix: Annotated[str, typer.Argument(help="As `kalimtak key list` shows it.")]) -> None:
     """End a key for good; routers learn of it within seconds."""
+    # A key that was pasted as a whole, or up to its secret, is meant as well.
+    prefix = prefix.removeprefix(f"{keys.MARK}_").partition("_")[0]
     context = open_context()
     with context.database.write() as session:
         keys.revoke(session, context.act(ACTOR, "revoked"), prefix)

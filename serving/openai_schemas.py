@@ -205,8 +205,8 @@ class ChatRequest(Body):
     prompt_cache_retention: Storable | None = None
     prompt_cache_options: dict[str, Any] | None = None
 
-    frequency_penalty: Annotated[float, Field(ge=0, le=0)] | None = None
-    presence_penalty: Annotated[float, Field(ge=0, le=0)] | None = None
+    frequency_penalty: Annotated[Any, _Only(0, 0.0)] = None
+    presence_penalty: Annotated[Any, _Only(0, 0.0)] = None
     logit_bias: Annotated[Any, _Only({})] = None
     response_format: Annotated[Any, _Only({"type": "text"})] = None
     tools: Annotated[Any, _Only([])] = None

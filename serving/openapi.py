@@ -17,6 +17,8 @@ DESCRIPTION = (
     "and steer which version answers. Requests may carry an Idempotency-Key where it says so."
 )
 PROBE_PATHS = ("/healthz", "/readyz")
+BEARER = "bearer"
+SECURITY = {BEARER: {"type": "http", "scheme": "bearer", "description": "A token, or an API key."}}
 WITHOUT_BODY = (401, 403, 404, 422, 429, 500, 503)
 WITH_BODY = (400, 401, 403, 404, 408, 409, 413, 422, 429, 500, 503, 504)
 MEANINGS = {
@@ -69,9 +71,14 @@ class OpenAIProblem(BaseModel):
     error: OpenAIFault
 
 
-def install(app: FastAPI, limits: Limits) -> None:
-    """Have `app` describe itself completely; `limits` are those of this installation."""
-    app.openapi = _cached(lambda: _document(app, limits))  # type: ignore[method-assign]
+def install(app: FastAPI, limits: Limits, *, has_auth: bool) -> None:
+    """Have `app` describe itself completely; `limits` are those of this installation.
+
+    `has_auth`: callers are asked for a credential.
+    """
+    app.openapi = _cached(  # type: ignore[method-assign]
+        lambda: _document(app, limits) | ({"security": [{BEARER: []}]} if has_auth else {})
+    )
 
 
 def _cached(make: Callable[[], dict[str, Any]]) -> Callable[[], dict[str, Any]]:
@@ -98,6 +105,9 @@ def _document(app: FastAPI, limits: Limits) -> dict[str, Any]:
         _summarise(operation)
         _move_body(operation, schemas)
         operation["responses"] |= _refusals(path, has_body="requestBody" in operation)
+        if path in PROBE_PATHS:
+            operation["security"] = []
+    document["components"]["securitySchemes"] = SECURITY
     for schema in list(schemas.values()):
         schemas.update(schema.pop("$defs", {}))
     # A copy, since parts of it belong to the models.

@@ -36,6 +36,10 @@ IDLE_S = 90
 """A connection that asks nothing is kept for this long."""
 HAPROXY_BUFFER_BYTES = 16 * 1024
 """The request line and all headers must fit, less 1 KiB."""
+OTHER_IDS = (
+    "del-header x-request-id if !{ req.fhdr(x-request-id) -m reg ^[A-Za-z0-9._:/+=-]{1,128}$ }"
+)
+"""Serve returns whatever it was sent; without one it makes its own."""
 MAX_MESSAGE_BYTES = 256 * 1024 * 1024
 """Between a router and a replica; gRPC's own limit of 4 MiB is less than a call may hold."""
 UNWATCHED = "x-request-disconnect-disabled ?1"
@@ -59,6 +63,7 @@ for argument in "$@"; do
             -e '/^defaults$/a\\    timeout http-keep-alive {idle_s}s' \\
             -e '/^frontend http_frontend$/a\\    http-request set-header X-Forwarded-For %[src]' \\
             -e '/^frontend http_frontend$/a\\    http-request set-header {unwatched}' \\
+            -e '/^frontend http_frontend$/a\\    http-request {other_ids}' \\
             "$argument"
     fi
     previous=$argument
@@ -189,6 +194,7 @@ def _wrapper(folder: Path, settings: Settings) -> Path:
         headers_s=HEADERS_S,
         idle_s=IDLE_S,
         unwatched=UNWATCHED,
+        other_ids=OTHER_IDS,
         host=settings.serving.host,
         binary=shlex.quote(_haproxy_binary()),
     )

@@ -57,13 +57,14 @@ def up(settings: Settings, tell: Tell, *, actor: str) -> dict[str, str]:
     """Start everything, and return the addresses once a request has been answered.
 
     The audit log is told what settings it starts with. Nothing happens where all of it runs
-    already. Raises `LocalError` where a port is taken or a part does not start; what was started
-    until then is stopped again.
+    already. Raises `LocalError` where it runs with other settings, a port is taken or a part does
+    not start; what was started until then is stopped again.
     """
     with _lock(settings.home):
         found = state.load(settings.home)
         if found is not None:
             if found.complete and all(map(processes.is_alive, found.processes)):
+                _refuse_other_settings(settings, found)
                 tell("already up")
                 return found.addresses
             tell("what was started before has died or never came up: cleaning up")
@@ -126,13 +127,22 @@ def _alive(found: LocalState) -> list[Started]:
     return recorded or processes.marked(found.marker)
 
 
+def _refuse_other_settings(settings: Settings, found: LocalState) -> None:
+    wanted = state.marks(settings)
+    others = [name for name, mark in wanted.items() if found.settings.get(name) != mark]
+    if others:
+        raise LocalError(
+            f"it runs with other settings ({', '.join(others)}): 'kalimtak down' first"
+        )
+
+
 class _Launch:
     """One `up` on its way: the state grows with each part."""
 
     def __init__(self, settings: Settings, tell: Tell) -> None:
         self._settings, self._tell = settings, tell
         self._folder = project_folder()
-        self.state = LocalState(marker=uuid.uuid4().hex)
+        self.state = LocalState(marker=uuid.uuid4().hex, settings=state.marks(settings))
         self._environment = {
             **of_processes(settings),
             **settings_environment(settings),

@@ -56,7 +56,8 @@ class Authenticator:
 
     def __init__(self, settings: AuthSettings, *, database: Database, keyring: Keyring) -> None:
         signer = make_signer(settings, keyring)
-        self._enabled = settings.enabled
+        self.enabled = settings.enabled
+        """Whether anybody is asked for a credential."""
         self._role_claim = settings.role_claim
         self._tokens = TokenChecker(settings, signer, ProviderKeys(settings))
         self._keys = KeyLookup(database, keyring)
@@ -64,7 +65,7 @@ class Authenticator:
 
     async def principal(self, request: Request) -> Principal:
         """The caller of a request. Raises `ProblemError`: 401, or 503 where nobody can tell."""
-        if not self._enabled:
+        if not self.enabled:
             refuse_other_sites(request.headers)
             return EVERYBODY
         credential = _credential(request)

@@ -13,6 +13,7 @@ from registry.ancestry import DatasetLineage, InteractionLineage, VersionLineage
 from serving import trail_schemas as schemas
 from serving.access.auth import AdminDep
 from serving.api import paging
+from serving.api.paths import INTERACTION
 from serving.api.service import Service, ServiceDep
 from serving.problems import ProblemError
 from serving.schemas import MAX_NAME_CHARS, Storable
@@ -76,7 +77,7 @@ async def in_production_at(
     )
 
 
-@router.get("/interactions/{interaction_id}/version")
+@router.get(f"/interactions/{INTERACTION}/version")
 async def version_of_interaction(
     interaction_id: Storable, service: ServiceDep, _caller: AdminDep
 ) -> schemas.AnsweredResponse:
@@ -130,7 +131,7 @@ async def items_of_dataset(
     )
 
 
-@router.get("/lineage/interactions/{interaction_id}")
+@router.get(f"/lineage/interactions/{INTERACTION}")
 async def lineage_of_interaction(
     interaction_id: Storable, service: ServiceDep, _caller: AdminDep
 ) -> InteractionLineage:

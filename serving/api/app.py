@@ -70,11 +70,20 @@ class _Api(FastAPI):
 
 def create_api(service: Service, *, behind_serve: bool = False) -> FastAPI:
     """All routes on `service`. Its state and recorder start and stop with the application."""
-    app = _Api(title="Kalimtak", version=version("kalimtak"), lifespan=_lifespan(service))
+    app = _Api(
+        title="Kalimtak",
+        version=version("kalimtak"),
+        lifespan=_lifespan(service),
+        # Their scripts come from elsewhere, and could do whatever the reader may.
+        docs_url=None,
+        redoc_url=None,
+        # To wherever the Host header says, with the credential.
+        redirect_slashes=False,
+    )
     app.state.service = service
     app.state.behind_serve = behind_serve
     problems.install(app)
-    openapi.install(app, service.limits)
+    openapi.install(app, service.limits, has_auth=service.authenticator.enabled)
     app.add_middleware(RequestCaps)
     for module in LIMITED:
         app.include_router(module.router, dependencies=[Depends(limited)])

@@ -1,4 +1,4 @@
-"""A user's id in a path: anything, slashes and newlines included.
+"""Ids that others have given, in a path: anything, slashes and newlines included.
 
 Starlette's own "path" ends before a newline, and would take one person for another.
 """
@@ -18,3 +18,4 @@ class _Anything(Convertor[str]):
 
 register_url_convertor("anything", _Anything())
 USER = "{user_id:anything}"
+INTERACTION = "{interaction_id:anything}"

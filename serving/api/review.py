@@ -13,6 +13,7 @@ from registry.models import ReviewItem, UserInteraction
 from serving.access.auth import Principal, ReviewerDep, reviewing_as
 from serving.api import paging
 from serving.api.body import read_body
+from serving.api.paths import INTERACTION
 from serving.api.service import Service, ServiceDep
 from serving.review_schemas import (
     ExplanationResponse,
@@ -83,7 +84,7 @@ async def decide(
     return ReviewResponse(status="success", message="Decision recorded", id=item_id, state=state)
 
 
-@router.get("/explain/{interaction_id}")
+@router.get(f"/explain/{INTERACTION}")
 async def explain(
     interaction_id: Storable, service: ServiceDep, _caller: ReviewerDep
 ) -> ExplanationResponse:

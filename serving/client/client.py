@@ -33,6 +33,7 @@ MAX_PAUSE_S = 5.0
 class Question(TypedDict, total=False):
     """What `generate` takes beside the text; see POST /api/generate."""
 
+    workload: str
     language: str
     target_tool: str
     user_id: str

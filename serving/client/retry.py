@@ -10,6 +10,9 @@ import httpx
 RETRYABLE = frozenset({408, 429, 500, 502, 503, 504})
 CONFLICT = 409
 """Retryable where it says when: the first request with this Idempotency-Key is under way."""
+NOT_FOUND = 404
+"""Retryable where it is no problem body: a proxy's whose endpoint is just not there."""
+PROBLEM = "application/problem+json"
 BASE_S = 0.2
 CAP_S = 30.0
 MAX_RETRY_AFTER_S = 300.0
@@ -24,6 +27,8 @@ def is_retryable(outcome: Outcome) -> bool:
     """Whether the same request may go through later."""
     if isinstance(outcome, httpx.RequestError) or outcome.status_code in RETRYABLE:
         return True
+    if outcome.status_code == NOT_FOUND:
+        return not outcome.headers.get("content-type", "").startswith(PROBLEM)
     return outcome.status_code == CONFLICT and "retry-after" in outcome.headers
 
 

@@ -83,8 +83,11 @@ listen stats
   bind *:{stats}
   mode http
 backend told
-    http-request return status 200 content-type text/plain lf-string "%[req.hdr(x-forwarded-for)]"
+    http-request return status 200 content-type text/plain lf-string "{told}"
 """
+
+
+TOLD = "%[req.hdr(x-forwarded-for)] %[req.hdr(x-request-id)]"
 
 
 @dataclass(frozen=True)
@@ -110,7 +113,9 @@ def haproxy(tmp_path: Path) -> Haproxy:
     variables = environment(settings)
     config = tmp_path / "haproxy.cfg"
     bufsize = variables["RAY_SERVE_HAPROXY_TUNE_BUFSIZE"]
-    config.write_text(CONFIG.format(port=port, metrics=metrics, stats=stats, bufsize=bufsize))
+    config.write_text(
+        CONFIG.format(port=port, metrics=metrics, stats=stats, bufsize=bufsize, told=TOLD)
+    )
     return Haproxy(variables["RAY_SERVE_HAPROXY_BINARY_PATH"], config, port, metrics, stats)
 
 
@@ -147,7 +152,13 @@ def test_serve_leaves_it_to_the_router_to_notice_who_has_left(haproxy: Haproxy) 
 
 def test_a_client_cannot_name_an_address_of_its_own(running: str) -> None:
     forged = [("X-Forwarded-For", "6.6.6.6"), ("x-forwarded-for", "7.7.7.7")]
-    assert httpx.get(running, headers=forged).text == "127.0.0.1"
+    assert httpx.get(running, headers=forged).text == "127.0.0.1 "
+
+
+@pytest.mark.parametrize("name", ["hello world", "a,b", "x" * 129, "é"])
+def test_an_id_that_is_none_does_not_reach_who_would_return_it(running: str, name: str) -> None:
+    assert httpx.get(running, headers={"X-Request-ID": "order:7/8"}).text.endswith(" order:7/8")
+    assert httpx.get(running, headers={"X-Request-ID": name.encode()}).text == "127.0.0.1 "
 
 
 def test_haproxy_refuses_what_does_not_fit_into_its_buffer(running: str) -> None:

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from pydantic import SecretStr
 
 from flows.context import Context
 from flows.errors import LocalError
@@ -17,6 +18,7 @@ from flows.local.processes import MARKER, Started
 from flows.local.state import LocalState
 from registry import audit
 from registry.settings import Settings
+from registry.settings_access import AuthSettings
 
 
 @pytest.fixture
@@ -45,6 +47,7 @@ def remember(settings: Settings, *found: Started, complete: bool = True) -> None
             marker="test-local",
             processes=found,
             addresses={"serving": "http://127.0.0.1:8000"},
+            settings=state.marks(settings),
             complete=complete,
         ),
     )
@@ -63,6 +66,26 @@ def test_up_twice_changes_nothing(settings: Settings, running: Started, said: li
     assert launch.up(settings, said.append, actor="cli") == {"serving": "http://127.0.0.1:8000"}
     assert said == ["already up"]
     assert processes.is_alive(running)
+
+
+def test_what_runs_with_other_settings_is_not_taken_for_what_was_asked(
+    settings: Settings, running: Started, said: list[str]
+) -> None:
+    remember(settings, running)
+    secret = "0123456789abcdefghijklmnopqrstuv"
+    auth = AuthSettings(enabled=True, secrets={"new": SecretStr(secret)})
+    other = settings.model_copy(update={"auth": auth, "artifacts_url": "s3://elsewhere"})
+    with pytest.raises(LocalError) as told:
+        launch.up(other, said.append, actor="cli")
+    assert str(told.value) == (
+        "it runs with other settings (artifacts_url, auth.enabled, auth.secrets): "
+        "'kalimtak down' first"
+    )
+    assert processes.is_alive(running)
+    remember(other, running)
+    assert secret not in (settings.home / state.FILE).read_text()
+    with pytest.raises(LocalError, match="auth"):
+        launch.up(settings, said.append, actor="cli")
 
 
 def test_down_without_up_stops_nothing(settings: Settings, said: list[str]) -> None:

@@ -16,7 +16,7 @@ from schemathesis.core.failures import FailureGroup
 from schemathesis.specs.openapi.checks import negative_data_rejection, positive_data_acceptance
 
 from tests.serving.conftest import Installation
-from tests.serving.router import Live, live_router
+from tests.serving.router import Live, live_router, running_router
 from tests.support.fake_prefect import fake_prefect
 
 NUM_EXAMPLES = 12
@@ -65,6 +65,21 @@ def test_every_operation_is_described(live: Live) -> None:
     assert "x-limit" not in str(found)
     assert "$defs" not in str(found)
     assert "HTTPValidationError" not in str(found)
+
+
+@pytest.mark.parametrize("enabled", [False, True])
+async def test_the_document_says_whether_a_credential_is_asked_for(
+    installation: Installation, enabled: bool
+) -> None:
+    auth = installation.settings.auth.model_copy(update={"enabled": enabled})
+    settings = installation.settings.model_copy(update={"auth": auth})
+    async with running_router(settings) as router:
+        found = (await router.client.get("/openapi.json")).json()
+        # Pages that load scripts from elsewhere could do whatever their reader may.
+        assert (await router.client.get("/docs")).status_code == 404
+    assert found["components"]["securitySchemes"]["bearer"]["scheme"] == "bearer"
+    assert found.get("security") == ([{"bearer": []}] if enabled else None)
+    assert found["paths"]["/healthz"]["get"]["security"] == []
 
 
 # The router under test runs in this process: a wait of its own between two tries

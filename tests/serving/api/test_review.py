@@ -141,8 +141,8 @@ async def test_what_cannot_be_decided_is_a_problem(
 
 
 async def test_a_score_is_explained(router: Router, installation: Installation) -> None:
-    log(installation, a=("quarantine", "a burst"))
-    found = (await router.client.get("/api/review/explain/a")).json()
+    log(installation, **{"a/7 ü": ("quarantine", "a burst")})
+    found = (await router.client.get("/api/review/explain/a%2F7%20ü")).json()
     assert (found["stored_score"], found["scorer_version"]) == (0.5, "rule-1")
     assert {"feature": "Section Task is missing.", "value": 1.0, "effect": -0.15} in found[
         "reasons"

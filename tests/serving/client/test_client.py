@@ -154,6 +154,8 @@ def test_what_a_failing_endpoint_does_not_take_comes_again_and_is_kept_once(
     intake.failures.append(Failure(408))
     # The router that was asked first has died: its claim on the key ends by itself.
     intake.failures.append(Failure(409, {"Retry-After": "0"}))
+    # The proxy in front of an endpoint that is being started or stopped.
+    intake.failures.append(Failure(404, {"Content-Type": "text/plain"}))
     with Client(intake.url, flush_every_s=0.01) as client:
         ids = [client.log(**exchange()) for _ in range(50)]
         client.feedback(ids[0], score=5)
@@ -240,7 +242,7 @@ def test_what_is_refused_for_good_is_dropped_with_the_reason(
     intake: FakeIntake, status: int
 ) -> None:
     drops: list[Drop] = []
-    intake.failures = [Failure(status)]
+    intake.failures = [Failure(status, {"Content-Type": "application/problem+json"})]
     with Client(intake.url, on_drop=drops.append) as client:
         client.log(**exchange(id="a"))
         assert client.flush()
