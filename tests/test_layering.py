@@ -19,6 +19,7 @@ FORBIDDEN = {
 }
 HOT_FILES = (
     "training/attention.py",
+    "training/bare_head.py",
     "training/losses.py",
     "training/lora.py",
     "training/loop.py",

@@ -17,6 +17,7 @@ from torch.utils.checkpoint import checkpoint
 from transformers import PreTrainedModel
 
 from training.attention import ATTENTION
+from training.bare_head import bare_head
 from training.last_layer import ends_early
 from training.packing import Pack
 
@@ -24,18 +25,16 @@ CHUNK_ELEMENTS = {"cpu": 1 << 21, "cuda": 1 << 27}
 """Logits held at once by kind of device: 8 MiB in float32, 512 MiB on a GPU."""
 NARROWEST = 1024
 """Of a part of the vocabulary, however many rows there are."""
-# Models that scale or bend their logits after the head must compute them themselves.
-_LOGIT_TRANSFORMS = ("final_logit_softcapping", "logits_scaling", "logit_scale")
 
 
 def token_losses(model: nn.Module, pack: Pack) -> Tensor:
     """(N,) float32: the cross-entropy, in nats, of each learned token of `pack`."""
     causal = causal_model(model)
-    if any(getattr(causal.config, name, None) for name in _LOGIT_TRANSFORMS):
+    head = bare_head(causal)
+    if head is None:
         inputs, positions = _inputs(causal, pack)
         logits: Tensor = causal(**inputs).logits.flatten(0, 1)[positions]
         return cross_entropy(logits.float(), pack.labels, reduction="none")
-    head: nn.Module = causal.get_output_embeddings()  # type: ignore[no-untyped-call]
     return head_losses(head, learned_states(causal, pack), pack.labels)
 
 
