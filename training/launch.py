@@ -35,7 +35,7 @@ from training.progress import Listener, Progress
 from training.search import Trial, find_recipe
 from training.storage import open_storage
 from training.trainer import SharedDevicesConfig, WorkerTrainer
-from training.transport import ADAPTER_NAME, Packed, pack, place
+from training.transport import ADAPTER_NAME, Packed, pack, place, refuse_other_content
 from training.validation import Validation
 
 logger = logging.getLogger(__name__)
@@ -102,7 +102,7 @@ def train(
     on_progress: Callable[[Progress], None] | None = None,
     suites: Sequence[Path] = (),
 ) -> TrainingOutcome:
-    """Trains an adapter on Ray and puts it in `output_dir`, replacing what was there.
+    """Trains an adapter on Ray and puts it in `output_dir`, replacing an adapter that was there.
 
     Where the recipe says so, settings are searched for first, and several seeds are trained
     in turn, each with all the recipe's workers. `storage_path` is a folder or URL that all
@@ -112,6 +112,7 @@ def train(
     TrainingError.
     """
     started = time.perf_counter()
+    refuse_other_content(output_dir)
     train_examples, held_back = without_suites(read_examples(train_file), suites)
     validation = None if validation_file is None else read_examples(validation_file)
     if validation is None and (recipe.search.num_trials or recipe.search.num_seeds > 1):
@@ -292,19 +293,22 @@ def _run_command() -> None:
     parser.add_argument("--parent", type=Path, help="adapter to continue from")
     parser.add_argument("--out", type=Path, required=True, help="folder for the adapter")
     arguments = parser.parse_args()
+    out = arguments.out.resolve()  # "." has no name to put checkpoints beside
+    # What is wrong is told before Ray has started.
     recipe = load_recipe(arguments.recipe)
-    read_examples(arguments.data)  # what is wrong is told before Ray has started
+    read_examples(arguments.data)
+    refuse_other_content(out)
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     ray.init(include_dashboard=False, log_to_driver=False)
     outcome = train(
-        run_id=f"{arguments.out.name}-{time.strftime('%Y%m%d-%H%M%S')}",
+        run_id=f"{out.name}-{time.strftime('%Y%m%d-%H%M%S')}",
         train_file=arguments.data,
         validation_file=arguments.validation,
         recipe=recipe,
         base_model=arguments.base,
         parent_adapter=arguments.parent,
-        output_dir=arguments.out,
-        storage_path=str(arguments.out.with_name(f"{arguments.out.name}-runs")),
+        output_dir=out,
+        storage_path=str(out.with_name(f"{out.name}-runs")),
         on_progress=lambda progress: logger.info(
             "step %d/%d  loss %.3f", progress.step, progress.num_steps, progress.loss
         ),
