@@ -64,9 +64,15 @@ class Encoded:
     """Log-likelihood of the answer, in nats, before the run; only preference losses ask."""
 
     @property
-    def num_tokens(self) -> int:
+    def lengths(self) -> tuple[int, ...]:
         """Tokens of prompt and answer, and of the rejected answer with its prompt."""
-        return len(self.input_ids) + (0 if self.rejected is None else self.rejected.num_tokens)
+        rejected = () if self.rejected is None else self.rejected.lengths
+        return (len(self.input_ids), *rejected)
+
+    @property
+    def num_tokens(self) -> int:
+        """All of them."""
+        return sum(self.lengths)
 
     @property
     def weighted_tokens(self) -> float:
