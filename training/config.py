@@ -66,6 +66,11 @@ class ObjectiveRecipe(_Section):
     preference_weight: float = Field(default=1.0, gt=0)
     """Weight of dpo beside sft in mixed."""
 
+    @property
+    def reads_rejected(self) -> bool:
+        """Whether anything is learned from the answers that people rejected."""
+        return self.name != "sft"
+
 
 class DataRecipe(_Section):
     """How examples become batches."""

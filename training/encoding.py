@@ -189,20 +189,25 @@ def _content(message: Mapping[str, Any]) -> Any:
 
 
 def encode(
-    example: Example, tokenizer: PreTrainedTokenizerBase, *, max_tokens: int
+    example: Example,
+    tokenizer: PreTrainedTokenizerBase,
+    *,
+    max_tokens: int,
+    with_rejected: bool = True,
 ) -> tuple[Encoded, bool] | None:
     """The example as ids and whether its prompt was cut; None when the answer alone is too long,
     or says nothing.
 
     A prompt loses its beginning, never its end; an answer is never cut, since a cut one
-    would teach the model not to stop.
+    would teach the model not to stop. The rejected answer is as if it were not there, unless
+    `with_rejected`.
     """
     if not _says_something(example.messages[-1]):
         return None
     prompt = prompt_text(tokenizer, example.messages[:-1])
     prompt_ids: list[int] = tokenizer(prompt, add_special_tokens=False)["input_ids"]
     answers = [_answer_ids(tokenizer, example.messages, prompt=prompt)]
-    if example.rejected is not None:
+    if with_rejected and example.rejected is not None:
         other = (*example.messages[:-1], {"role": "assistant", "content": example.rejected})
         answers.append(_answer_ids(tokenizer, other, prompt=prompt))
     # Both answers of a pair follow the same prompt, however much of it is left.
@@ -242,7 +247,11 @@ def _until_end(ids: list[int], tokenizer: PreTrainedTokenizerBase) -> list[int]:
 
 
 def encode_all(
-    examples: Iterable[Example], tokenizer: PreTrainedTokenizerBase, *, max_tokens: int
+    examples: Iterable[Example],
+    tokenizer: PreTrainedTokenizerBase,
+    *,
+    max_tokens: int,
+    with_rejected: bool = True,
 ) -> EncodedDataset:
     """Encodes every example; DataError when nothing is left to learn.
 
@@ -254,7 +263,7 @@ def encode_all(
     failure: BaseModelError | None = None
     for example in examples:
         try:
-            result = encode(example, tokenizer, max_tokens=max_tokens)
+            result = encode(example, tokenizer, max_tokens=max_tokens, with_rejected=with_rejected)
         except BaseModelError as error:
             result, failure = None, error
         if result is None:

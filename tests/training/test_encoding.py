@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -78,6 +79,20 @@ def test_answers_that_say_nothing_are_dropped_and_counted(
     assert (len(data.examples), data.num_dropped) == (len(examples), 3)
     with pytest.raises(DataError, match="of 3 examples every answer is empty or longer"):
         encode_all(silent, tokenizer, max_tokens=128)
+
+
+def test_a_rejected_answer_costs_nothing_where_it_is_not_read(
+    tokenizer: PreTrainedTokenizerBase,
+) -> None:
+    plain = _example("What is it?", "ok")
+    for rejected in ("n" * 40, "n" * 200):
+        pair = replace(plain, rejected=rejected)
+        read = encode(pair, tokenizer, max_tokens=64)
+        assert read is None or read[1]  # it takes the prompt's room, or all of it
+        (unread,) = encode_all([pair], tokenizer, max_tokens=64, with_rejected=False).examples
+        (alone,) = encode_all([plain], tokenizer, max_tokens=64).examples
+        assert unread.rejected is None
+        assert unread.input_ids.tolist() == alone.input_ids.tolist()
 
 
 def test_a_base_without_chat_template_is_refused(tiny_base: str) -> None:
