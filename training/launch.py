@@ -28,7 +28,7 @@ from ray.train import CheckpointConfig, FailureConfig, RunConfig, ScalingConfig,
 
 from training.config import Recipe, WorkersRecipe, load_recipe
 from training.encoding import read_examples
-from training.errors import DataError, RunFailedError, TrainingError
+from training.errors import DataError, DivergedError, RunFailedError, TrainingError
 from training.evaluation.frozen import without_suites
 from training.job import Job, WorkerOutcome, work
 from training.progress import Listener, Progress
@@ -41,6 +41,7 @@ from training.validation import Validation
 logger = logging.getLogger(__name__)
 
 _HEALTH_CHECK_S = "0.2"
+_Run = tuple[WorkerOutcome, ray.train.Checkpoint]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -87,6 +88,8 @@ class SeedRun:
 
     seed: int
     validation: Validation | None
+    diverged: str | None = None
+    """Why it has left no adapter; None where it has left one."""
 
 
 def train(
@@ -105,11 +108,11 @@ def train(
     """Trains an adapter on Ray and puts it in `output_dir`, replacing an adapter that was there.
 
     Where the recipe says so, settings are searched for first, and several seeds are trained
-    in turn, each with all the recipe's workers. `storage_path` is a folder or URL that all
-    machines of the cluster see; checkpoints go to `storage_path/run_id`. `on_progress` is
-    called in a thread of this process; what it raises is raised here once the run has ended.
-    What is near to a question of `suites`, which are frozen, is not learned. Raises a
-    TrainingError.
+    in turn, each with all the recipe's workers; those that diverge are left out.
+    `storage_path` is a folder or URL that all machines of the cluster see; checkpoints go to
+    `storage_path/run_id`. `on_progress` is called in a thread of this process; what it raises
+    is raised here once the run has ended. What is near to a question of `suites`, which are
+    frozen, is not learned. Raises a TrainingError.
     """
     started = time.perf_counter()
     refuse_other_content(output_dir)
@@ -129,18 +132,11 @@ def train(
             board=listener.board,
         )
         found = find_recipe(job, run_id=run_id, storage_path=storage_path)
-        runs = []
-        for turn in range(recipe.search.num_seeds):
-            seeded = found.recipe.model_copy(update={"seed": recipe.seed + turn})
-            name = run_id if recipe.search.num_seeds == 1 else f"{run_id}-seed{seeded.seed}"
-            own = replace(
-                job, recipe=seeded, turn=turn, run_digest=f"{job.run_digest} {seeded.digest()}"
-            )
-            runs.append((seeded.seed, *_fit(own, run_id=name, storage_path=storage_path)))
-        _, outcome, adapter = min(runs, key=_score)
+        seeds, runs = _train_seeds(job, found.recipe, run_id=run_id, storage_path=storage_path)
+        outcome, adapter = min(runs, key=_score)
         with adapter.as_directory() as folder:
             place(Path(folder) / ADAPTER_NAME, output_dir)
-        num_failures = listener.num_failures(num_runs=len(runs))
+        num_failures = listener.num_failures(num_runs=len(seeds))
     return TrainingOutcome(
         adapter_dir=output_dir,
         num_steps=len(outcome.losses),
@@ -152,19 +148,48 @@ def train(
         validation=outcome.validation,
         num_failures=num_failures,
         seconds=time.perf_counter() - started,
-        prepare_s=sum(run.prepare_s for _, run, _ in runs),
-        train_s=sum(run.train_s for _, run, _ in runs),
-        seeds=tuple(SeedRun(seed=seed, validation=run.validation) for seed, run, _ in runs),
+        prepare_s=sum(run.prepare_s for run, _ in runs),
+        train_s=sum(run.train_s for run, _ in runs),
+        seeds=tuple(seeds),
         trials=found.trials,
     )
 
 
-def _score(run: tuple[int, WorkerOutcome, ray.train.Checkpoint]) -> float:
-    validation = run[1].validation
+def _train_seeds(
+    job: Job, recipe: Recipe, *, run_id: str, storage_path: str
+) -> tuple[list[SeedRun], list[_Run]]:
+    """What every seed came to, and the runs of those that did not diverge.
+
+    DivergedError where all of them did: one that does must not cost what the others learned.
+    """
+    seeds: list[SeedRun] = []
+    runs: list[_Run] = []
+    num_seeds = recipe.search.num_seeds
+    for turn in range(num_seeds):
+        seeded = recipe.model_copy(update={"seed": recipe.seed + turn})
+        name = run_id if num_seeds == 1 else f"{run_id}-seed{seeded.seed}"
+        own = replace(
+            job, recipe=seeded, turn=turn, run_digest=f"{job.run_digest} {seeded.digest()}"
+        )
+        try:
+            run = _fit(own, run_id=name, storage_path=storage_path)
+        except DivergedError as error:
+            logger.warning("seed %d diverged: %s", seeded.seed, error)
+            seeds.append(SeedRun(seed=seeded.seed, validation=None, diverged=str(error)))
+            if len(seeds) == num_seeds and not runs:
+                raise
+        else:
+            seeds.append(SeedRun(seed=seeded.seed, validation=run[0].validation))
+            runs.append(run)
+    return seeds, runs
+
+
+def _score(run: _Run) -> float:
+    validation = run[0].validation
     return math.inf if validation is None else validation.score
 
 
-def _fit(job: Job, *, run_id: str, storage_path: str) -> tuple[WorkerOutcome, ray.train.Checkpoint]:
+def _fit(job: Job, *, run_id: str, storage_path: str) -> _Run:
     workers = job.recipe.workers
     path, filesystem = open_storage(storage_path)
     use_gpu = workers.gpus_per_worker > 0
