@@ -16,7 +16,7 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -137,6 +137,20 @@ def _example(line: str, *, where: str) -> Example:
     if example.label is not None and not isinstance(example.label, bool):
         raise DataError(f"{where}: label must be true or false, not {example.label!r}.")
     return example
+
+
+_Labelled = TypeVar("_Labelled", Example, Encoded)
+
+
+def judged_by(held_out: Sequence[_Labelled]) -> list[_Labelled]:
+    """What a run can be judged by: the answers that were accepted. DataError for none."""
+    accepted = [example for example in held_out if example.label is not False]
+    if not accepted:
+        raise DataError(
+            f"Of {len(held_out)} validation examples none has an answer that was accepted: add "
+            "some, or train without validation."
+        )
+    return accepted
 
 
 def prompt_text(tokenizer: PreTrainedTokenizerBase, messages: Sequence[Mapping[str, Any]]) -> str:

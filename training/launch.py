@@ -27,7 +27,7 @@ import ray
 from ray.train import CheckpointConfig, FailureConfig, RunConfig, ScalingConfig, TrainingFailedError
 
 from training.config import Recipe, WorkersRecipe, load_recipe
-from training.encoding import read_examples
+from training.encoding import judged_by, read_examples
 from training.errors import DataError, DivergedError, RunFailedError, TrainingError
 from training.evaluation.frozen import without_suites
 from training.job import Job, WorkerOutcome, work
@@ -117,7 +117,7 @@ def train(
     started = time.perf_counter()
     refuse_other_content(output_dir)
     train_examples, held_back = without_suites(read_examples(train_file), suites)
-    validation = None if validation_file is None else read_examples(validation_file)
+    validation = None if validation_file is None else judged_by(read_examples(validation_file))
     if validation is None and (recipe.search.num_trials or recipe.search.num_seeds > 1):
         raise DataError("To choose among trials or seeds takes a validation file.")
     parent = None if parent_adapter is None else pack(parent_adapter)

@@ -16,8 +16,8 @@ from typing import Any
 import torch
 from torch import nn
 
-from training.encoding import Encoded
-from training.errors import DataError, DivergedError
+from training.encoding import Encoded, judged_by
+from training.errors import DivergedError
 from training.losses import passes
 from training.objectives import Objective
 from training.packing import deal
@@ -212,9 +212,7 @@ def validate(
 
     DataError where there is none.
     """
-    accepted = [example for example in dataset if example.label is not False]
-    if not accepted:
-        raise DataError("No validation example has an answer that was accepted.")
+    accepted = judged_by(dataset)
     tools = sorted({example.target_tool for example in accepted})
     hands = deal([len(example.input_ids) for example in accepted], collective.world)
     mine = [accepted[index] for index in hands[collective.rank]]

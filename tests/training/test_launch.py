@@ -75,11 +75,12 @@ def _train(
     on_progress: Callable[[Progress], None] | None = None,
     parent: Path | None = None,
     storage: str | None = None,
+    validation: Path | None = None,
 ) -> TrainingOutcome:
     return train(
         run_id="run",
         train_file=train_file,
-        validation_file=train_file,
+        validation_file=validation or train_file,
         recipe=recipe,
         base_model=base,
         parent_adapter=parent,
@@ -242,6 +243,16 @@ def test_what_ray_cannot_grant_ends_the_run(
     recipe = _recipe(tmp_path, gpus_per_worker=1, start_timeout_s=1, max_failures=0)
     with pytest.raises(RunFailedError, match=r"Run run: .*asks for 2 GPUs and Ray has 0"):
         _train(recipe, tiny_base, train_file, tmp_path)
+
+
+def test_validation_by_rejected_answers_alone_is_told_before_ray_is_asked(
+    train_file: Path, tmp_path: Path
+) -> None:
+    disliked = tmp_path / "disliked.jsonl"
+    rows = [json.loads(line) | {"label": False} for line in train_file.read_text().splitlines()]
+    disliked.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    with pytest.raises(DataError, match="Of 12 validation examples none has"):
+        _train(load_recipe("tiny_cpu"), "no/such-model", train_file, tmp_path, validation=disliked)
 
 
 def test_a_missing_file_is_told_before_ray_is_asked(tiny_base: str, tmp_path: Path) -> None:
