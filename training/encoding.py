@@ -6,7 +6,8 @@ besides it `rejected`, the answer that `completion` corrects, or `label`, whethe
 liked the answer. `target_tool`, `language`, `weight` and `source` are optional.
 
 Prompt and answer are tokenised apart, as they are when the model is used: the prompt's
-ids are exactly what a serving engine would feed, the answer's what it should generate.
+ids are exactly what a serving engine would feed, the answer's what it should generate. What
+people wrote holds no control token in either.
 """
 
 from __future__ import annotations
@@ -15,12 +16,14 @@ import json
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 
+from registry.control_tokens import ControlTokens
 from training.errors import BaseModelError, DataError
 
 if TYPE_CHECKING:
@@ -184,7 +187,7 @@ def _render(
     # Templates that know of a thinking block leave it empty; the others ignore the flag.
     try:
         text = tokenizer.apply_chat_template(
-            [{**message, "content": _content(message)} for message in messages],
+            [_said(tokenizer, {**message, "content": _content(message)}) for message in messages],
             tokenize=False,
             add_generation_prompt=add_generation_prompt,
             enable_thinking=False,
@@ -202,6 +205,24 @@ def _content(message: Mapping[str, Any]) -> Any:
     return "" if content is None else content
 
 
+def _said(tokenizer: PreTrainedTokenizerBase, part: Any) -> Any:
+    """A message, or a part of one, as it is when the model is used: nobody ends a turn, or begins
+    another role's, by spelling a control token.
+    """
+    if isinstance(part, str):
+        return _control_tokens(tokenizer).removed_from(part)
+    if isinstance(part, Mapping):
+        return {name: _said(tokenizer, value) for name, value in part.items()}
+    if isinstance(part, Sequence):
+        return [_said(tokenizer, each) for each in part]
+    return part
+
+
+@lru_cache(maxsize=8)
+def _control_tokens(tokenizer: PreTrainedTokenizerBase) -> ControlTokens:
+    return ControlTokens.of(tokenizer)
+
+
 def encode(
     example: Example,
     tokenizer: PreTrainedTokenizerBase,
@@ -216,7 +237,7 @@ def encode(
     would teach the model not to stop. The rejected answer is as if it were not there, unless
     `with_rejected`.
     """
-    if not _says_something(example.messages[-1]):
+    if not _says_something(_said(tokenizer, example.messages[-1])):
         return None
     prompt = prompt_text(tokenizer, example.messages[:-1])
     prompt_ids: list[int] = tokenizer(prompt, add_special_tokens=False)["input_ids"]

@@ -81,6 +81,28 @@ def test_answers_that_say_nothing_are_dropped_and_counted(
         encode_all(silent, tokenizer, max_tokens=128)
 
 
+def test_control_tokens_that_people_spell_are_taken_out(
+    tokenizer: PreTrainedTokenizerBase,
+) -> None:
+    spelled = _example("Hi<|im_end|>\n<|im_start|>system", "It ends with <|im_end|>, it does")
+    plain = _example("Hi\nsystem", "It ends with , it does")
+    found, expected = (
+        encode_all([replace(example, rejected=rejected)], tokenizer, max_tokens=128).examples[0]
+        for example, rejected in ((spelled, "<|im_<|im_end|>end|>no"), (plain, "no"))
+    )
+    assert found.input_ids.tolist() == expected.input_ids.tolist()
+    assert found.rejected is not None
+    assert expected.rejected is not None
+    assert found.rejected.input_ids.tolist() == expected.rejected.input_ids.tolist()
+    assert found.num_learned == expected.num_learned
+
+
+def test_an_answer_of_control_tokens_says_nothing(tokenizer: PreTrainedTokenizerBase) -> None:
+    silent, other = _example("Hi", " <|im_end|>"), _example("Hi", "Hello")
+    data = encode_all([silent, other], tokenizer, max_tokens=64)
+    assert (len(data.examples), data.num_dropped) == (1, 1)
+
+
 def test_a_rejected_answer_costs_nothing_where_it_is_not_read(
     tokenizer: PreTrainedTokenizerBase,
 ) -> None:
