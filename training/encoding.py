@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
 
 SOURCES = ("accepted", "corrected", "rehearsal")
 """Where an example's answer came from."""
+_SURROGATE = re.compile("[\ud800-\udfff]")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -91,7 +93,8 @@ class EncodedDataset:
     num_truncated: int
     """Examples whose prompt lost its beginning."""
     num_dropped: int
-    """Examples whose answer alone is too long, or is empty, or that the template cannot render."""
+    """Examples whose answer alone is too long or empty, whose text is broken, or that the template
+    cannot render."""
 
 
 def read_examples(path: Path) -> list[Example]:
@@ -230,14 +233,16 @@ def encode(
     max_tokens: int,
     with_rejected: bool = True,
 ) -> tuple[Encoded, bool] | None:
-    """The example as ids and whether its prompt was cut; None when the answer alone is too long,
-    or says nothing.
+    """The example as ids and whether its prompt was cut; None when the answer alone is too long
+    or says nothing, or where a text is broken.
 
     A prompt loses its beginning, never its end; an answer is never cut, since a cut one
     would teach the model not to stop. The rejected answer is as if it were not there, unless
     `with_rejected`.
     """
     if not _says_something(_said(tokenizer, example.messages[-1])):
+        return None
+    if not _is_text([example.messages, example.rejected if with_rejected else None]):
         return None
     prompt = prompt_text(tokenizer, example.messages[:-1])
     prompt_ids: list[int] = tokenizer(prompt, add_special_tokens=False)["input_ids"]
@@ -266,6 +271,15 @@ def encode(
 def _says_something(answer: Mapping[str, Any]) -> bool:
     """An empty answer would leave the end mark alone to be learned: to say nothing."""
     return bool(str(answer.get("content") or "").strip() or answer.get("tool_calls"))
+
+
+def _is_text(part: Any) -> bool:
+    """Whether all of it is Unicode: JSON can spell half a character, which no tokenizer takes."""
+    if isinstance(part, str):
+        return not _SURROGATE.search(part)
+    if isinstance(part, Mapping):
+        return all(map(_is_text, part.values()))
+    return not isinstance(part, Sequence) or all(map(_is_text, part))
 
 
 def _answer_ids(
@@ -311,7 +325,7 @@ def encode_all(
     if not encoded:
         raise DataError(
             f"Nothing is left to learn: of {num_dropped} examples every answer is empty or "
-            f"longer than max_tokens = {max_tokens}."
+            f"longer than max_tokens = {max_tokens}, or stands among texts that are not Unicode."
             if num_dropped
             else "Nothing to learn: the dataset is empty."
         )

@@ -58,7 +58,7 @@ class TrainingOutcome:
     num_truncated: int
     """Examples whose prompt lost its beginning."""
     num_dropped: int
-    """Examples left out, their answers being too long or empty."""
+    """Examples left out, such as for answers that are too long or empty."""
     num_held_back: int
     """Examples left out for being near to a question of a frozen suite."""
     validation: Validation | None

@@ -3,6 +3,7 @@ from __future__ import annotations
 import json
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from transformers import PreTrainedTokenizerBase
@@ -10,6 +11,9 @@ from transformers import PreTrainedTokenizerBase
 from training.base import load_tokenizer
 from training.encoding import Example, encode, encode_all, prompt_text, read_examples
 from training.errors import BaseModelError, DataError
+
+QUESTION = {"role": "user", "content": "Hi"}
+ANSWER = {"role": "assistant", "content": "Hello"}
 
 
 def _example(prompt: str, answer: str) -> Example:
@@ -101,6 +105,26 @@ def test_an_answer_of_control_tokens_says_nothing(tokenizer: PreTrainedTokenizer
     silent, other = _example("Hi", " <|im_end|>"), _example("Hi", "Hello")
     data = encode_all([silent, other], tokenizer, max_tokens=64)
     assert (len(data.examples), data.num_dropped) == (1, 1)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"messages": ({"role": "user", "content": "\ud83d"}, ANSWER)},
+        {"messages": ({"role": "user", "content": [{"text": "\ude00"}]}, ANSWER)},
+        {"messages": (QUESTION, ANSWER | {"content": "Role: \ud83d, \ude00"})},
+        {"rejected": "\ud83d"},
+    ],
+    ids=["prompt", "part", "answer", "rejected"],
+)
+def test_an_example_with_half_a_character_is_dropped_and_counted(
+    change: dict[str, Any], tokenizer: PreTrainedTokenizerBase
+) -> None:
+    whole = Example(id="e", messages=(QUESTION, ANSWER | {"content": "Role: \U0001f600"}))
+    data = encode_all([replace(whole, **change), whole], tokenizer, max_tokens=128)
+    assert (len(data.examples), data.num_dropped) == (1, 1)
+    unread = encode(replace(whole, **change), tokenizer, max_tokens=128, with_rejected=False)
+    assert (unread is None) == ("rejected" not in change)
 
 
 def test_a_rejected_answer_costs_nothing_where_it_is_not_read(
