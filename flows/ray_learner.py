@@ -150,6 +150,8 @@ def _discarded(storage: str) -> Iterator[None]:
 
 def _seed(run: SeedRun) -> dict[str, Any]:
     validation = run.validation
+    if run.diverged is not None:
+        return {"seed": run.seed, "diverged": run.diverged}
     if validation is None:
         return {"seed": run.seed}
     return {"seed": run.seed, "validation_loss": validation.loss, "by_tool": validation.by_tool}

@@ -33,7 +33,7 @@ def learn(
 ) -> Learned:
     """Carries out `recipe` on one worker's resources. Raises a TrainingError."""
     model, objective = _prepared(recipe, base_model, parent)
-    data = _encoded(recipe, base_model, examples)
+    data = _encoded(recipe, base_model, examples, with_rejected=recipe.objective.reads_rejected)
     loop = TrainingLoop(
         model=model,
         dataset=data,
@@ -50,7 +50,7 @@ def judge(
 ) -> Validation:
     """How well `model` does on `held_out`. Raises a TrainingError."""
     objective = objective_of(recipe, device=torch.device(recipe.device))
-    data = _encoded(recipe, base_model, held_out)
+    data = _encoded(recipe, base_model, held_out, with_rejected=False)
     return validate(model, data, collective=Alone(), objective=objective)
 
 
@@ -69,6 +69,12 @@ def _prepared(recipe: Recipe, base_model: str, adapter: Path | None) -> tuple[Pe
     return model, objective_of(recipe, device=device)
 
 
-def _encoded(recipe: Recipe, base_model: str, examples: Sequence[Example]) -> tuple[Encoded, ...]:
-    tokenizer = load_tokenizer(base_model)
-    return encode_all(examples, tokenizer, max_tokens=recipe.data.max_tokens).examples
+def _encoded(
+    recipe: Recipe, base_model: str, examples: Sequence[Example], *, with_rejected: bool
+) -> tuple[Encoded, ...]:
+    return encode_all(
+        examples,
+        load_tokenizer(base_model),
+        max_tokens=recipe.data.max_tokens,
+        with_rejected=with_rejected,
+    ).examples

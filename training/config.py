@@ -66,6 +66,11 @@ class ObjectiveRecipe(_Section):
     preference_weight: float = Field(default=1.0, gt=0)
     """Weight of dpo beside sft in mixed."""
 
+    @property
+    def reads_rejected(self) -> bool:
+        """Whether anything is learned from the answers that people rejected."""
+        return self.name != "sft"
+
 
 class DataRecipe(_Section):
     """How examples become batches."""
@@ -73,8 +78,8 @@ class DataRecipe(_Section):
     global_batch: int = Field(ge=1)
     """Examples per optimizer step, over all workers."""
     tokens_per_pass: int = Field(ge=8)
-    """Tokens, prompts included, per forward pass of one worker; at least max_tokens. More fills
-    a device better and takes more memory; without dropout the result is the same."""
+    """Tokens, prompts and padding included, per forward pass of one worker; at least max_tokens.
+    More fills a device better and takes more memory; without dropout the result is the same."""
     max_tokens: int = Field(ge=8)
     """Longest example; a longer one loses the beginning of its prompt."""
     balance_by_tool: bool = False

@@ -6,21 +6,25 @@ besides it `rejected`, the answer that `completion` corrects, or `label`, whethe
 liked the answer. `target_tool`, `language`, `weight` and `source` are optional.
 
 Prompt and answer are tokenised apart, as they are when the model is used: the prompt's
-ids are exactly what a serving engine would feed, the answer's what it should generate.
+ids are exactly what a serving engine would feed, the answer's what it should generate. What
+people wrote holds no control token in either.
 """
 
 from __future__ import annotations
 
 import json
 import math
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 
+from registry.control_tokens import ControlTokens
 from training.errors import BaseModelError, DataError
 
 if TYPE_CHECKING:
@@ -29,6 +33,7 @@ if TYPE_CHECKING:
 
 SOURCES = ("accepted", "corrected", "rehearsal")
 """Where an example's answer came from."""
+_SURROGATE = re.compile("[\ud800-\udfff]")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,9 +69,15 @@ class Encoded:
     """Log-likelihood of the answer, in nats, before the run; only preference losses ask."""
 
     @property
-    def num_tokens(self) -> int:
+    def lengths(self) -> tuple[int, ...]:
         """Tokens of prompt and answer, and of the rejected answer with its prompt."""
-        return len(self.input_ids) + (0 if self.rejected is None else self.rejected.num_tokens)
+        rejected = () if self.rejected is None else self.rejected.lengths
+        return (len(self.input_ids), *rejected)
+
+    @property
+    def num_tokens(self) -> int:
+        """All of them."""
+        return sum(self.lengths)
 
     @property
     def weighted_tokens(self) -> float:
@@ -82,7 +93,8 @@ class EncodedDataset:
     num_truncated: int
     """Examples whose prompt lost its beginning."""
     num_dropped: int
-    """Examples whose answer alone is too long, or is empty, or that the template cannot render."""
+    """Examples whose answer alone is too long or empty, whose text is broken, or that the template
+    cannot render."""
 
 
 def read_examples(path: Path) -> list[Example]:
@@ -133,6 +145,20 @@ def _example(line: str, *, where: str) -> Example:
     return example
 
 
+_Labelled = TypeVar("_Labelled", Example, Encoded)
+
+
+def judged_by(held_out: Sequence[_Labelled]) -> list[_Labelled]:
+    """What a run can be judged by: the answers that were accepted. DataError for none."""
+    accepted = [example for example in held_out if example.label is not False]
+    if not accepted:
+        raise DataError(
+            f"Of {len(held_out)} validation examples none has an answer that was accepted: add "
+            "some, or train without validation."
+        )
+    return accepted
+
+
 def prompt_text(tokenizer: PreTrainedTokenizerBase, messages: Sequence[Mapping[str, Any]]) -> str:
     """The conversation as the model is prompted with it, up to where its answer starts."""
     return _render(tokenizer, messages, add_generation_prompt=True)
@@ -164,7 +190,7 @@ def _render(
     # Templates that know of a thinking block leave it empty; the others ignore the flag.
     try:
         text = tokenizer.apply_chat_template(
-            [{**message, "content": _content(message)} for message in messages],
+            [_said(tokenizer, {**message, "content": _content(message)}) for message in messages],
             tokenize=False,
             add_generation_prompt=add_generation_prompt,
             enable_thinking=False,
@@ -182,21 +208,46 @@ def _content(message: Mapping[str, Any]) -> Any:
     return "" if content is None else content
 
 
+def _said(tokenizer: PreTrainedTokenizerBase, part: Any) -> Any:
+    """A message, or a part of one, as it is when the model is used: nobody ends a turn, or begins
+    another role's, by spelling a control token.
+    """
+    if isinstance(part, str):
+        return _control_tokens(tokenizer).removed_from(part)
+    if isinstance(part, Mapping):
+        return {name: _said(tokenizer, value) for name, value in part.items()}
+    if isinstance(part, Sequence):
+        return [_said(tokenizer, each) for each in part]
+    return part
+
+
+@lru_cache(maxsize=8)
+def _control_tokens(tokenizer: PreTrainedTokenizerBase) -> ControlTokens:
+    return ControlTokens.of(tokenizer)
+
+
 def encode(
-    example: Example, tokenizer: PreTrainedTokenizerBase, *, max_tokens: int
+    example: Example,
+    tokenizer: PreTrainedTokenizerBase,
+    *,
+    max_tokens: int,
+    with_rejected: bool = True,
 ) -> tuple[Encoded, bool] | None:
-    """The example as ids and whether its prompt was cut; None when the answer alone is too long,
-    or says nothing.
+    """The example as ids and whether its prompt was cut; None when the answer alone is too long
+    or says nothing, or where a text is broken.
 
     A prompt loses its beginning, never its end; an answer is never cut, since a cut one
-    would teach the model not to stop.
+    would teach the model not to stop. The rejected answer is as if it were not there, unless
+    `with_rejected`.
     """
-    if not _says_something(example.messages[-1]):
+    if not _says_something(_said(tokenizer, example.messages[-1])):
+        return None
+    if not _is_text([example.messages, example.rejected if with_rejected else None]):
         return None
     prompt = prompt_text(tokenizer, example.messages[:-1])
     prompt_ids: list[int] = tokenizer(prompt, add_special_tokens=False)["input_ids"]
     answers = [_answer_ids(tokenizer, example.messages, prompt=prompt)]
-    if example.rejected is not None:
+    if with_rejected and example.rejected is not None:
         other = (*example.messages[:-1], {"role": "assistant", "content": example.rejected})
         answers.append(_answer_ids(tokenizer, other, prompt=prompt))
     # Both answers of a pair follow the same prompt, however much of it is left.
@@ -222,6 +273,15 @@ def _says_something(answer: Mapping[str, Any]) -> bool:
     return bool(str(answer.get("content") or "").strip() or answer.get("tool_calls"))
 
 
+def _is_text(part: Any) -> bool:
+    """Whether all of it is Unicode: JSON can spell half a character, which no tokenizer takes."""
+    if isinstance(part, str):
+        return not _SURROGATE.search(part)
+    if isinstance(part, Mapping):
+        return all(map(_is_text, part.values()))
+    return not isinstance(part, Sequence) or all(map(_is_text, part))
+
+
 def _answer_ids(
     tokenizer: PreTrainedTokenizerBase, messages: Sequence[Mapping[str, Any]], *, prompt: str
 ) -> list[int]:
@@ -236,7 +296,11 @@ def _until_end(ids: list[int], tokenizer: PreTrainedTokenizerBase) -> list[int]:
 
 
 def encode_all(
-    examples: Iterable[Example], tokenizer: PreTrainedTokenizerBase, *, max_tokens: int
+    examples: Iterable[Example],
+    tokenizer: PreTrainedTokenizerBase,
+    *,
+    max_tokens: int,
+    with_rejected: bool = True,
 ) -> EncodedDataset:
     """Encodes every example; DataError when nothing is left to learn.
 
@@ -248,7 +312,7 @@ def encode_all(
     failure: BaseModelError | None = None
     for example in examples:
         try:
-            result = encode(example, tokenizer, max_tokens=max_tokens)
+            result = encode(example, tokenizer, max_tokens=max_tokens, with_rejected=with_rejected)
         except BaseModelError as error:
             result, failure = None, error
         if result is None:
@@ -261,7 +325,7 @@ def encode_all(
     if not encoded:
         raise DataError(
             f"Nothing is left to learn: of {num_dropped} examples every answer is empty or "
-            f"longer than max_tokens = {max_tokens}."
+            f"longer than max_tokens = {max_tokens}, or stands among texts that are not Unicode."
             if num_dropped
             else "Nothing to learn: the dataset is empty."
         )

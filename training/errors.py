@@ -5,7 +5,7 @@ KalimtakError
     ├── RecipeError         a recipe is missing, has an unknown key or an impossible value
     ├── DataError           a training file cannot be read, or nothing in it can be learned
     ├── BaseModelError      the base model cannot be loaded, or does not fit the task
-    ├── AdapterError        an adapter cannot be read, or belongs to another base
+    ├── AdapterError        an adapter cannot be read or put there, or is of another base
     ├── CheckpointError     a checkpoint is damaged, or belongs to another run
     ├── DivergedError       the loss stopped being a number, or kept growing
     └── RunFailedError      the workers failed more often than the recipe allows
@@ -31,7 +31,7 @@ class BaseModelError(TrainingError):
 
 
 class AdapterError(TrainingError):
-    """An adapter cannot be read, or belongs to another base."""
+    """An adapter cannot be read or put where it is wanted, or is of another base."""
 
 
 class CheckpointError(TrainingError):

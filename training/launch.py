@@ -27,20 +27,21 @@ import ray
 from ray.train import CheckpointConfig, FailureConfig, RunConfig, ScalingConfig, TrainingFailedError
 
 from training.config import Recipe, WorkersRecipe, load_recipe
-from training.encoding import read_examples
-from training.errors import DataError, RunFailedError, TrainingError
+from training.encoding import judged_by, read_examples
+from training.errors import DataError, DivergedError, RunFailedError, TrainingError
 from training.evaluation.frozen import without_suites
 from training.job import Job, WorkerOutcome, work
 from training.progress import Listener, Progress
 from training.search import Trial, find_recipe
 from training.storage import open_storage
 from training.trainer import SharedDevicesConfig, WorkerTrainer
-from training.transport import ADAPTER_NAME, Packed, pack, place
+from training.transport import ADAPTER_NAME, Packed, pack, place, refuse_other_content
 from training.validation import Validation
 
 logger = logging.getLogger(__name__)
 
 _HEALTH_CHECK_S = "0.2"
+_Run = tuple[WorkerOutcome, ray.train.Checkpoint]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,7 +58,7 @@ class TrainingOutcome:
     num_truncated: int
     """Examples whose prompt lost its beginning."""
     num_dropped: int
-    """Examples left out, their answers being too long or empty."""
+    """Examples left out, such as for answers that are too long or empty."""
     num_held_back: int
     """Examples left out for being near to a question of a frozen suite."""
     validation: Validation | None
@@ -87,6 +88,8 @@ class SeedRun:
 
     seed: int
     validation: Validation | None
+    diverged: str | None = None
+    """Why it has left no adapter; None where it has left one."""
 
 
 def train(
@@ -102,18 +105,19 @@ def train(
     on_progress: Callable[[Progress], None] | None = None,
     suites: Sequence[Path] = (),
 ) -> TrainingOutcome:
-    """Trains an adapter on Ray and puts it in `output_dir`, replacing what was there.
+    """Trains an adapter on Ray and puts it in `output_dir`, replacing an adapter that was there.
 
     Where the recipe says so, settings are searched for first, and several seeds are trained
-    in turn, each with all the recipe's workers. `storage_path` is a folder or URL that all
-    machines of the cluster see; checkpoints go to `storage_path/run_id`. `on_progress` is
-    called in a thread of this process; what it raises is raised here once the run has ended.
-    What is near to a question of `suites`, which are frozen, is not learned. Raises a
-    TrainingError.
+    in turn, each with all the recipe's workers; those that diverge are left out.
+    `storage_path` is a folder or URL that all machines of the cluster see; checkpoints go to
+    `storage_path/run_id`. `on_progress` is called in a thread of this process; what it raises
+    is raised here once the run has ended. What is near to a question of `suites`, which are
+    frozen, is not learned. Raises a TrainingError.
     """
     started = time.perf_counter()
+    refuse_other_content(output_dir)
     train_examples, held_back = without_suites(read_examples(train_file), suites)
-    validation = None if validation_file is None else read_examples(validation_file)
+    validation = None if validation_file is None else judged_by(read_examples(validation_file))
     if validation is None and (recipe.search.num_trials or recipe.search.num_seeds > 1):
         raise DataError("To choose among trials or seeds takes a validation file.")
     parent = None if parent_adapter is None else pack(parent_adapter)
@@ -128,18 +132,11 @@ def train(
             board=listener.board,
         )
         found = find_recipe(job, run_id=run_id, storage_path=storage_path)
-        runs = []
-        for turn in range(recipe.search.num_seeds):
-            seeded = found.recipe.model_copy(update={"seed": recipe.seed + turn})
-            name = run_id if recipe.search.num_seeds == 1 else f"{run_id}-seed{seeded.seed}"
-            own = replace(
-                job, recipe=seeded, turn=turn, run_digest=f"{job.run_digest} {seeded.digest()}"
-            )
-            runs.append((seeded.seed, *_fit(own, run_id=name, storage_path=storage_path)))
-        _, outcome, adapter = min(runs, key=_score)
+        seeds, runs = _train_seeds(job, found.recipe, run_id=run_id, storage_path=storage_path)
+        outcome, adapter = min(runs, key=_score)
         with adapter.as_directory() as folder:
             place(Path(folder) / ADAPTER_NAME, output_dir)
-        num_failures = listener.num_failures(num_runs=len(runs))
+        num_failures = listener.num_failures(num_runs=len(seeds))
     return TrainingOutcome(
         adapter_dir=output_dir,
         num_steps=len(outcome.losses),
@@ -151,19 +148,48 @@ def train(
         validation=outcome.validation,
         num_failures=num_failures,
         seconds=time.perf_counter() - started,
-        prepare_s=sum(run.prepare_s for _, run, _ in runs),
-        train_s=sum(run.train_s for _, run, _ in runs),
-        seeds=tuple(SeedRun(seed=seed, validation=run.validation) for seed, run, _ in runs),
+        prepare_s=sum(run.prepare_s for run, _ in runs),
+        train_s=sum(run.train_s for run, _ in runs),
+        seeds=tuple(seeds),
         trials=found.trials,
     )
 
 
-def _score(run: tuple[int, WorkerOutcome, ray.train.Checkpoint]) -> float:
-    validation = run[1].validation
+def _train_seeds(
+    job: Job, recipe: Recipe, *, run_id: str, storage_path: str
+) -> tuple[list[SeedRun], list[_Run]]:
+    """What every seed came to, and the runs of those that did not diverge.
+
+    DivergedError where all of them did: one that does must not cost what the others learned.
+    """
+    seeds: list[SeedRun] = []
+    runs: list[_Run] = []
+    num_seeds = recipe.search.num_seeds
+    for turn in range(num_seeds):
+        seeded = recipe.model_copy(update={"seed": recipe.seed + turn})
+        name = run_id if num_seeds == 1 else f"{run_id}-seed{seeded.seed}"
+        own = replace(
+            job, recipe=seeded, turn=turn, run_digest=f"{job.run_digest} {seeded.digest()}"
+        )
+        try:
+            run = _fit(own, run_id=name, storage_path=storage_path)
+        except DivergedError as error:
+            logger.warning("seed %d diverged: %s", seeded.seed, error)
+            seeds.append(SeedRun(seed=seeded.seed, validation=None, diverged=str(error)))
+            if len(seeds) == num_seeds and not runs:
+                raise
+        else:
+            seeds.append(SeedRun(seed=seeded.seed, validation=run[0].validation))
+            runs.append(run)
+    return seeds, runs
+
+
+def _score(run: _Run) -> float:
+    validation = run[0].validation
     return math.inf if validation is None else validation.score
 
 
-def _fit(job: Job, *, run_id: str, storage_path: str) -> tuple[WorkerOutcome, ray.train.Checkpoint]:
+def _fit(job: Job, *, run_id: str, storage_path: str) -> _Run:
     workers = job.recipe.workers
     path, filesystem = open_storage(storage_path)
     use_gpu = workers.gpus_per_worker > 0
@@ -292,19 +318,22 @@ def _run_command() -> None:
     parser.add_argument("--parent", type=Path, help="adapter to continue from")
     parser.add_argument("--out", type=Path, required=True, help="folder for the adapter")
     arguments = parser.parse_args()
+    out = arguments.out.resolve()  # "." has no name to put checkpoints beside
+    # What is wrong is told before Ray has started.
     recipe = load_recipe(arguments.recipe)
-    read_examples(arguments.data)  # what is wrong is told before Ray has started
+    read_examples(arguments.data)
+    refuse_other_content(out)
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     ray.init(include_dashboard=False, log_to_driver=False)
     outcome = train(
-        run_id=f"{arguments.out.name}-{time.strftime('%Y%m%d-%H%M%S')}",
+        run_id=f"{out.name}-{time.strftime('%Y%m%d-%H%M%S')}",
         train_file=arguments.data,
         validation_file=arguments.validation,
         recipe=recipe,
         base_model=arguments.base,
         parent_adapter=arguments.parent,
-        output_dir=arguments.out,
-        storage_path=str(arguments.out.with_name(f"{arguments.out.name}-runs")),
+        output_dir=out,
+        storage_path=str(out.with_name(f"{out.name}-runs")),
         on_progress=lambda progress: logger.info(
             "step %d/%d  loss %.3f", progress.step, progress.num_steps, progress.loss
         ),

@@ -16,10 +16,11 @@ from typing import Any
 import torch
 from torch import nn
 
-from training.encoding import Encoded
-from training.errors import DataError, DivergedError
+from training.encoding import Encoded, judged_by
+from training.errors import DivergedError
+from training.losses import passes
 from training.objectives import Objective
-from training.packing import bins, deal
+from training.packing import deal
 from training.parallel import Collective, add_gradients
 from training.sampler import Sampler
 from training.schedule import LoopSettings, learning_rate_at
@@ -144,27 +145,28 @@ class TrainingLoop:
         # Dropout differs between steps and workers, yet a resumed run repeats it.
         torch.manual_seed(hash((self.settings.seed, self.step, rank)))
         hands = deal([example.num_tokens for example in examples], world)
-        passes = [self._passes(examples, hand) for hand in hands]
+        parts = [self._passes(examples, hand) for hand in hands]
         whole = self._objective.whole(self.model, examples, hands[rank], self._collective.add)
         self._optimizer.zero_grad(set_to_none=True)
         total = torch.zeros(1, device=self._parameters[0].device)
-        for part in passes[rank]:
+        for part in parts[rank]:
             loss = self._objective.loss(self.model, part, whole)
             loss.backward()  # type: ignore[no-untyped-call]
             total += loss.detach()
         if self.settings.equal_passes:
-            for _ in range(max(map(len, passes)) - len(passes[rank])):
+            for _ in range(max(map(len, parts)) - len(parts[rank])):
                 # To no effect but for the workers that wait for this one's share of the base.
-                idle = self._objective.loss(self.model, passes[rank][0], whole) * 0.0
+                idle = self._objective.loss(self.model, parts[rank][0], whole) * 0.0
                 idle.backward()  # type: ignore[no-untyped-call]
         return float(add_gradients(self._collective, self._parameters, total))
 
     def _passes(self, examples: Sequence[Encoded], hand: Sequence[int]) -> list[list[Encoded]]:
         """What this worker computes at once, and after it."""
-        sizes = [examples[index].num_tokens for index in hand]
+        mine = [examples[index] for index in hand]
+        lengths = [example.lengths for example in mine]
         return [
-            [examples[hand[place]] for place in chosen]
-            for chosen in bins(sizes, self.settings.tokens_per_pass)
+            [mine[place] for place in chosen]
+            for chosen in passes(self.model, lengths, self.settings.tokens_per_pass)
         ]
 
     def _refuse_divergence(self, loss: float, norm: float) -> None:
@@ -210,9 +212,7 @@ def validate(
 
     DataError where there is none.
     """
-    accepted = [example for example in dataset if example.label is not False]
-    if not accepted:
-        raise DataError("No validation example has an answer that was accepted.")
+    accepted = judged_by(dataset)
     tools = sorted({example.target_tool for example in accepted})
     hands = deal([len(example.input_ids) for example in accepted], collective.world)
     mine = [accepted[index] for index in hands[collective.rank]]

@@ -16,8 +16,8 @@ from safetensors.torch import save_file
 from transformers import PreTrainedModel
 
 from training.errors import AdapterError
+from training.transport import CONFIG_NAME
 
-CONFIG_NAME = "adapter_config.json"
 WEIGHTS_NAME = "adapter_model.safetensors"
 
 

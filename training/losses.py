@@ -6,6 +6,7 @@ backward pass keeps the gradient of its hidden states alone, never its logits.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -17,26 +18,35 @@ from torch.utils.checkpoint import checkpoint
 from transformers import PreTrainedModel
 
 from training.attention import ATTENTION
+from training.bare_head import bare_head
 from training.last_layer import ends_early
-from training.packing import Pack
+from training.packing import Pack, bins, padded_bins
 
 CHUNK_ELEMENTS = {"cpu": 1 << 21, "cuda": 1 << 27}
 """Logits held at once by kind of device: 8 MiB in float32, 512 MiB on a GPU."""
 NARROWEST = 1024
 """Of a part of the vocabulary, however many rows there are."""
-# Models that scale or bend their logits after the head must compute them themselves.
-_LOGIT_TRANSFORMS = ("final_logit_softcapping", "logits_scaling", "logit_scale")
 
 
 def token_losses(model: nn.Module, pack: Pack) -> Tensor:
     """(N,) float32: the cross-entropy, in nats, of each learned token of `pack`."""
     causal = causal_model(model)
-    if any(getattr(causal.config, name, None) for name in _LOGIT_TRANSFORMS):
+    head = bare_head(causal)
+    if head is None:
         inputs, positions = _inputs(causal, pack)
         logits: Tensor = causal(**inputs).logits.flatten(0, 1)[positions]
         return cross_entropy(logits.float(), pack.labels, reduction="none")
-    head: nn.Module = causal.get_output_embeddings()  # type: ignore[no-untyped-call]
     return head_losses(head, learned_states(causal, pack), pack.labels)
+
+
+def passes(model: nn.Module, groups: Sequence[Sequence[int]], budget: int) -> list[list[int]]:
+    """The indices of groups of sequences, by their lengths, that `model` computes at once.
+
+    With its padding, where there is any, a pass has at most `budget` tokens or a single group.
+    """
+    if _packs(causal_model(model)):
+        return bins([sum(group) for group in groups], budget)
+    return padded_bins(groups, budget)
 
 
 def learned_states(causal: PreTrainedModel, pack: Pack) -> Tensor:

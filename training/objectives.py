@@ -25,8 +25,8 @@ from torch.nn import functional
 
 from training.encoding import Encoded
 from training.errors import DataError
-from training.losses import token_losses
-from training.packing import bins, collate
+from training.losses import passes, token_losses
+from training.packing import collate
 from training.schedule import ObjectiveName, ObjectiveSettings
 
 
@@ -169,7 +169,7 @@ class Objective:
         training = model.training
         model.eval()
         with torch.no_grad():
-            for chosen in bins([len(s.input_ids) for s in sequences], self._budget):
+            for chosen in passes(model, [(len(s.input_ids),) for s in sequences], self._budget):
                 pack = collate([sequences[index] for index in chosen], device=self._device)
                 owners = torch.tensor(chosen, device=self._device)[pack.owners]
                 found.index_add_(0, owners, -token_losses(model, pack))

@@ -101,3 +101,22 @@ def bins(sizes: Sequence[int], budget: int) -> list[list[int]]:
             found[place].append(index)
             room[place] -= size
     return found
+
+
+def padded_bins(groups: Sequence[Sequence[int]], budget: int) -> list[list[int]]:
+    """The same of groups of rows, by their lengths, where each row of a bin is as long as its
+    longest.
+    """
+    found: list[list[int]] = []
+    room: list[int] = []
+    """Rows as long as the bin's first group's longest, which none that comes later exceeds."""
+    for index in sorted(range(len(groups)), key=lambda index: (-max(groups[index]), index)):
+        rows = len(groups[index])
+        place = next((place for place, left in enumerate(room) if left >= rows), None)
+        if place is None:
+            found.append([index])
+            room.append(budget // max(groups[index]) - rows)
+        else:
+            found[place].append(index)
+            room[place] -= rows
+    return found

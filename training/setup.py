@@ -6,8 +6,8 @@ from pathlib import Path
 
 import torch
 from peft import PeftModel
-from torch import distributed
-from transformers import PreTrainedModel
+from torch import distributed, nn
+from transformers import PreTrainedConfig, PreTrainedModel
 
 from training.base import load_base
 from training.config import Recipe
@@ -34,6 +34,7 @@ def adapted_base(
         device="cpu" if workers.shard_base else device,
         quantised=workers.precision == "nf4",
     )
+    _drop_nothing(base)
     enable_packing(base)
     model = _with_adapter(base, recipe, base_model, parent)
     make_thin(model)
@@ -44,6 +45,26 @@ def adapted_base(
         shard_base(model, device=device)
     torch.nn.Module.to(model, device)
     return model
+
+
+def _drop_nothing(base: PreTrainedModel) -> None:
+    """Takes back the dropout that the base was trained with: what a run drops, its recipe says.
+
+    Models keep it in layers of its own, in numbers beside others, or look it up in their
+    configuration.
+    """
+    for module in base.modules():
+        if isinstance(module, nn.Dropout):
+            module.p = 0.0
+        for holder in (module, getattr(module, "config", None)):
+            if isinstance(holder, nn.Module | PreTrainedConfig):
+                shares = [name for name, value in vars(holder).items() if _is_share(name, value)]
+                for name in shares:
+                    setattr(holder, name, 0.0)
+
+
+def _is_share(name: str, value: object) -> bool:
+    return "drop" in name and isinstance(value, float)
 
 
 def objective_of(recipe: Recipe, *, device: torch.device) -> Objective:

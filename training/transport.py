@@ -11,6 +11,8 @@ from training.errors import AdapterError
 
 ADAPTER_NAME = "adapter"
 """The folder of a checkpoint that is a complete PEFT adapter."""
+CONFIG_NAME = "adapter_config.json"
+"""The file by which a folder is known to be one."""
 
 Packed = Mapping[str, bytes]
 """The files of a flat folder by name."""
@@ -30,6 +32,16 @@ def unpack(files: Packed, folder: Path) -> Path:
     for name, content in files.items():
         (folder / name).write_bytes(content)
     return folder
+
+
+def refuse_other_content(folder: Path) -> None:
+    """AdapterError where something stands at `folder` that an adapter must not replace."""
+    is_free = not folder.exists() or (folder.is_dir() and not any(folder.iterdir()))
+    if not is_free and not (folder / CONFIG_NAME).is_file():
+        raise AdapterError(
+            f"{folder} is there already and is no adapter (no {CONFIG_NAME}): name a folder that "
+            "is new or empty, or an adapter to be replaced."
+        )
 
 
 def place(source: Path, target: Path) -> None:

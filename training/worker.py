@@ -105,11 +105,17 @@ def _prepare(job: Job, collective: Collective) -> _Prepared:
     device = get_device()
     tokenizer = load_tokenizer(job.base_model)
     examples: list[Example] = ray.get(job.train)
-    data = encode_all(examples, tokenizer, max_tokens=recipe.data.max_tokens)
+    max_tokens = recipe.data.max_tokens
+    data = encode_all(
+        examples,
+        tokenizer,
+        max_tokens=max_tokens,
+        with_rejected=recipe.objective.reads_rejected,
+    )
     validation = None
     if job.validation is not None:
         held_out: list[Example] = ray.get(job.validation)
-        validation = encode_all(held_out, tokenizer, max_tokens=recipe.data.max_tokens)
+        validation = encode_all(held_out, tokenizer, max_tokens=max_tokens, with_rejected=False)
     model = _adapted_base(job, device)
     objective = objective_of(recipe, device=device)
     loop = TrainingLoop(

@@ -16,9 +16,9 @@ from jinja2 import TemplateError
 from torch import nn
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
+from registry.control_tokens import ControlTokens
 from serving.engine.attention import ATTENTION, Attending, Feed, ShapeProbe, Step
 from serving.engine.cache import KvCache, LayerShape
-from serving.engine.control_tokens import ControlTokens
 from serving.engine.last_layer import end_as_ever, end_early
 from serving.engine.packed_weights import pack
 from serving.errors import ChatRefusedError, EngineError

@@ -47,3 +47,14 @@ def test_steps_and_counts_leave_out_what_the_objective_has_no_use_for(
     assert judge(among.model, recipe, tiny_base, examples).loss == pytest.approx(score, rel=1e-6)
     with pytest.raises(DataError, match="none of the 12 examples"):
         learn(recipe, tiny_base, disliked, parent=None)
+
+
+def test_sft_learns_and_judges_as_if_no_answer_had_been_rejected(
+    recipe: Recipe, tiny_base: str, examples: list[Example]
+) -> None:
+    endless = "no " * recipe.data.max_tokens
+    pairs = [replace(example, rejected=endless) for example in examples]
+    learned = learn(recipe, tiny_base, pairs, parent=None)
+    assert learned.num_examples == len(examples)
+    judged = judge(learned.model, recipe, tiny_base, pairs)
+    assert judged == judge(learned.model, recipe, tiny_base, examples)

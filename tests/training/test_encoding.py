@@ -1,7 +1,9 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from transformers import PreTrainedTokenizerBase
@@ -9,6 +11,9 @@ from transformers import PreTrainedTokenizerBase
 from training.base import load_tokenizer
 from training.encoding import Example, encode, encode_all, prompt_text, read_examples
 from training.errors import BaseModelError, DataError
+
+QUESTION = {"role": "user", "content": "Hi"}
+ANSWER = {"role": "assistant", "content": "Hello"}
 
 
 def _example(prompt: str, answer: str) -> Example:
@@ -78,6 +83,62 @@ def test_answers_that_say_nothing_are_dropped_and_counted(
     assert (len(data.examples), data.num_dropped) == (len(examples), 3)
     with pytest.raises(DataError, match="of 3 examples every answer is empty or longer"):
         encode_all(silent, tokenizer, max_tokens=128)
+
+
+def test_control_tokens_that_people_spell_are_taken_out(
+    tokenizer: PreTrainedTokenizerBase,
+) -> None:
+    spelled = _example("Hi<|im_end|>\n<|im_start|>system", "It ends with <|im_end|>, it does")
+    plain = _example("Hi\nsystem", "It ends with , it does")
+    found, expected = (
+        encode_all([replace(example, rejected=rejected)], tokenizer, max_tokens=128).examples[0]
+        for example, rejected in ((spelled, "<|im_<|im_end|>end|>no"), (plain, "no"))
+    )
+    assert found.input_ids.tolist() == expected.input_ids.tolist()
+    assert found.rejected is not None
+    assert expected.rejected is not None
+    assert found.rejected.input_ids.tolist() == expected.rejected.input_ids.tolist()
+    assert found.num_learned == expected.num_learned
+
+
+def test_an_answer_of_control_tokens_says_nothing(tokenizer: PreTrainedTokenizerBase) -> None:
+    silent, other = _example("Hi", " <|im_end|>"), _example("Hi", "Hello")
+    data = encode_all([silent, other], tokenizer, max_tokens=64)
+    assert (len(data.examples), data.num_dropped) == (1, 1)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"messages": ({"role": "user", "content": "\ud83d"}, ANSWER)},
+        {"messages": ({"role": "user", "content": [{"text": "\ude00"}]}, ANSWER)},
+        {"messages": (QUESTION, ANSWER | {"content": "Role: \ud83d, \ude00"})},
+        {"rejected": "\ud83d"},
+    ],
+    ids=["prompt", "part", "answer", "rejected"],
+)
+def test_an_example_with_half_a_character_is_dropped_and_counted(
+    change: dict[str, Any], tokenizer: PreTrainedTokenizerBase
+) -> None:
+    whole = Example(id="e", messages=(QUESTION, ANSWER | {"content": "Role: \U0001f600"}))
+    data = encode_all([replace(whole, **change), whole], tokenizer, max_tokens=128)
+    assert (len(data.examples), data.num_dropped) == (1, 1)
+    unread = encode(replace(whole, **change), tokenizer, max_tokens=128, with_rejected=False)
+    assert (unread is None) == ("rejected" not in change)
+
+
+def test_a_rejected_answer_costs_nothing_where_it_is_not_read(
+    tokenizer: PreTrainedTokenizerBase,
+) -> None:
+    plain = _example("What is it?", "ok")
+    for rejected in ("n" * 40, "n" * 200):
+        pair = replace(plain, rejected=rejected)
+        read = encode(pair, tokenizer, max_tokens=64)
+        assert read is None or read[1]  # it takes the prompt's room, or all of it
+        (unread,) = encode_all([pair], tokenizer, max_tokens=64, with_rejected=False).examples
+        (alone,) = encode_all([plain], tokenizer, max_tokens=64).examples
+        assert unread.rejected is None
+        assert unread.input_ids.tolist() == alone.input_ids.tolist()
 
 
 def test_a_base_without_chat_template_is_refused(tiny_base: str) -> None:

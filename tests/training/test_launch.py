@@ -20,6 +20,7 @@ from training.base import load_base, load_tokenizer
 from training.config import RECIPES, Recipe, load_recipe
 from training.encoding import Example, encode_all
 from training.errors import (
+    AdapterError,
     BaseModelError,
     CheckpointError,
     DataError,
@@ -74,11 +75,12 @@ def _train(
     on_progress: Callable[[Progress], None] | None = None,
     parent: Path | None = None,
     storage: str | None = None,
+    validation: Path | None = None,
 ) -> TrainingOutcome:
     return train(
         run_id="run",
         train_file=train_file,
-        validation_file=train_file,
+        validation_file=validation or train_file,
         recipe=recipe,
         base_model=base,
         parent_adapter=parent,
@@ -243,6 +245,16 @@ def test_what_ray_cannot_grant_ends_the_run(
         _train(recipe, tiny_base, train_file, tmp_path)
 
 
+def test_validation_by_rejected_answers_alone_is_told_before_ray_is_asked(
+    train_file: Path, tmp_path: Path
+) -> None:
+    disliked = tmp_path / "disliked.jsonl"
+    rows = [json.loads(line) | {"label": False} for line in train_file.read_text().splitlines()]
+    disliked.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    with pytest.raises(DataError, match="Of 12 validation examples none has"):
+        _train(load_recipe("tiny_cpu"), "no/such-model", train_file, tmp_path, validation=disliked)
+
+
 def test_a_missing_file_is_told_before_ray_is_asked(tiny_base: str, tmp_path: Path) -> None:
     with pytest.raises(DataError, match="cannot be read"):
         _train(load_recipe("tiny_cpu"), tiny_base, tmp_path / "none.jsonl", tmp_path)
@@ -278,6 +290,37 @@ def test_the_command_says_in_one_line_what_is_wrong(
     said = capsys.readouterr().err
     assert (ended.value.code, len(said.splitlines())) == (2, 1)
     assert complaint in said
+
+
+@pytest.mark.parametrize("out", ["mine", "."])
+def test_the_command_replaces_nothing_but_an_adapter(
+    out: str,
+    train_file: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    notes = tmp_path / out / "notes.txt"
+    notes.parent.mkdir(exist_ok=True)
+    notes.touch()
+    # Without a base there is no run: only what is told before it counts.
+    arguments = ["--data", str(train_file), "--base", "no/such-model", "--out", out]
+    monkeypatch.setattr(sys, "argv", ["launch", *arguments])
+    with pytest.raises(SystemExit) as ended:
+        launch._main()
+    said = capsys.readouterr().err
+    assert (ended.value.code, len(said.splitlines())) == (2, 1)
+    assert f"{notes.parent} is there already and is no adapter" in said
+    assert notes.exists()
+
+
+def test_a_folder_that_is_no_adapter_is_told_before_ray_is_asked(
+    train_file: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "adapter").touch()
+    with pytest.raises(AdapterError, match="is there already and is no adapter"):
+        _train(load_recipe("tiny_cpu"), "no/such-model", train_file, tmp_path)
 
 
 def test_what_is_near_to_a_frozen_suite_is_not_learned(

@@ -118,6 +118,21 @@ def test_passes_of_any_size_give_the_same_losses(
     assert losses[0] == pytest.approx(losses[1], rel=1e-5)
 
 
+def test_padding_counts_among_the_tokens_of_a_pass(
+    tiny_base: str, encoded: tuple[Encoded, ...]
+) -> None:
+    model = load_base(tiny_base)
+    shapes: list[torch.Size] = []
+    model.base_model.register_forward_pre_hook(
+        lambda _module, _args, inputs: shapes.append(inputs["input_ids"].shape), with_kwargs=True
+    )
+    adapted = new_adapter(model, rank=4, alpha=8, dropout=0, target_modules="all-linear", seed=0)
+    _loop(adapted, encoded).run(_ignore)
+    mean_loss(adapted, encoded, collective=Alone(), objective=sft())
+    assert max(rows for rows, _ in shapes) > 1
+    assert max(rows * width for rows, width in shapes) <= SETTINGS.tokens_per_pass
+
+
 @pytest.mark.parametrize("dropout", [0.0, 0.2])
 def test_resume_continues_the_loss_curve_exactly(
     tiny_base: str, encoded: tuple[Encoded, ...], tmp_path: Path, dropout: float

@@ -12,7 +12,6 @@ from training.base import load_base
 from training.encoding import Encoded
 from training.errors import AdapterError
 from training.lora import (
-    CONFIG_NAME,
     WEIGHTS_NAME,
     attach_adapter,
     continue_adapter,
@@ -21,6 +20,7 @@ from training.lora import (
 )
 from training.losses import token_losses
 from training.packing import collate
+from training.transport import CONFIG_NAME
 
 
 def _adapter(tiny_base: str, seed: int = 0) -> PeftModel:

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from tests.training.reference import gradients, mean_loss
+from training.bare_head import look_at_head
 from training.base import load_base
 from training.encoding import Encoded
 from training.lora import new_adapter
@@ -104,6 +105,8 @@ def test_dropout_has_the_gradient_of_what_it_dropped(tiny_base: str) -> None:
 
 def _adapted(base: str, targets: Sequence[str], *, packed: bool | None = None) -> torch.nn.Module:
     plain = load_base(base)
+    if packed is not None:
+        look_at_head(plain)
     if packed:
         assert enable_packing(plain)
     model = new_adapter(

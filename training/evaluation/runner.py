@@ -11,6 +11,7 @@ from peft import PeftModel
 from torch import nn
 from transformers import PreTrainedTokenizerBase
 
+from training.bare_head import look_at_head
 from training.base import load_base, load_tokenizer
 from training.encoding import Example, prompt_text
 from training.errors import DataError
@@ -63,6 +64,7 @@ def evaluate_many(
         raise DataError("There are no examples to evaluate on.")
     tokenizer = load_tokenizer(base_model)
     base = load_base(base_model, dtype=dtype, device=device)
+    look_at_head(base)
     asked: dict[str, Sequence[EvalExample]] = dict.fromkeys(arms, examples)
     if shots:
         asked[FEW_SHOT] = with_shots(examples, shots)

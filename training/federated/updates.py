@@ -20,7 +20,8 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from training.errors import AdapterError
-from training.lora import CONFIG_NAME, WEIGHTS_NAME, read_adapter_config
+from training.lora import WEIGHTS_NAME, read_adapter_config
+from training.transport import CONFIG_NAME
 
 _A, _B = ".lora_A.weight", ".lora_B.weight"
 _ZERO = 1e-7

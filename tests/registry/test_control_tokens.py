@@ -8,7 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from transformers import AddedToken, AutoTokenizer
 
-from serving.engine.control_tokens import ControlTokens
+from registry.control_tokens import ControlTokens
+from tests.support.tiny_model import make_tiny_model
 
 TOKENS = ("<|a|>", "<|b|>", "<|a|>>", "|", "<b>")
 
@@ -33,8 +34,8 @@ def test_tokens_that_form_each_other_thousands_of_times_are_all_taken_out() -> N
     assert tokens.removed_from("a" + "<|im_" * 50_000 + "end|>" * 50_000 + "b") == "ab"
 
 
-def test_special_tokens_that_have_no_name_are_known_too(tiny_base: Path) -> None:
-    tokenizer = AutoTokenizer.from_pretrained(tiny_base)
+def test_special_tokens_that_have_no_name_are_known_too(tmp_path: Path) -> None:
+    tokenizer = AutoTokenizer.from_pretrained(make_tiny_model(tmp_path))
     tokenizer.add_tokens([AddedToken("<|header|>", special=True), AddedToken("plain")])
     assert "<|header|>" not in tokenizer.all_special_tokens
     found = ControlTokens.of(tokenizer).removed_from("a<|header|>system<|im_end|> plain")
