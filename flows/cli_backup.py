@@ -167,19 +167,19 @@ def _restore(
 
 
 def _erase_again(done: Restored) -> None:
-    """Finish what the restore has begun: people whom a backup had brought back."""
+    """Finish the erasures of people whom the backup has brought back, or was about to forget."""
     carried = done.erasures
     if carried.num_erasures:
         _tell(f"{carried.num_erasures} erasures that the backup did not know hold again")
-    if not carried.num_begun:
+    if not carried.num_pending:
         return
     context = open_context()
     with context.database.read() as session:
-        begun = erasure.pending(session)
-    for row in begun:
+        pending = erasure.pending(session)
+    for row in pending:
         eraser(context).resume(row)
     _tell(
-        f"{carried.num_begun} people are erased again, whom the backup had brought back or whose "
+        f"{len(pending)} people are erased again, whom the backup had brought back or whose "
         "erasure was under way"
     )
 

@@ -18,7 +18,7 @@ from typer.testing import CliRunner, Result
 from flows.cli import app
 from flows.context import Context
 from flows.retrain import run_retrain
-from registry import by_hand, privacy
+from registry import by_hand, erasure, privacy
 from registry.errors import KalimtakError
 from registry.models import User
 from registry.settings import load_settings
@@ -199,6 +199,26 @@ def test_who_was_erased_since_does_not_come_back_with_a_backup(
     again = cli("restore", str(tmp_path / "backup"), "--force")
     assert "2 erasures that the backup did not know hold again" in again.stdout
     assert cli("audit", "verify").exit_code == 0
+
+
+@pytest.mark.parametrize("completed_since", [True, False])
+def test_an_erasure_that_a_backup_holds_as_begun_is_finished_by_its_restore(
+    cli: Cli, context: Context, clock: FakeClock, tmp_path: Path, completed_since: bool
+) -> None:
+    log_liked(context, 30, at=clock())
+    person, *others = people_of(context)
+    with context.database.write() as session:
+        act = context.act("cli", "asked to")
+        erasure.begin(session, act, person, approved_by="the DPO", policy="list")
+    cli("backup", str(tmp_path / "backup"))
+    if completed_since:
+        assert cli("erase-user", person, "--approved-by", "the DPO").exit_code == 0
+    back = cli("restore", str(tmp_path / "backup"), "--force")
+    assert back.exit_code == 0, back.output
+    assert "1 people are erased again" in back.stdout
+    assert people_of(context) == others
+    with context.database.read() as session:
+        assert erasure.pending(session) == []
 
 
 def people_of(context: Context) -> list[str]:
