@@ -122,11 +122,25 @@ def restore(
         _tell(f"training {run} was running then: it counts as failed")
     for version in done.repairs.withdrawn_versions:
         _tell(f"version {version} cannot be served: its adapter is not in the backup")
+    _tell_withdrawals(done)
     if done.repairs.audit_fault is not None:
         fault = done.repairs.audit_fault
         _tell(
             "the audit log was not sound when it was backed up: "
             f"entry {fault.sequence} {fault.what}"
+        )
+
+
+def _tell_withdrawals(done: Restored) -> None:
+    held = done.withdrawals
+    if held.num_keys:
+        _tell(f"{held.num_keys} API keys that were revoked since the backup stay revoked")
+    if held.num_people:
+        _tell(f"what {held.num_people} people have allowed or refused since the backup holds")
+    if not done.has_replaced:
+        _tell(
+            "no database was replaced that could tell what was revoked or refused since the "
+            "backup: revoke such keys again, and have people's opt-outs told again"
         )
 
 
