@@ -15,7 +15,7 @@ from flows.erasing import eraser
 from flows.local import launch
 from registry import acts, backup, erasure, erasure_report
 from registry.artifacts import ArtifactStore
-from registry.backup_manifest import Manifest, faults, key_id, read_manifest
+from registry.backup_manifest import Manifest, faults, key_faults, key_id, read_manifest
 from registry.clock import new_id, utc_now
 from registry.crypto import KEY_FILE, Keyring, load_keyring
 from registry.db import Database
@@ -91,11 +91,11 @@ def verify(folder: Folder) -> None:
     settings = load_settings()
     manifest = read_manifest(folder)
     keyring = _own_keyring(settings, manifest)
-    found = faults(folder, manifest, keyring=keyring)
+    found = faults(folder, manifest, keyring=keyring) or key_faults(folder, manifest)
     for fault in found[:SHOWN_FAULTS]:
         _tell(fault)
     if found:
-        _tell(f"{len(found)} faults: this backup cannot be restored")
+        _tell(f"{len(found)} faults: this backup cannot be restored as it is")
         raise typer.Exit(1)
     _tell(
         f"{sum(table.rows for table in manifest.tables.values())} rows in "

@@ -286,6 +286,22 @@ def test_a_damaged_backup_is_named_and_not_restored(
     assert "is no backup" in refusal(cli("restore", str(tmp_path)))
 
 
+def test_a_backup_that_lacks_a_key_of_its_own_is_named(
+    cli: Cli, version: str, tmp_path: Path
+) -> None:
+    assert version
+    assert cli("keys", "rotate").exit_code == 0
+    cli("backup", str(tmp_path / "backup"), "--include-keys")
+    assert cli("backup", "verify", str(tmp_path / "backup")).exit_code == 0
+    (key,) = (tmp_path / "backup" / "keys" / "keys").iterdir()
+    key.unlink()
+    checked = cli("backup", "verify", str(tmp_path / "backup"))
+    assert checked.exit_code == 1
+    assert f"key {key.stem.removeprefix('0001-')} is missing" in checked.stdout
+    cli("backup", str(tmp_path / "without"))
+    assert cli("backup", "verify", str(tmp_path / "without")).exit_code == 0
+
+
 def test_an_export_says_how_much_it_wrote(cli: Cli, version: str, tmp_path: Path) -> None:
     assert version
     for what, number in (("interactions", 30), ("feedback", 30), ("dataset", 30)):
