@@ -15,7 +15,7 @@ from flows.erasing import eraser
 from flows.local import launch
 from registry import acts, backup, erasure, erasure_report
 from registry.artifacts import ArtifactStore
-from registry.backup_manifest import Manifest, faults, key_id, read_manifest
+from registry.backup_manifest import Manifest, faults, key_faults, key_id, read_manifest
 from registry.clock import new_id, utc_now
 from registry.crypto import KEY_FILE, Keyring, load_keyring
 from registry.db import Database
@@ -91,11 +91,11 @@ def verify(folder: Folder) -> None:
     settings = load_settings()
     manifest = read_manifest(folder)
     keyring = _own_keyring(settings, manifest)
-    found = faults(folder, manifest, keyring=keyring)
+    found = faults(folder, manifest, keyring=keyring) or key_faults(folder, manifest)
     for fault in found[:SHOWN_FAULTS]:
         _tell(fault)
     if found:
-        _tell(f"{len(found)} faults: this backup cannot be restored")
+        _tell(f"{len(found)} faults: this backup cannot be restored as it is")
         raise typer.Exit(1)
     _tell(
         f"{sum(table.rows for table in manifest.tables.values())} rows in "
@@ -122,11 +122,25 @@ def restore(
         _tell(f"training {run} was running then: it counts as failed")
     for version in done.repairs.withdrawn_versions:
         _tell(f"version {version} cannot be served: its adapter is not in the backup")
+    _tell_withdrawals(done)
     if done.repairs.audit_fault is not None:
         fault = done.repairs.audit_fault
         _tell(
             "the audit log was not sound when it was backed up: "
             f"entry {fault.sequence} {fault.what}"
+        )
+
+
+def _tell_withdrawals(done: Restored) -> None:
+    held = done.withdrawals
+    if held.num_keys:
+        _tell(f"{held.num_keys} API keys that were revoked since the backup stay revoked")
+    if held.num_people:
+        _tell(f"what {held.num_people} people have allowed or refused since the backup holds")
+    if not done.has_replaced:
+        _tell(
+            "no database was replaced that could tell what was revoked or refused since the "
+            "backup: revoke such keys again, and have people's opt-outs told again"
         )
 
 
@@ -167,19 +181,19 @@ def _restore(
 
 
 def _erase_again(done: Restored) -> None:
-    """Finish what the restore has begun: people whom a backup had brought back."""
+    """Finish the erasures of people whom the backup has brought back, or was about to forget."""
     carried = done.erasures
     if carried.num_erasures:
         _tell(f"{carried.num_erasures} erasures that the backup did not know hold again")
-    if not carried.num_begun:
+    if not carried.num_pending:
         return
     context = open_context()
     with context.database.read() as session:
-        begun = erasure.pending(session)
-    for row in begun:
+        pending = erasure.pending(session)
+    for row in pending:
         eraser(context).resume(row)
     _tell(
-        f"{carried.num_begun} people are erased again, whom the backup had brought back or whose "
+        f"{len(pending)} people are erased again, whom the backup had brought back or whose "
         "erasure was under way"
     )
 

@@ -2,6 +2,7 @@
 
 The tables are read in a single snapshot, while others go on writing. Artifacts never change,
 and are published before a row names them, so those that the snapshot names can be copied after.
+Keys are deleted once nothing uses them: they are copied before the first row is read, too.
 """
 
 import base64
@@ -9,7 +10,7 @@ import gzip
 import json
 import shutil
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import date, datetime
 from pathlib import Path
 from typing import Any
@@ -27,6 +28,7 @@ from registry.backup_manifest import (
     Manifest,
     TableFile,
     file_digest,
+    key_faults,
     key_id,
     table_path,
     write_manifest,
@@ -67,13 +69,15 @@ def make_backup(
             (partial / ARTIFACTS).mkdir()
             (partial / TABLES).mkdir()
             with _snapshot(database) as connection:
+                if include_keys:
+                    _copy_keys(home, partial / KEYS)
                 revision = MigrationContext.configure(connection).get_current_revision()
                 tables = _dump_all(connection, partial, tell)
                 digests = _named_artifacts(connection)
                 head = connection.execute(select(AuditHead.__table__)).one()  # type: ignore[attr-defined]
             missing = _copy_artifacts(store_url, digests, partial / ARTIFACTS, tell)
             if include_keys:
-                _copy_keys(home, partial / KEYS)
+                _copy_keys(home, partial / KEYS)  # those that were made meanwhile
             manifest = Manifest(
                 created_at=now,
                 schema_revision=str(revision),
@@ -86,6 +90,11 @@ def make_backup(
                 audit_sequence=head.sequence,
                 audit_digest=head.digest,
             ).sealed(keyring)
+            if lacking := key_faults(partial, manifest):
+                raise BackupError(
+                    f"the backup would not be whole: {lacking[0]}: put it into {home} (a backup "
+                    "of it), or make the backup again where keys were just rotated"
+                )
             write_manifest(partial, manifest)
     except OSError as error:
         raise BackupError(f"cannot write the backup {folder}: {error}") from error
@@ -169,9 +178,13 @@ def _copy_artifacts(store_url: str, digests: list[str], target: Path, tell: Tell
 
 
 def _copy_keys(home: Path, target: Path) -> None:
-    target.mkdir(mode=0o700)
-    for name in KEY_PATHS:
-        if (home / name).is_dir():
-            shutil.copytree(home / name, target / name)
-        elif (home / name).exists():
-            shutil.copy2(home / name, target / name)
+    """Copy the keys beside those that were copied before."""
+    master, fields = KEY_PATHS
+    target.mkdir(mode=0o700, exist_ok=True)
+    shutil.copy2(home / master, target / master)
+    if not (home / fields).is_dir():
+        return
+    (target / fields).mkdir(mode=0o700, exist_ok=True)
+    for path in (home / fields).glob("*.key"):
+        with suppress(FileNotFoundError):  # it was deleted meanwhile: nothing uses it any more
+            shutil.copy2(path, target / fields / path.name)

@@ -20,7 +20,9 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from registry.artifacts import digest_of
 from registry.audit_digest import key_id_of
 from registry.crypto import Keyring
-from registry.errors import ArtifactError, BackupError
+from registry.errors import ArtifactError, BackupError, KeyringError
+from registry.field_keys import FieldKeys, read_key
+from registry.models import EncryptionKey
 
 MANIFEST_FILE = "manifest.json"
 TABLES, ARTIFACTS, KEYS = "tables", "artifacts", "keys"
@@ -112,6 +114,25 @@ def faults(folder: Path, manifest: Manifest, *, keyring: Keyring | None) -> list
     return found
 
 
+def key_faults(folder: Path, manifest: Manifest) -> list[str]:
+    """The keys that the backup's own database lists, and the backup has not.
+
+    None where it was made without keys. Its tables are as the manifest says.
+    """
+    if not manifest.includes_keys:
+        return []
+    master, fields = (folder / KEYS / name for name in KEY_PATHS)
+    try:
+        here = FieldKeys(Keyring(read_key(master)).first_field_key, fields).ids
+    except KeyringError as error:
+        return [str(error)]
+    return [
+        f"key {key_id} is missing, which fields may be encrypted with"
+        for key_id in _listed_keys(folder, manifest)
+        if key_id not in here
+    ]
+
+
 def table_path(folder: Path, table: str) -> Path:
     """The file with a table's rows."""
     return folder / TABLES / f"{table}.jsonl.gz"
@@ -127,6 +148,17 @@ def write_manifest(folder: Path, manifest: Manifest) -> None:
     """Write the manifest for people to read, too."""
     told = json.loads(manifest.model_dump_json())
     (folder / MANIFEST_FILE).write_text(json.dumps(told, indent=2) + "\n", encoding="utf-8")
+
+
+def _listed_keys(folder: Path, manifest: Manifest) -> list[str]:
+    """The keys of fields that were not retired when the backup was made."""
+    name = EncryptionKey.__tablename__
+    if name not in manifest.tables:
+        return []
+    columns = manifest.tables[name].columns
+    with gzip.open(table_path(folder, name), "rb") as file:
+        rows = [dict(zip(columns, json.loads(line), strict=True)) for line in file]
+    return [row["id"] for row in rows if row["kind"] == "fields" and row["retired_at"] is None]
 
 
 def _table_fault(path: Path, table: TableFile) -> str | None:

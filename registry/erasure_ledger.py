@@ -45,8 +45,8 @@ class CarriedOver:
 
     num_erasures: int
     """Erasures that the backup did not know, and that hold again."""
-    num_begun: int
-    """People whose erasure begins anew: the backup had brought them back, or it was under way."""
+    num_pending: int
+    """Erasures that are left to finish: of people who are back, or that were under way then."""
 
 
 def reports_in(folder: Path) -> list[Report]:
@@ -112,7 +112,6 @@ def carry_over(
     for report in new.values():
         session.add(_row(report))
     session.flush()
-    begun = set[str]()
     back = _users(session, act.keyring, {str(report["subject"]) for report in new.values()})
     for report in new.values():
         external_id = back.pop(str(report["subject"]), None)
@@ -124,13 +123,11 @@ def carry_over(
                 approved_by=str(report["approved_by"]),
                 policy=str(report["policy"]),
             )
-            begun.add(external_id)
     for wish in waiting:
         erasure.begin(
             session, act, wish.external_id, approved_by=wish.approved_by, policy=wish.policy
         )
-        begun.add(wish.external_id)
-    return CarriedOver(len(new), len(begun))
+    return CarriedOver(len(new), len(erasure.pending(session)))
 
 
 def _users(session: Session, keyring: Keyring, subjects: set[str]) -> dict[str, str]:

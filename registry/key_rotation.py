@@ -187,14 +187,17 @@ def retire(
             row = session.get(EncryptionKey, ("fields", key_id))
             if row is None or key_id in in_files:
                 continue
+            if row.retired_at is not None and key_id == keyring.key_id:
+                continue  # it has no file
+            if uses(session, key_id) > 0:
+                continue  # by who had no newer one, even after it was retired
             if row.retired_at is not None:
                 left.append(key_id)  # by who was killed before its file was deleted
                 continue
-            if uses(session, key_id) == 0:
-                row.retired_at = act.now
-                session.add(row)
-                retired.append(key_id)
-                acts.record(session, act, action="retire_key", subject=f"key:{key_id}")
+            row.retired_at = act.now
+            session.add(row)
+            retired.append(key_id)
+            acts.record(session, act, action="retire_key", subject=f"key:{key_id}")
     for key_id in (*left, *retired):
         keyring.fields.remove(key_id)
     return retired

@@ -98,14 +98,17 @@ def list_keys(session: Session) -> Sequence[ApiKey]:
     return session.exec(select(ApiKey).order_by(col(ApiKey.created_at).desc())).all()
 
 
-def revoke(session: Session, act: Act, prefix: str) -> None:
-    """End a key for good. Raises `NotFoundError`, or `ConflictError` where it has ended."""
+def revoke(session: Session, act: Act, prefix: str, *, since: datetime | None = None) -> None:
+    """End a key for good; `since`: when that was, unless now.
+
+    Raises `NotFoundError`, or `ConflictError` where it has ended.
+    """
     key = session.get(ApiKey, prefix)
     if key is None:
         raise NotFoundError(f"no API key with prefix '{prefix}' (kalimtak key list)")
     if key.revoked_at is not None:
         raise ConflictError(f"key {prefix} was revoked at {key.revoked_at:%Y-%m-%d %H:%M} UTC")
-    key.revoked_at = act.now
+    key.revoked_at = act.now if since is None else since
     session.add(key)
     _audit(session, act, "revoke_key", prefix, role=key.role)
 

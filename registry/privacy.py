@@ -37,10 +37,15 @@ def subject_of(user_id: str, keyring: Keyring) -> str:
     return keyring.digest(ERASURE_PURPOSE, user_id)[:32]
 
 
+def known(consent: str) -> Consent:
+    """A consent as it stands in the database."""
+    return next(name for name in CONSENTS if name == consent)
+
+
 def consent_of(session: Session, user_id: str) -> Consent:
     """What a user (by pseudonym) has allowed; everything, unless they said otherwise."""
     user = session.get(User, user_id)
-    return "granted" if user is None else _known(user.consent)
+    return "granted" if user is None else known(user.consent)
 
 
 def set_consent(session: Session, act: Act, external_id: str, consent: Consent) -> None:
@@ -54,15 +59,22 @@ def set_consent(session: Session, act: Act, external_id: str, consent: Consent) 
     if user is None:
         sealed = act.keyring.encrypt(external_id, context=f"users.external_id:{user_id}")
         user = User(id=user_id, external_id_encrypted=sealed, created_at=act.now)
+    keep_consent(session, act, user, consent, since=act.now)
+
+
+def keep_consent(
+    session: Session, act: Act, user: User, consent: Consent, *, since: datetime
+) -> None:
+    """The same for a user's row, which may be new; they said so at `since`."""
     is_back, refused_at = consent == "granted" != user.consent, user.consent_at
-    user.consent, user.consent_at = consent, act.now
+    user.consent, user.consent_at = consent, since
     session.add(user)
     session.flush()
     if is_back:
-        _have_read_again(session, user_id, since=refused_at, now=act.now)
+        _have_read_again(session, user.id, since=refused_at, now=act.now)
     elif consent != "granted":
-        _unselect_samples(session, user_id)
-    subject = subject_of(user_id, act.keyring)
+        _unselect_samples(session, user.id)
+    subject = subject_of(user.id, act.keyring)
     acts.record(
         session, act, action="set_consent", subject=f"user:{subject}", details={"consent": consent}
     )
@@ -210,7 +222,3 @@ def _have_read_again(
         )
         .values(feedback_at=now)
     )
-
-
-def _known(consent: str) -> Consent:
-    return next(name for name in CONSENTS if name == consent)

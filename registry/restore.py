@@ -32,6 +32,7 @@ from registry.folders import make_private
 from registry.models import EncryptionKey
 from registry.models.columns import UtcDateTime
 from registry.restored_state import Repairs, settle
+from registry.withdrawals import HeldAgain, hold_again, withdrawals_of
 
 WRITE_ROWS = 1_000
 MADE_AT_START = frozenset(
@@ -62,6 +63,9 @@ class Restored:
     num_artifacts: int
     repairs: Repairs
     erasures: CarriedOver
+    withdrawals: HeldAgain
+    has_replaced: bool
+    """False: there was nothing that could have told what happened since the backup."""
 
 
 def take_keys(folder: Path, manifest: Manifest, home: Path) -> Keyring:
@@ -110,7 +114,8 @@ def restore_database(
     """Replace everything in `database` by the backup, or change nothing.
 
     `erasures`: reports of some that the backup may not know; those in the database that is
-    replaced count too. They hold again, or are begun anew for the eraser to finish.
+    replaced count too. They hold again, or are begun anew for the eraser to finish. Keys that
+    it knows as revoked stay so, and what its users have allowed last holds.
 
     `folder` was verified, and its artifacts are in `store`. Raises `BackupError` where the
     database holds something and `force` is not given, or where the backup is newer than this
@@ -119,11 +124,17 @@ def restore_database(
     engine = database.engine.execution_options(kalimtak_write=True)
     with engine.connect() as connection, connection.begin(), _alembic(connection) as config:
         _refuse_newer(manifest, config)
-        if not force:
-            _refuse_content(connection, database)
+        content = _content(connection)
+        if content is not None and not force:
+            url = database.engine.url.render_as_string(hide_password=True)
+            raise BackupError(
+                f"{url} is not empty ({content} has rows): name another database "
+                "(KALIMTAK_DATABASE_URL), or give --force to lose what is in it"
+            )
         generations = _generations(connection)
         erasures = [*erasures, *reports_of(connection)]
         wishes = wishes_of(connection, act.keyring)
+        former = withdrawals_of(connection)
         _empty(connection)
         command.upgrade(config, manifest.schema_revision)
         num_rows = _insert_all(connection, folder, manifest)
@@ -132,8 +143,12 @@ def restore_database(
             _bring_keys(session, folder, act)
             repairs = settle(session, act, manifest, store, generations)
             carried = carry_over(session, act, erasures, wishes)
+            # Afterwards: who opted out may be somebody new, whom no erasure is about.
+            held = hold_again(session, act, former)
             session.flush()
-    return Restored(num_rows, len(manifest.artifacts), repairs, carried)
+    return Restored(
+        num_rows, len(manifest.artifacts), repairs, carried, held, has_replaced=content is not None
+    )
 
 
 @contextmanager
@@ -154,18 +169,16 @@ def _refuse_newer(manifest: Manifest, config: Config) -> None:
         )
 
 
-def _refuse_content(connection: Connection, database: Database) -> None:
+def _content(connection: Connection) -> str | None:
+    """A table with rows that tell of use."""
     for name in inspect(connection).get_table_names():
         if name in MADE_AT_START:
             continue
         if connection.execute(
             sa.select(sa.literal(1)).select_from(sa.table(name)).limit(1)
         ).first():
-            url = database.engine.url.render_as_string(hide_password=True)
-            raise BackupError(
-                f"{url} is not empty ({name} has rows): name another database "
-                "(KALIMTAK_DATABASE_URL), or give --force to lose what is in it"
-            )
+            return name
+    return None
 
 
 def _bring_keys(session: Session, folder: Path, act: Act) -> None:

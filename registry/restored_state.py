@@ -4,16 +4,17 @@ Nothing is made up: every change goes through the lifecycle's own functions, and
 production history and the audit log.
 """
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
+from typing import cast
 
 from sqlmodel import Session, col, select
 
-from registry import acts, arms, deployment, experiments, runs
+from registry import acts, arms, deployment, experiments, holdback, runs
 from registry.artifacts import ArtifactStore
 from registry.audit_check import Fault, check
 from registry.backup_manifest import Manifest
-from registry.deployment import AUDIT_PURPOSE, Act
+from registry.deployment import AUDIT_PURPOSE, Act, Mode
 from registry.models import DeploymentState, ModelVersion, RetrainRun
 from registry.versions import Status
 
@@ -89,8 +90,8 @@ def _settle_workload(
         row.previous = None
     session.add(row)
     session.flush()
-    if row.experiment_id is not None and {row.champion, *tried} & set(lost):
-        experiments.stop(session, act, experiment_id=row.experiment_id, status=Status.ROLLED_BACK)
+    if {row.champion, *tried} & set(lost):
+        _end_trial(session, act, row, lost)
     if row.champion in lost:
         experiments.roll_back_champion(session, act, workload=row.workload)
     # Even where nothing is lost: the history tells that there was a restore, and when.
@@ -104,8 +105,21 @@ def _settle_workload(
         previous=row.previous,
         share=row.share,
         experiment_id=row.experiment_id,
+        mode=cast(Mode, row.mode),
     )
     return lost
+
+
+def _end_trial(session: Session, act: Act, row: DeploymentState, lost: Collection[str]) -> None:
+    """End what lacks a side: a hold-back in favour of the other one, a trial without a promotion.
+
+    A hold-back that lacks both is confirmed, and leaves a champion that is lost.
+    """
+    if row.mode == holdback.KIND:
+        step = holdback.confirm if row.challenger in lost else holdback.undo
+        step(session, act, row)
+    elif row.experiment_id is not None:
+        experiments.stop(session, act, experiment_id=row.experiment_id, status=Status.ROLLED_BACK)
 
 
 def _on_trial(session: Session, row: DeploymentState) -> list[str | None]:

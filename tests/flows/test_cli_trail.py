@@ -18,7 +18,7 @@ from typer.testing import CliRunner, Result
 from flows.cli import app
 from flows.context import Context
 from flows.retrain import run_retrain
-from registry import by_hand, privacy
+from registry import by_hand, erasure, keys, privacy
 from registry.errors import KalimtakError
 from registry.models import User
 from registry.settings import load_settings
@@ -163,6 +163,7 @@ def test_a_backup_is_made_checked_and_brought_back(
     monkeypatch.chdir(other)
     back = cli("restore", str(tmp_path / "backup"), "--reason", "a new machine")
     assert back.exit_code == 0, back.output
+    assert "no database was replaced that could tell what was revoked" in back.stdout
     rows = told(cli("history", "--json"))
     assert [row["action"] for row in rows] == ["restore", "promote", "start_experiment"]
     assert rows[0]["reason"].endswith("a new machine")
@@ -199,6 +200,44 @@ def test_who_was_erased_since_does_not_come_back_with_a_backup(
     again = cli("restore", str(tmp_path / "backup"), "--force")
     assert "2 erasures that the backup did not know hold again" in again.stdout
     assert cli("audit", "verify").exit_code == 0
+
+
+@pytest.mark.parametrize("completed_since", [True, False])
+def test_an_erasure_that_a_backup_holds_as_begun_is_finished_by_its_restore(
+    cli: Cli, context: Context, clock: FakeClock, tmp_path: Path, completed_since: bool
+) -> None:
+    log_liked(context, 30, at=clock())
+    person, *others = people_of(context)
+    with context.database.write() as session:
+        act = context.act("cli", "asked to")
+        erasure.begin(session, act, person, approved_by="the DPO", policy="list")
+    cli("backup", str(tmp_path / "backup"))
+    if completed_since:
+        assert cli("erase-user", person, "--approved-by", "the DPO").exit_code == 0
+    back = cli("restore", str(tmp_path / "backup"), "--force")
+    assert back.exit_code == 0, back.output
+    assert "1 people are erased again" in back.stdout
+    assert people_of(context) == others
+    with context.database.read() as session:
+        assert erasure.pending(session) == []
+
+
+def test_a_restore_tells_which_keys_and_opt_outs_hold_since(
+    cli: Cli, context: Context, clock: FakeClock, tmp_path: Path
+) -> None:
+    log_liked(context, 3, at=clock())
+    person = people_of(context)[0]
+    with context.database.write() as session:
+        key = keys.create(session, context.act("cli", "leaks"), name="app", role="user")
+    cli("backup", str(tmp_path / "backup"))
+    assert cli("key", "revoke", key.prefix).exit_code == 0
+    assert cli("consent", person, "opt_out").exit_code == 0
+    back = cli("restore", str(tmp_path / "backup"), "--force")
+    assert back.exit_code == 0, back.output
+    assert "1 API keys that were revoked since the backup stay revoked" in back.stdout
+    assert "what 1 people have allowed or refused since the backup holds" in back.stdout
+    assert "no database was replaced" not in back.stdout
+    assert cli("consent", person).stdout == "no_training\n"
 
 
 def people_of(context: Context) -> list[str]:
@@ -245,6 +284,22 @@ def test_a_damaged_backup_is_named_and_not_restored(
     monkeypatch.chdir(other)
     assert "cannot be restored: table users" in refusal(cli("restore", str(tmp_path / "backup")))
     assert "is no backup" in refusal(cli("restore", str(tmp_path)))
+
+
+def test_a_backup_that_lacks_a_key_of_its_own_is_named(
+    cli: Cli, version: str, tmp_path: Path
+) -> None:
+    assert version
+    assert cli("keys", "rotate").exit_code == 0
+    cli("backup", str(tmp_path / "backup"), "--include-keys")
+    assert cli("backup", "verify", str(tmp_path / "backup")).exit_code == 0
+    (key,) = (tmp_path / "backup" / "keys" / "keys").iterdir()
+    key.unlink()
+    checked = cli("backup", "verify", str(tmp_path / "backup"))
+    assert checked.exit_code == 1
+    assert f"key {key.stem.removeprefix('0001-')} is missing" in checked.stdout
+    cli("backup", str(tmp_path / "without"))
+    assert cli("backup", "verify", str(tmp_path / "without")).exit_code == 0
 
 
 def test_an_export_says_how_much_it_wrote(cli: Cli, version: str, tmp_path: Path) -> None:

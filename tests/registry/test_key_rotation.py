@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from datetime import timedelta
@@ -158,6 +159,30 @@ def test_the_file_of_a_retired_key_goes_though_its_deletion_was_cut_off(
     path.write_text(text)
     assert retire(database, later) == []
     assert not path.exists()
+
+
+def test_what_a_machine_without_the_new_key_wrote_is_read_with_the_old_file_put_back(
+    database: Database, at: Act, tmp_path: Path
+) -> None:
+    second = rotate(database, at).key_id
+    shutil.copytree(tmp_path / "keys", tmp_path / "elsewhere")
+    elsewhere = replace(at, keyring=load_keyring(tmp_path / "elsewhere", seals_texts=True))
+    third = rotate(database, at).key_id
+    later = replace(at, now=at.now + timedelta(hours=1))
+    assert second in retire(database, later)
+    with pytest.raises(KeyringError, match=f"key {third} is missing"):
+        check_keys(database, elsewhere.keyring, now=NOW)
+    fill(database, elsewhere)  # it was running by then
+    with pytest.raises(KeyringError, match=f"was encrypted with key {second}"):
+        check_readable(database, at.keyring)
+    (file,) = (tmp_path / "elsewhere" / "keys").glob(f"*-{second}.key")
+    shutil.copy2(file, tmp_path / "keys" / "keys")
+    assert retire(database, later) == []
+    check_readable(database, load_keyring_like(at))
+    reseal(database, load_keyring_like(at))
+    retire(database, later)
+    assert load_keyring_like(at).fields.ids == (at.keyring.key_id, third)
+    check_readable(database, load_keyring_like(at))
 
 
 def test_texts_that_were_plain_are_sealed_again_on_request(

@@ -44,7 +44,8 @@ def test_a_pack_attends_as_its_sequences_and_so_do_its_gradients(
         torch.autograd.grad(expected, inputs, upstream),
         strict=True,
     ):
-        torch.testing.assert_close(mine, theirs, rtol=1e-5, atol=1e-6)
+        # Sums of float32 in another order.
+        torch.testing.assert_close(mine, theirs, rtol=1e-5, atol=1e-5)
 
 
 def test_the_gradient_is_the_slope() -> None:
