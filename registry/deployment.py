@@ -122,6 +122,16 @@ def lock(session: Session, workload: str) -> DeploymentState:
     ).one()
 
 
+def lock_all(session: Session) -> None:
+    """Hold the rows of all workloads: for who changes several, or what any of them may need."""
+    session.exec(
+        select(DeploymentState)
+        .order_by(col(DeploymentState.workload))  # so that two of these wait, and never lock up
+        .with_for_update()
+        .execution_options(populate_existing=True)
+    ).all()
+
+
 def expect(session: Session, workload: str, *, generation: int | None) -> None:
     """Hold the workload, at the generation that somebody saw; None: at any.
 
