@@ -13,6 +13,7 @@ from registry.versions import Status
 
 def carry_out(session: Session, act: Act) -> Sequence[str]:
     """Do what is left to do, but for trainings; the versions taken out of service by it."""
+    deployment.lock_all(session)  # before the audit log, which the first change holds
     touched = erasure.touched_versions(session)
     taken_out = []
     for effect in _open(session):

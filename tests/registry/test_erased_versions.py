@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
@@ -12,6 +13,7 @@ from registry.deployment import Act
 from registry.errors import ConflictError
 from registry.models import Erasure, ErasureEffect, Experiment
 from tests.registry.conftest import NOW
+from tests.support.postgresql import wait_until_blocked
 
 Acts = Callable[[str], Act]
 
@@ -117,6 +119,30 @@ def test_a_trial_of_which_all_learned_from_it_ends(database: Database, act: Acts
     assert carry_out(database, act) == ["v1", "v2"]
     assert on_trial(database) == []
     assert standing(database, "v1", "v2") == ["retired", "retired"]
+
+
+def test_versions_of_several_workloads_go_while_another_is_changed(
+    shared: Database, act: Acts
+) -> None:
+    with shared.write() as session:
+        deployment.add_workload(session, "other", now=NOW)
+    for name, workload in (("v1", "default"), ("v2", "other"), ("v3", "other")):
+        register(shared, name, workload=workload)
+    with shared.write() as session:
+        experiments.deploy(session, act("first"), workload="default", version="v1")
+        experiments.deploy(session, act("first"), workload="other", version="v2")
+    touch(shared, "v1")
+    touch(shared, "v2", workload="other")
+    with ThreadPoolExecutor(1) as pool:
+        with shared.write() as session:
+            deployment.expect(session, "other", generation=1)
+            going = pool.submit(carry_out, shared, act)
+            wait_until_blocked(shared)
+            experiments.deploy(session, act("better"), workload="other", version="v3")
+        assert going.result() == ["v1", "v2"]
+    with shared.read() as session:
+        champions = [deployment.desired(session, name).champion for name in ("default", "other")]
+    assert [found and found.version for found in champions] == [None, "v3"]
 
 
 def test_what_was_only_registered_is_never_tried(database: Database, act: Acts) -> None:
