@@ -12,13 +12,12 @@ from typing import Any
 from sqlmodel import Session, col, select
 
 from registry.audit_check import Head, check
-from registry.audit_digest import GENESIS, digest_of, key_id_of, seal_of
+from registry.audit_digest import GENESIS, digest_of, key_id_of
+from registry.audit_head import HEAD_ROW, is_new, is_sealed, lock, seal
 from registry.errors import AuditError
 from registry.models import AuditEntry, AuditHead
 
 __all__ = ["GENESIS", "entries", "head", "record", "verify"]
-
-HEAD_ROW = 1
 
 
 def record(
@@ -34,9 +33,11 @@ def record(
     """Append one entry to the chain, in the caller's write transaction.
 
     Other writers wait for the head until that transaction ends, so lock what else is to be
-    changed before. Raises `AuditError` where the head is gone.
+    changed before. Raises `AuditError` where the head is gone. One that was tampered with is not
+    sealed again, so that no later entry covers it up.
     """
-    row = _lock_head(session)
+    row = lock(session)
+    is_genuine = is_sealed(row, {key_id_of(key): key}) or is_new(session, row)
     entry = AuditEntry(
         sequence=row.sequence + 1,
         at=now,
@@ -49,8 +50,9 @@ def record(
         key_id=key_id_of(key),
     )
     entry.digest = digest_of(entry, key)
-    row.sequence, row.digest, row.key_id = entry.sequence, entry.digest, entry.key_id
-    row.seal = seal_of(entry.sequence, entry.digest, key)
+    row.sequence, row.digest, row.key_id, row.seal = entry.sequence, entry.digest, None, None
+    if is_genuine:
+        seal(row, key)
     session.add(entry)
     session.add(row)
     session.flush()
@@ -58,10 +60,13 @@ def record(
 
 
 def head(session: Session, *, now: datetime) -> Head:
-    """Where the chain ends, to be kept elsewhere. Raises `AuditError` where it has no entry."""
+    """Where the chain ends, to be kept elsewhere. Raises `AuditError` where that is not sealed."""
     row = session.get(AuditHead, HEAD_ROW)
     if row is None or row.seal is None or row.key_id is None:
-        raise AuditError("the audit log has no entry that could be anchored")
+        raise AuditError(
+            "the end of the audit log is not sealed, so it cannot be anchored: "
+            "see 'kalimtak audit verify'"
+        )
     return Head(row.sequence, row.digest, row.key_id, row.seal, now)
 
 
@@ -96,19 +101,3 @@ def entries(
         if wanted is not None:
             query = query.where(col(column) == wanted)
     return session.exec(query).all()
-
-
-def _lock_head(session: Session) -> AuditHead:
-    row = session.exec(
-        select(AuditHead)
-        .where(AuditHead.id == HEAD_ROW)
-        .with_for_update()
-        # What this session has read before may be behind what it waited for.
-        .execution_options(populate_existing=True)
-    ).first()
-    if row is None:
-        raise AuditError(
-            "the audit log has lost its head, so nothing can be recorded and nothing was done: "
-            "see 'kalimtak audit verify', and restore a backup"
-        )
-    return row

@@ -15,6 +15,7 @@ from sqlalchemy import select as select_rows
 from sqlmodel import Session, col
 
 from registry.audit_digest import GENESIS, digest_of, key_id_of, seal_of
+from registry.audit_head import HEAD_ROW, is_new, is_sealed
 from registry.errors import AuditError
 from registry.models import AuditEntry, AuditHead
 
@@ -83,7 +84,9 @@ def check(session: Session, *, keys: Sequence[bytes], anchor: Head | None = None
             fault = walk.step(AuditEntry(**row))
             if fault is not None:
                 return Verification(walk.count, walk.previous, fault)
-    return Verification(walk.count, walk.previous, walk.end(session.get(AuditHead, 1)))
+    head = session.get(AuditHead, HEAD_ROW)
+    may_lack_seal = head is not None and is_new(session, head)
+    return Verification(walk.count, walk.previous, walk.end(head, may_lack_seal=may_lack_seal))
 
 
 class _Walk:
@@ -92,7 +95,6 @@ class _Walk:
     def __init__(self, known: dict[str, bytes], anchor: Head | None) -> None:
         self._known, self._anchor = known, anchor
         self.count, self.previous = 0, GENESIS
-        self._last_key_id: str | None = None
 
     def step(self, entry: AuditEntry) -> Fault | None:
         """What is wrong with the next entry."""
@@ -107,10 +109,10 @@ class _Walk:
         anchored = self._anchor if self._anchor and self._anchor.sequence == found else None
         if anchored is not None and entry.digest != anchored.digest:
             return Fault(found, "is not the one that was anchored: the chain was rewritten")
-        self.count, self.previous, self._last_key_id = found, entry.digest, entry.key_id
+        self.count, self.previous = found, entry.digest
         return None
 
-    def end(self, head: AuditHead | None) -> Fault | None:
+    def end(self, head: AuditHead | None, *, may_lack_seal: bool) -> Fault | None:
         """What is wrong with where the chain ends."""
         after = self.count + 1
         if self._anchor is not None and self._anchor.sequence > self.count:
@@ -125,7 +127,8 @@ class _Walk:
             return Fault(
                 after, f"is missing, and all up to {head.sequence}: the chain was truncated"
             )
-        if (head.sequence, head.digest) != (self.count, self.previous) or not self._is_sealed(head):
+        is_vouched_for = may_lack_seal or is_sealed(head, self._known)
+        if (head.sequence, head.digest) != (self.count, self.previous) or not is_vouched_for:
             return Fault(after, "cannot be ruled out: the head of the chain was altered")
         return None
 
@@ -140,15 +143,6 @@ class _Walk:
         if entry.key_id is not None and entry.key_id not in self._known:
             return f"was sealed with key {entry.key_id}, which is not at hand"
         return "was edited, or moved from another place"
-
-    def _is_sealed(self, head: AuditHead) -> bool:
-        if head.seal is None or head.key_id is None:
-            # Until the first entry after the table was made; whoever writes one seals.
-            return self._last_key_id is None
-        key = self._known.get(head.key_id)
-        return key is not None and hmac.compare_digest(
-            head.seal, seal_of(head.sequence, head.digest, key)
-        )
 
 
 def _check_anchor(anchor: Head, known: dict[str, bytes]) -> None:

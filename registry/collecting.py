@@ -8,7 +8,7 @@ from datetime import datetime, timedelta
 
 from sqlmodel import Session, col, select
 
-from registry import erasure
+from registry import deployment, erasure
 from registry.artifacts import ArtifactStore
 from registry.db import Database
 from registry.models import Dataset, DeploymentState, ModelVersion, QualityScorer, Workload
@@ -33,6 +33,7 @@ def collect(
     before = now - timedelta(days=settings.artifact_grace_days)
     old = {name for name, moment in store.entries().items() if moment < before}
     with database.write() as session:
+        deployment.lock_all(session)  # nobody promotes what was just found to be unneeded
         unneeded = old - _needed(session, settings.keep_versions, drop_touched=drop_touched)
         for row in session.exec(
             select(ModelVersion).where(

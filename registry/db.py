@@ -15,7 +15,7 @@ from alembic import command
 from alembic.config import Config
 from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
-from sqlalchemy import URL, Connection, Engine, create_engine, event, make_url
+from sqlalchemy import URL, Connection, Engine, create_engine, event, func, make_url, select
 from sqlalchemy.exc import (
     ArgumentError,
     DataError,
@@ -39,6 +39,8 @@ SQLITE_PATIENCE_S = 30.0
 """How long a lock is waited for where nothing else was asked for."""
 CONNECT_PATIENCE_S = 10
 """How long a PostgreSQL server may take to answer at all."""
+UPGRADE_LOCK = int.from_bytes(b"kalimtak")
+"""Names PostgreSQL's lock that programs take before they look at the schema to upgrade it."""
 STATEMENT_PATIENCE = 10
 """A statement on PostgreSQL may take this many times as long as a lock may be waited for."""
 
@@ -81,12 +83,16 @@ class Database:
             yield session
 
     def upgrade(self) -> None:
-        """Bring the schema to this code's version. Raises `DatabaseError` if it is newer."""
+        """Bring the schema to this code's version. Raises `DatabaseError` if it is newer.
+
+        Of several programs at once one does, and the others wait for it.
+        """
         try:
             with (
                 self._write_engine.connect() as connection,
                 _alembic(connection) as config,
             ):
+                _take_turns(connection)
                 _refuse_newer(connection, config)
                 command.upgrade(config, "head")
                 connection.commit()
@@ -224,6 +230,12 @@ def _alembic(connection: Connection) -> Iterator[Config]:
         config.set_main_option("script_location", str(folder).replace("%", "%%"))
         config.attributes["connection"] = connection
         yield config
+
+
+def _take_turns(connection: Connection) -> None:
+    """Wait for who is upgrading; SQLite has one writer at a time anyway."""
+    if connection.dialect.name == "postgresql":
+        connection.execute(select(func.pg_advisory_xact_lock(UPGRADE_LOCK)))
 
 
 def _refuse_newer(connection: Connection, config: Config) -> None:

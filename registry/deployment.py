@@ -15,6 +15,7 @@ from registry import audit, people
 from registry.clock import NewId
 from registry.crypto import Keyring
 from registry.errors import ConflictError
+from registry.inserting import insert_ignoring_duplicates
 from registry.models import (
     DEFAULT_WORKLOAD,
     DeploymentState,
@@ -85,13 +86,14 @@ class Act:
             people.remember(session, self.person, self.keyring, self.now)
 
 
-def add_workload(session: Session, name: str, *, now: datetime) -> None:
-    """Create a workload with the base model in production; nothing happens if it exists."""
-    if session.get(Workload, name) is None:
-        session.add(Workload(name=name, created_at=now))
-        session.flush()
-        session.add(DeploymentState(workload=name, updated_at=now))
-        session.flush()
+def add_workload(session: Session, name: str, *, now: datetime) -> bool:
+    """Create a workload with the base model in production; False where it exists already."""
+    workload = {"name": name, "created_at": now}
+    is_new = insert_ignoring_duplicates(session, Workload, [workload]) > 0
+    if is_new:
+        state = {"workload": name, "updated_at": now}
+        insert_ignoring_duplicates(session, DeploymentState, [state])
+    return is_new
 
 
 def unserved(workload: str) -> DesiredState:
@@ -120,6 +122,16 @@ def lock(session: Session, workload: str) -> DeploymentState:
         .with_for_update()
         .execution_options(populate_existing=True)
     ).one()
+
+
+def lock_all(session: Session) -> None:
+    """Hold the rows of all workloads: for who changes several, or what any of them may need."""
+    session.exec(
+        select(DeploymentState)
+        .order_by(col(DeploymentState.workload))  # so that two of these wait, and never lock up
+        .with_for_update()
+        .execution_options(populate_existing=True)
+    ).all()
 
 
 def expect(session: Session, workload: str, *, generation: int | None) -> None:

@@ -7,12 +7,13 @@ from sqlmodel import Session, col, select
 
 from registry import arms, deployment, erasure, experiments, holdback, versions
 from registry.deployment import Act, Mode
-from registry.models import DeploymentState, ErasureEffect
+from registry.models import DeploymentState, ErasureEffect, Experiment
 from registry.versions import Status
 
 
 def carry_out(session: Session, act: Act) -> Sequence[str]:
     """Do what is left to do, but for trainings; the versions taken out of service by it."""
+    deployment.lock_all(session)  # before the audit log, which the first change holds
     touched = erasure.touched_versions(session)
     taken_out = []
     for effect in _open(session):
@@ -51,18 +52,15 @@ def _take_out(session: Session, act: Act, version: str, touched: frozenset[str])
     """Have another version answer; the base model where the one before is touched too."""
     row = versions.get(session, version)
     state = deployment.lock(session, row.workload)
-    status = Status(row.deployment_status)
-    if status in (Status.REGISTERED, Status.SHADOW):
+    if row.deployment_status == Status.REGISTERED:
         versions.transition(session, version, Status.RETIRED, reason=act.reason, now=act.now)
         return True
-    tried = [] if state.experiment_id is None else _on_trial(session, state.experiment_id)
-    is_served = version in (state.champion, state.challenger, state.previous, *tried)
-    if not is_served:
+    trial = None if state.experiment_id is None else experiments.get(session, state.experiment_id)
+    tried = [] if trial is None else arms.running(session, trial)
+    if version not in (state.champion, state.previous, *tried):
         return False
-    if state.experiment_id is not None and version in (state.champion, state.challenger, *tried):
-        holdback.end_if_running(session, act, state)
-    if state.experiment_id is not None and version in (state.champion, state.challenger, *tried):
-        experiments.stop(session, act, experiment_id=state.experiment_id, status=Status.RETIRED)
+    if trial is not None:
+        _leave_trial(session, act, state, trial, version)
     if state.previous in touched:
         _forget_previous(session, act, state)
     if state.champion == version:
@@ -70,8 +68,19 @@ def _take_out(session: Session, act: Act, version: str, touched: frozenset[str])
     return True
 
 
-def _on_trial(session: Session, experiment_id: str) -> list[str]:
-    return arms.running(session, experiments.get(session, experiment_id))
+def _leave_trial(
+    session: Session, act: Act, state: DeploymentState, trial: Experiment, version: str
+) -> None:
+    """One of several challengers leaves; with the champion, or the last, the trial ends."""
+    tried = arms.running(session, trial)
+    if version in tried and len(tried) > 1:
+        experiments.drop(
+            session, act, experiment_id=trial.id, version=version, status=Status.RETIRED
+        )
+    elif version in (state.champion, *tried):
+        holdback.end_if_running(session, act, state)
+        if state.experiment_id is not None:
+            experiments.stop(session, act, experiment_id=trial.id, status=Status.RETIRED)
 
 
 def _forget_previous(session: Session, act: Act, state: DeploymentState) -> None:

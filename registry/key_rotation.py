@@ -14,9 +14,10 @@ from sqlalchemy import Column, ColumnElement, Text, cast, func, select, update
 from sqlmodel import Session, SQLModel, col
 
 from registry import acts, texts
+from registry.audit_head import seal_first
 from registry.crypto import Keyring
 from registry.db import Database
-from registry.deployment import Act
+from registry.deployment import AUDIT_PURPOSE, Act
 from registry.errors import KeyringError
 from registry.inserting import insert_ignoring_duplicates
 from registry.models import EncryptionKey
@@ -96,7 +97,8 @@ class Rotation:
 def check_keys(database: Database, keyring: Keyring, *, now: datetime) -> None:
     """Raise `KeyringError` unless the keys are those that the database was written with.
 
-    A database that knows none yet remembers these; what it holds already must fit them.
+    A database that knows none yet remembers these, and its audit log begins, sealed; what it
+    holds already must fit them.
     """
     with database.read() as session:
         rows = session.connection().execute(
@@ -113,6 +115,8 @@ def check_keys(database: Database, keyring: Keyring, *, now: datetime) -> None:
         raise KeyringError(_told(kind, key_id, keyring))
     if here - needed:
         with database.write() as session:
+            if not needed:
+                seal_first(session, keyring.derive(AUDIT_PURPOSE))
             insert_ignoring_duplicates(
                 session,
                 EncryptionKey,

@@ -17,6 +17,7 @@ from registry import acts
 from registry.crypto import Keyring
 from registry.deployment import Act
 from registry.errors import ConflictError
+from registry.inserting import insert_ignoring_duplicates
 from registry.models import Erasure, FeedbackEvent, TrainingData, User, UserInteraction
 
 if TYPE_CHECKING:
@@ -54,11 +55,7 @@ def set_consent(session: Session, act: Act, external_id: str, consent: Consent) 
     Where they allow it again, curation reads anew what was withdrawn or rated meanwhile, and
     decides what is learned from. A user who is not known yet is one afterwards.
     """
-    user_id = act.keyring.pseudonym(external_id)
-    user = session.get(User, user_id)
-    if user is None:
-        sealed = act.keyring.encrypt(external_id, context=f"users.external_id:{user_id}")
-        user = User(id=user_id, external_id_encrypted=sealed, created_at=act.now)
+    user = _known_user(session, act, external_id)
     keep_consent(session, act, user, consent, since=act.now)
 
 
@@ -222,3 +219,17 @@ def _have_read_again(
         )
         .values(feedback_at=now)
     )
+
+
+def _known_user(session: Session, act: Act, external_id: str) -> User:
+    """The user, held until the transaction ends; their first request may come at this moment."""
+    user_id = act.keyring.pseudonym(external_id)
+    sealed = act.keyring.encrypt(external_id, context=f"users.external_id:{user_id}")
+    row = {"id": user_id, "external_id_encrypted": sealed, "created_at": act.now}
+    insert_ignoring_duplicates(session, User, [row])
+    return session.exec(
+        select(User)
+        .where(User.id == user_id)
+        .with_for_update(key_share=True)  # rows that only name the user are not held up
+        .execution_options(populate_existing=True)
+    ).one()

@@ -203,10 +203,13 @@ def _batches(
     while True:
         with database.write() as session:
             ids = session.exec(select(key).where(old).limit(batch_rows)).all()
-            session.connection().execute(delete(table).where(key.in_(ids)))
+            # Whoever uses them is waited for; what is still old then is asked anew.
+            session.exec(select(key).where(key.in_(ids)).order_by(key).with_for_update()).all()
+            gone = delete(table).where(key.in_(ids), old)
+            num_rows = session.connection().execute(gone).rowcount
             if table is not ReplicaStatus:  # replicas come and go by themselves
-                _tell(session, act, table, len(ids))
-        total += len(ids)
+                _tell(session, act, table, num_rows)
+        total += num_rows
         if len(ids) < batch_rows:
             return total
         pause()

@@ -129,7 +129,7 @@ def transition(
     session: Session, version: str, wanted: Status, *, reason: str, now: datetime
 ) -> ModelVersion:
     """Move a version to `wanted`. Raises `NotFoundError` or `ConflictError`."""
-    row = get(session, version)
+    row = _held(session, version)
     check_transition(version, Status(row.deployment_status), wanted)
     if row.adapter_deleted_at is not None and wanted in SERVING:
         raise ConflictError(
@@ -143,6 +143,17 @@ def transition(
     session.add(row)
     session.flush()
     return row
+
+
+def _held(session: Session, version: str) -> ModelVersion:
+    """The version as it is now: garbage may have been collected since it was read first."""
+    row = session.exec(
+        select(ModelVersion)
+        .where(ModelVersion.version == version)
+        .with_for_update(key_share=True)  # rows that only name the version are not held up
+        .execution_options(populate_existing=True)
+    ).first()
+    return get(session, version) if row is None else row
 
 
 def _free_name(session: Session, wanted: str) -> str:

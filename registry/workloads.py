@@ -33,9 +33,8 @@ def check_name(name: str) -> None:
 def add(session: Session, act: Act, name: str) -> None:
     """Create a workload; the base model serves it. Raises `SettingsError` or `ConflictError`."""
     check_name(name)
-    if session.get(Workload, name) is not None:
+    if not deployment.add_workload(session, name, now=act.now):
         raise ConflictError(f"workload '{name}' exists already")
-    deployment.add_workload(session, name, now=act.now)
     acts.record(session, act, action="add_workload", subject=f"workload:{name}")
 
 

@@ -17,8 +17,10 @@ class Period(BaseModel):
     version: str | None
     """The champion; null: the base model."""
     challenger: str | None
+    rivals: Sequence[str]
+    """Those on trial beside the challenger."""
     share: float
-    """The challenger's share of the traffic."""
+    """The challenger's share of the traffic; with rivals, what they all divide equally."""
     action: str | None
     """The change that began it, such as promote or set_share."""
     experiment_id: str | None
@@ -100,7 +102,7 @@ class AuditPage(BaseModel):
 
 def period(row: ProductionPeriod) -> Period:
     """A period as it is told."""
-    return Period.model_validate(row, from_attributes=True)
+    return Period.model_validate({**row.model_dump(), "rivals": row.rivals or ()})
 
 
 def moment(found: InProduction) -> MomentResponse:

@@ -30,7 +30,7 @@ class AuditEntry(SQLModel, table=True):
 class AuditHead(SQLModel, table=True):
     """Where the chain ends: one row, sealed, and locked by whoever appends.
 
-    `seal` and `key_id` are null until the first entry after the table was made.
+    `seal` and `key_id` are null until a program opens the database with its keys.
     """
 
     __tablename__ = "audit_head"

@@ -24,6 +24,16 @@ def database(database_url: str) -> Iterator[Database]:
 
 
 @pytest.fixture
+def shared(postgresql_url: str) -> Iterator[Database]:
+    """A registry that several write at once, as only PostgreSQL lets them."""
+    found = open_database(postgresql_url)
+    with found.write() as session:
+        deployment.add_workload(session, "default", now=NOW)
+    yield found
+    found.close()
+
+
+@pytest.fixture
 def keyring(tmp_path: Path) -> Keyring:
     return load_keyring(tmp_path / "keys")
 

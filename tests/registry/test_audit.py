@@ -14,14 +14,22 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sqlalchemy import text
 
-from registry import audit
+from registry import audit, deployment
 from registry.audit_check import Head, check
+from registry.audit_digest import seal_of
+from registry.crypto import Keyring
 from registry.db import Database, open_database
 from registry.errors import AuditError
+from registry.key_rotation import check_keys
 from tests.support.postgresql import Server
 
 NOW = datetime(2026, 1, 14, 12, 30, 15, 123456, tzinfo=UTC)
-KEY, OLD_KEY = b"k" * 32, b"o" * 32
+KEYRING = Keyring(bytes(32))
+KEY, OLD_KEY = KEYRING.derive(deployment.AUDIT_PURPOSE), b"o" * 32
+EMPTIED = (
+    "DELETE FROM audit_log",
+    f"UPDATE audit_head SET sequence = 0, digest = '{audit.GENESIS}', key_id = NULL, seal = NULL",
+)
 
 
 @pytest.fixture(params=["sqlite", "postgresql"])
@@ -152,6 +160,67 @@ def test_a_truncation_with_a_forged_head_is_found(database: Database, cover_up: 
     assert found[1].startswith("cannot be ruled out: the head of the chain was")
 
 
+@pytest.mark.parametrize("seal", ["seal", "NULL", "'ff'"])
+@pytest.mark.parametrize("list_kept", [True, False])
+def test_no_later_entry_covers_a_truncation_up(
+    database: Database, seal: str, list_kept: bool
+) -> None:
+    check_keys(database, KEYRING, now=NOW)
+    write(database, 4)
+    if not list_kept:
+        run(database, "DELETE FROM encryption_keys")
+    run(
+        database,
+        "DELETE FROM audit_log WHERE sequence > 2",
+        f"UPDATE audit_head SET sequence = 2, seal = {seal}, digest = "
+        "(SELECT digest FROM audit_log WHERE sequence = 2)",
+    )
+    write(database, 2)
+    assert complaint(database) == (5, "cannot be ruled out: the head of the chain was altered")
+    with pytest.raises(AuditError, match="not sealed"):
+        head(database)
+
+
+def test_a_log_that_was_emptied_is_found_before_and_after_the_next_entry(
+    database: Database,
+) -> None:
+    check_keys(database, KEYRING, now=NOW)
+    write(database, 5)
+    run(database, *EMPTIED)
+    assert complaint(database) == (1, "cannot be ruled out: the head of the chain was altered")
+    check_keys(database, KEYRING, now=NOW)
+    write(database, 1)
+    assert complaint(database) == (2, "cannot be ruled out: the head of the chain was altered")
+
+
+def test_a_log_emptied_with_the_list_of_keys_is_found_by_what_workloads_went_through(
+    database: Database,
+) -> None:
+    check_keys(database, KEYRING, now=NOW)
+    with database.write() as session:
+        deployment.add_workload(session, "default", now=NOW)
+    run(
+        database,
+        "UPDATE deployment_state SET generation = 2",
+        *EMPTIED,
+        "DELETE FROM encryption_keys",
+    )
+    assert complaint(database) is not None
+    check_keys(database, KEYRING, now=NOW)
+    assert complaint(database) is not None
+
+
+def test_a_chain_is_sealed_from_its_beginning_by_the_first_program(database: Database) -> None:
+    with pytest.raises(AuditError, match="not sealed"):
+        head(database)
+    assert complaint(database) is None
+    check_keys(database, KEYRING, now=NOW)
+    assert (complaint(database), head(database).sequence) == (None, 0)
+    beginning = head(database)
+    write(database, 2)
+    assert complaint(database, anchor=beginning) is None
+
+
 def test_a_truncation_with_an_old_head_put_back_takes_an_anchor_to_find(
     database: Database,
 ) -> None:
@@ -178,7 +247,8 @@ def test_a_chain_rewritten_with_the_key_takes_an_anchor_to_find(database: Databa
     run(
         database,
         "DELETE FROM audit_log",
-        f"UPDATE audit_head SET sequence = 0, digest = '{audit.GENESIS}'",
+        f"UPDATE audit_head SET sequence = 0, digest = '{audit.GENESIS}', "
+        f"seal = '{seal_of(0, audit.GENESIS, KEY)}'",
     )
     write(database, 3, reason="another story")
     assert complaint(database) is None
@@ -195,9 +265,8 @@ def test_an_anchor_of_another_installation_is_refused(database: Database) -> Non
         Head.from_json('{"sequence": "7"}')
 
 
-def test_entries_stay_sound_when_the_key_is_changed(database: Database) -> None:
+def test_entries_are_sound_under_any_key_that_is_given(database: Database) -> None:
     write(database, 2, key=OLD_KEY)
-    write(database, 2)
     with database.read() as session:
         assert check(session, keys=[KEY, OLD_KEY]).fault is None
         fault = check(session, keys=[KEY]).fault

@@ -7,6 +7,7 @@ import json
 import shutil
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from sqlalchemy import inspect, text
 from sqlmodel import Session, select
 
 from registry import audit, backup, deployment, experiments, history, lineage, versions
+from registry.audit_digest import digest_of
 from registry.backup_manifest import (
     MANIFEST_FILE,
     Manifest,
@@ -29,7 +31,7 @@ from registry.crypto import Keyring, load_keyring
 from registry.db import Database
 from registry.errors import BackupError, ConflictError
 from registry.interactions import log
-from registry.models import DeploymentState, RetrainRun
+from registry.models import AuditEntry, DeploymentState, RetrainRun
 from registry.restore import restore_database
 from tests.registry.test_migrations import migrate
 from tests.support.backups import LATER, NOW, Installation, fill, other
@@ -250,8 +252,9 @@ def as_of_0006(
         path, columns = table_path(folder, name), table.columns
         kept = [index for index, column in enumerate(columns) if column in older[name]]
         with gzip.open(path, "rt") as file:
-            # Entries of today have key ids, which those of then had not.
-            rows = [] if name == "audit_log" else [json.loads(line) for line in file]
+            rows = [json.loads(line) for line in file]
+        if name == "audit_log":
+            rows = without_key_ids(rows, columns, keyring)
         with gzip.open(path, "wt") as file:
             file.writelines(json.dumps([row[index] for index in kept]) + "\n" for row in rows)
         tables[name] = TableFile(
@@ -261,6 +264,22 @@ def as_of_0006(
         )
     older_one = manifest.model_copy(update={"schema_revision": "0006", "tables": tables})
     return older_one.sealed(keyring)
+
+
+def without_key_ids(
+    rows: list[list[Any]], columns: tuple[str, ...], keyring: Keyring
+) -> list[list[Any]]:
+    """Entries of today as they were written before keys had names."""
+    key, previous, found = keyring.derive("audit"), audit.GENESIS, []
+    for row in rows:
+        values = dict(zip(columns, row, strict=True))
+        at = datetime.fromisoformat(values["at"])
+        entry = AuditEntry(**values | {"at": at, "key_id": None, "previous_digest": previous})
+        entry.digest = digest_of(entry, key)
+        told = values | {"previous_digest": previous, "digest": entry.digest}
+        found.append([told[name] for name in columns])
+        previous = entry.digest
+    return found
 
 
 @pytest.mark.parametrize("file", ["table", "manifest", "artifact", "key"])

@@ -1,3 +1,6 @@
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -5,13 +8,17 @@ from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
 from sqlalchemy import text
 from sqlalchemy.exc import DBAPIError, IntegrityError
-from sqlmodel import SQLModel
+from sqlmodel import Session, SQLModel
 
 import registry.models
+from registry import deployment
 from registry.db import Database, open_database
 from registry.errors import DatabaseError
 from registry.models import TrainingData, UserInteraction
 from tests.registry.conftest import NOW
+from tests.support.postgresql import Server, while_held
+
+ROOT = Path(__file__).parents[2]
 
 
 def test_migrations_make_exactly_the_models(database: Database) -> None:
@@ -26,6 +33,63 @@ def test_a_blank_database_is_told_to_upgrade(tmp_path: Path) -> None:
     database = Database(f"sqlite:///{tmp_path / 'blank.db'}")
     with pytest.raises(DatabaseError, match="kalimtak db upgrade"):
         database.check()
+
+
+OPEN = """
+import sys
+from registry import deployment
+from registry.clock import utc_now
+from registry.db import open_database
+print("ready", flush=True)
+sys.stdin.readline()
+database = open_database(sys.argv[1])
+with database.write() as session:
+    deployment.add_workload(session, "default", now=utc_now())
+"""
+
+
+def test_programs_that_open_a_blank_database_at_once_wait_for_the_first(
+    postgresql: Server,
+) -> None:
+    url = postgresql.create(template="template0")
+    command = [sys.executable, "-c", OPEN, url]
+    programs = [
+        subprocess.Popen(
+            command,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            env={**os.environ, "PYTHONPATH": str(ROOT)},
+        )
+        for _ in range(3)
+    ]
+    for program in programs:
+        assert program.stdout is not None
+        assert program.stdout.readline() == "ready\n"
+    for program in programs:
+        assert program.stdin is not None
+        program.stdin.write("go\n")
+        program.stdin.flush()
+    said = [program.communicate()[1] for program in programs]
+    assert [program.returncode for program in programs] == [0, 0, 0], said
+    database = Database(url)
+    database.check()
+    database.close()
+    postgresql.drop(url)
+
+
+def test_two_may_add_a_workload_at_once(shared: Database) -> None:
+    def add(session: Session) -> bool:
+        return deployment.add_workload(session, "other", now=NOW)
+
+    def add_too() -> bool:
+        with shared.write() as session:
+            return add(session)
+
+    assert while_held(shared, add, add_too) is False
+    with shared.read() as session:
+        assert deployment.desired(session, "other").generation == 0
 
 
 def test_a_newer_database_is_refused(tmp_path: Path) -> None:

@@ -8,14 +8,17 @@ from pathlib import Path
 import pytest
 from sqlalchemy import text
 
-from registry import audit
+from registry import audit, deployment
 from registry.audit_check import check
 from registry.audit_digest import GENESIS, digest_of
+from registry.crypto import Keyring
 from registry.db import Database
+from registry.key_rotation import check_keys
 from registry.models import AuditEntry
 from tests.registry.test_migrations import migrate
 
-KEY = b"k" * 32
+KEYRING = Keyring(bytes(32))
+KEY = KEYRING.derive(deployment.AUDIT_PURPOSE)
 NOW = datetime(2026, 1, 14, 12, tzinfo=UTC)
 BEFORE, AFTER = "0006", "0007"
 
@@ -81,6 +84,36 @@ def test_a_truncation_of_what_was_before_is_found_after_the_next_entry(old: Data
         fault = check(session, keys=[KEY]).fault
     assert fault is not None
     assert fault.sequence == 2
+
+
+def test_a_truncation_of_what_was_before_is_found_once_a_program_has_had_its_keys(
+    old: Database,
+) -> None:
+    with old.write() as session:
+        migrate(session.connection(), AFTER)
+        # As programs left it that listed their keys, and did not seal.
+        session.connection().execute(
+            text(
+                "INSERT INTO encryption_keys (kind, id, created_at)"
+                " VALUES ('master', :id, '2026-01-01 00:00:00.000000')"
+            ),
+            {"id": KEYRING.key_id},
+        )
+    old.upgrade()
+    check_keys(old, KEYRING, now=NOW)
+    with old.write() as session:
+        assert check(session, keys=[KEY]).fault is None
+        digest = session.get_one(AuditEntry, 1).digest
+        for statement in (
+            "DELETE FROM audit_log WHERE sequence > 1",
+            f"UPDATE audit_head SET sequence = 1, digest = '{digest}', seal = NULL, key_id = NULL",
+        ):
+            session.connection().execute(text(statement))
+    old.upgrade()
+    with old.read() as session:
+        fault = check(session, keys=[KEY]).fault
+    assert fault is not None
+    assert fault.what.startswith("cannot be ruled out")
 
 
 def test_the_way_back_keeps_entries_and_periods(old: Database) -> None:

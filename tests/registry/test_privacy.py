@@ -26,6 +26,7 @@ from registry.models import (
 from registry.statistics import count_quality_samples
 from registry.user_export import export_user
 from tests.registry.conftest import NOW
+from tests.support.postgresql import while_held
 
 ANN = "ann@example.org"
 
@@ -64,6 +65,21 @@ def sample(row_id: str) -> TrainingData:
         is_selected=True,
         created_at=NOW,
     )
+
+
+def test_who_refuses_during_their_first_request_has_refused(
+    shared: Database, act: Callable[[str], Act]
+) -> None:
+    at = act("a test")
+
+    def refuse() -> None:
+        with shared.write() as session:
+            privacy.set_consent(session, at, ANN, "no_training")
+
+    while_held(shared, lambda session: log(session, at.keyring, "i"), refuse)
+    with shared.read() as session:
+        assert privacy.consent_of(session, at.keyring.pseudonym(ANN)) == "no_training"
+        assert session.get_one(UserInteraction, "i").user_id == at.keyring.pseudonym(ANN)
 
 
 def test_who_wants_no_content_kept_leaves_numbers_only(

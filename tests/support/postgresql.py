@@ -3,16 +3,23 @@
 from __future__ import annotations
 
 import tempfile
+import time
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from itertools import count
 from pathlib import Path
+from typing import TypeVar
 
 import psycopg
+from sqlalchemy import text
+from sqlmodel import Session
 
-from registry.db import open_database
+from registry.db import Database, open_database
 
+T = TypeVar("T")
+PATIENCE_S = 20.0
 TEMPLATE = "kalimtak_template"
 QUICK = (
     "ALTER SYSTEM SET fsync = off",  # tests kill no PostgreSQL
@@ -21,6 +28,32 @@ QUICK = (
     "ALTER SYSTEM SET max_connections = 200",
     "ALTER SYSTEM SET autovacuum = off",  # it would hold the template while it is copied
 )
+
+
+def while_held(database: Database, begin: Callable[[Session], object], other: Callable[[], T]) -> T:
+    """What `other` gives that came while a transaction was open, and had to wait for its end."""
+    with ThreadPoolExecutor(1) as pool:
+        with database.write() as session:
+            begin(session)
+            session.flush()
+            waiting = pool.submit(other)
+            wait_until_blocked(database)
+        return waiting.result()
+
+
+def wait_until_blocked(database: Database) -> None:
+    """Wait until another connection waits for a lock in this database."""
+    blocked = text(
+        "SELECT count(*) FROM pg_stat_activity"
+        " WHERE datname = current_database() AND wait_event_type = 'Lock'"
+    )
+    deadline = time.monotonic() + PATIENCE_S
+    while time.monotonic() < deadline:
+        with database.read() as session:
+            if session.connection().execute(blocked).scalar_one():
+                return
+        time.sleep(0.01)
+    raise AssertionError(f"nobody has waited for a lock in {PATIENCE_S} s")
 
 
 class Server:

@@ -24,7 +24,7 @@ def upgrade() -> None:
         sa.Column("seal", sa.String(), nullable=True),
         sa.PrimaryKeyConstraint("id", name=op.f("pk_audit_head")),
     )
-    # The chain goes on where it stands; its head is sealed with the next entry.
+    # The chain goes on where it stands; its head is sealed by the next program that has the keys.
     last = "SELECT digest FROM audit_log ORDER BY sequence DESC LIMIT 1"
     op.execute(
         "INSERT INTO audit_head (id, sequence, digest) "

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from registry import lineage
+from registry import experiments, lineage
 from registry.clock import utc_now
 from registry.models import ModelVersion, TrainingData
 from tests.serving.conftest import Installation
@@ -61,6 +61,27 @@ async def test_history_tells_every_period_page_by_page(
     assert await status(router, "history", cursor="rubbish") == 422
     assert await status(router, "history", workload="no-such") == 404
     assert await status(router, "history/at", moment="yesterday") == 422
+
+
+async def test_history_names_all_that_divide_the_share(
+    router: Router, installation: Installation, adapters: dict[str, Path]
+) -> None:
+    one, two, three = (installation.register(adapters["one"]) for _ in range(3))
+    installation.deploy(one)
+    with installation.database.write() as session:
+        experiments.start(
+            session,
+            installation.act(),
+            workload="default",
+            challenger=two,
+            rivals=[three],
+            share=0.5,
+            settings={},
+        )
+    trial, alone = (await get(router, "history"))["periods"]
+    assert (trial["challenger"], trial["rivals"], trial["share"]) == (two, [three], 0.5)
+    assert (alone["challenger"], alone["rivals"]) == (None, [])
+    assert (await get(router, "history/at", moment=trial["from_at"]))["period"] == trial
 
 
 async def test_who_answered_and_who_learned_from_it(
