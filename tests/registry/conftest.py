@@ -1,6 +1,7 @@
 """A fresh registry on each database for each test."""
 
 from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -14,23 +15,25 @@ from registry.deployment import Act
 NOW = datetime(2026, 1, 14, 12, tzinfo=UTC)
 
 
+@contextmanager
+def registry_at(url: str) -> Iterator[Database]:
+    with closing(open_database(url)) as found:
+        with found.write() as session:
+            deployment.add_workload(session, "default", now=NOW)
+        yield found
+
+
 @pytest.fixture
 def database(database_url: str) -> Iterator[Database]:
-    found = open_database(database_url)
-    with found.write() as session:
-        deployment.add_workload(session, "default", now=NOW)
-    yield found
-    found.close()
+    with registry_at(database_url) as found:
+        yield found
 
 
 @pytest.fixture
 def shared(postgresql_url: str) -> Iterator[Database]:
     """A registry that several write at once, as only PostgreSQL lets them."""
-    found = open_database(postgresql_url)
-    with found.write() as session:
-        deployment.add_workload(session, "default", now=NOW)
-    yield found
-    found.close()
+    with registry_at(postgresql_url) as found:
+        yield found
 
 
 @pytest.fixture
