@@ -134,9 +134,10 @@ def make_service(
     *,
     replica_id: str,
     clock: Clock = utc_now,
+    patience_s: float = PATIENCE_S,
 ) -> Service:
     """A router on the settings' registry; `make_models` reaches its model replicas."""
-    database = Database(settings.resolved_database_url, patience_s=PATIENCE_S)
+    database = Database(settings.resolved_database_url, patience_s=patience_s)
     keyring = load_keyring(settings.home, seals_texts=settings.privacy.encrypt_texts)
     _check_keys(database, keyring, now=clock())
     spool = Spool(settings.home / "spool", max_bytes=settings.serving.spool_max_bytes)

@@ -25,6 +25,9 @@ from serving.state import ReplicaState, Reporter, RouterState
 from serving.worker import ModelWorker, make_worker
 from tests.serving.conftest import Installation
 
+PATIENT_S = 20.0
+"""A disk that stalls for a second is no outage to a test of something else."""
+
 
 @dataclass
 class LocalModels:
@@ -116,18 +119,25 @@ class _Parts:
     app: FastAPI
 
 
-def _make(settings: Settings, *, name: str = "1") -> _Parts:
+def _make(settings: Settings, *, name: str = "1", patience_s: float = PATIENT_S) -> _Parts:
     models = LocalModels(make_worker(settings))
-    service = make_service(settings, lambda _state: _as_models(models), replica_id=f"router-{name}")
+    service = make_service(
+        settings,
+        lambda _state: _as_models(models),
+        replica_id=f"router-{name}",
+        patience_s=patience_s,
+    )
     reporter = Reporter(service.database, replica_id=f"model-{name}", kind="champion")
     replica = ReplicaState(service.database, models.worker.keeper, reporter)
     return _Parts(models, service, replica, create_api(service))
 
 
 @asynccontextmanager
-async def running_router(settings: Settings, *, name: str = "1") -> AsyncIterator[Router]:
+async def running_router(
+    settings: Settings, *, name: str = "1", patience_s: float = PATIENT_S
+) -> AsyncIterator[Router]:
     """Starts everything, and stops it at the end."""
-    parts = _make(settings, name=name)
+    parts = _make(settings, name=name, patience_s=patience_s)
     parts.models.worker.start()
     async with (
         parts.app.router.lifespan_context(parts.app),

@@ -18,6 +18,7 @@ from registry import keys, privacy
 from registry.clock import utc_now
 from registry.models import FeedbackEvent, IdempotencyKey, UserInteraction
 from registry.settings_access import AuthSettings
+from serving.api.service import PATIENCE_S
 from serving.jobs import Reply
 from tests.serving.conftest import Installation
 from tests.serving.router import Router, running_router
@@ -33,10 +34,14 @@ CHAT = (
 
 @pytest.fixture
 async def routers(installation: Installation) -> AsyncIterator[tuple[Router, Router]]:
-    """Two routers on one database."""
+    """Two routers on one database, which wait for it no longer than real ones."""
     async with AsyncExitStack() as stack:
-        first = await stack.enter_async_context(running_router(installation.settings, name="1"))
-        second = await stack.enter_async_context(running_router(installation.settings, name="2"))
+        first, second = [
+            await stack.enter_async_context(
+                running_router(installation.settings, name=name, patience_s=PATIENCE_S)
+            )
+            for name in ("1", "2")
+        ]
         yield first, second
 
 
