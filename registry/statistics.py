@@ -13,6 +13,7 @@ from sqlalchemy import select as select_columns
 from sqlmodel import Session, col, select
 
 from registry.models import DEFAULT_WORKLOAD, UsageHour, User, UserInteraction
+from registry.monitoring import CALLER_LEFT
 
 NANO = 1e9
 THUMBS = (-1, 0, 1)
@@ -47,6 +48,7 @@ class UsageStatistics:
     positive: int
     negative: int
     errors: int
+    """Failures; a caller who left is none."""
     avg_quality: float | None
     """Mean score, to nine digits."""
 
@@ -82,7 +84,7 @@ def statistics(
         rated=rated,
         positive=positive,
         negative=negative,
-        errors=errors,
+        errors=errors - (_num_left(session, workload, since, until) if errors else 0),
         avg_quality=quality / NANO / scored if scored else None,
     )
 
@@ -180,6 +182,21 @@ def _of_rows(workload: str, since: datetime | None, until: datetime | None) -> S
         .where(col(table.workload) == workload, col(table.role) != "shadow")
         .where(*_between(col(table.created_at), since, until))
     )
+
+
+def _num_left(
+    session: Session, workload: str, since: datetime | None, until: datetime | None
+) -> int:
+    """Callers who broke off, which the kept totals count as errors."""
+    error = col(UserInteraction.error)
+    query = (
+        select(func.count())
+        .select_from(UserInteraction)
+        .where(error.is_not(None), error == CALLER_LEFT)  # the first finds the partial index
+        .where(col(UserInteraction.workload) == workload, col(UserInteraction.role) != "shadow")
+        .where(*_between(col(UserInteraction.created_at), since, until))
+    )
+    return session.exec(query).one()
 
 
 def _between(

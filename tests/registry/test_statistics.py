@@ -17,6 +17,7 @@ from registry.crypto import Keyring
 from registry.db import Database, open_database
 from registry.interactions import Feedback, Interaction
 from registry.models import FeedbackEvent, UsageHour, UserInteraction, Workload
+from registry.monitoring import CALLER_LEFT
 from tests.registry.conftest import NOW
 
 NewId = Callable[[], str]
@@ -33,7 +34,7 @@ STEPS = st.lists(
             st.sampled_from(ROLES),
             MINUTES,
             st.none() | st.floats(0, 1),
-            st.booleans(),
+            st.sampled_from([None, "broken", CALLER_LEFT]),
         ),
         st.tuples(st.just("rate"), st.integers(0, 20), st.integers(1, 5)),
         st.tuples(st.just("correct"), st.integers(0, 20)),
@@ -71,7 +72,7 @@ class World:
                 session.connection().execute(delete(table))
             session.connection().execute(text("UPDATE workloads SET name = 'default'"))
 
-    def log(self, role: str, minutes: int, quality: float | None, failed: bool) -> None:
+    def log(self, role: str, minutes: int, quality: float | None, error: str | None) -> None:
         self.number += 1
         row = item(
             self.number,
@@ -79,7 +80,7 @@ class World:
             workload=self.workload(),
             role=role,
             quality_score=quality,
-            error="broken" if failed else None,
+            error=error,
         )
         with self.database.write() as session:
             interactions.log(session, [row], keyring=self.keyring)
@@ -158,7 +159,7 @@ class World:
             sum(row.user_feedback is not None for row in rows),
             sum(row.user_feedback == 1 for row in rows),
             sum(row.user_feedback == -1 for row in rows),
-            sum(row.error is not None for row in rows),
+            sum(row.error not in (None, CALLER_LEFT) for row in rows),
         )
         return totals, sum(scores) / len(scores) if scores else None
 
