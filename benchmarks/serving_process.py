@@ -15,7 +15,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from registry.settings import Settings
-from serving.runtime_env import environment, stop_orphans
+from serving.haproxy import stop_orphans
+from serving.runtime_env import environment
 
 ROOT = Path(__file__).parents[1]
 

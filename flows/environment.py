@@ -12,7 +12,7 @@ from pathlib import Path
 import flows.local.state
 from flows.local.processes import is_alive
 from registry.settings import DIRECTORY_VARIABLE, PREFIX, Settings
-from serving import runtime_env
+from serving import haproxy, runtime_env
 
 LOOPBACK_HOSTS = ("localhost", "127.0.0.1", "::1")
 MIN_CPUS = 4
@@ -83,7 +83,7 @@ def ray_temp_dir(settings: Settings) -> Path:
 
     Ray opens its folder to everybody; the one around it is closed.
     """
-    return runtime_env.socket_folder(settings) / "ray"
+    return haproxy.socket_folder(settings) / "ray"
 
 
 def ray_num_cpus(settings: Settings) -> int:

@@ -34,7 +34,7 @@ from flows.local.locks import STARTING, lock
 from flows.local.processes import MARKER, Started
 from flows.local.state import PREFECT, RAY, SERVING, LocalState
 from registry.settings import Settings
-from serving import runtime_env
+from serving import haproxy
 
 RUNNING = "yes"
 Tell = Callable[[str], None]
@@ -271,7 +271,7 @@ def _stop(settings: Settings, found: LocalState, tell: Tell) -> None:
         tell(f"stopping {RAY}")
         processes.stop(ray, timeout_s=STOP_TIMEOUT_S)
     processes.sweep(found.marker, timeout_s=STOP_TIMEOUT_S)
-    runtime_env.stop_orphans(settings)
+    haproxy.stop_orphans(settings)
     state.forget(settings.home)
 
 

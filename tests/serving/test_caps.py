@@ -11,9 +11,9 @@ import pytest
 from registry import interactions
 from registry.clock import new_id
 from registry.interactions import Interaction
+from serving import haproxy
 from serving.api.caps import MAX_HEADER_BYTES, MAX_TARGET_BYTES
 from serving.api.paging import MAX_LIMIT
-from serving.runtime_env import HAPROXY_BUFFER_BYTES
 from serving.schemas import MAX_ID_CHARS
 from tests.serving.conftest import Installation
 from tests.serving.router import Router, running_router
@@ -70,7 +70,7 @@ async def test_openais_clients_are_told_in_their_own_shape(router: Router) -> No
 
 def test_what_the_router_takes_fits_into_haproxys_buffer() -> None:
     # HAProxy writes separators too, and keeps 1 KiB for what it adds.
-    assert MAX_TARGET_BYTES + MAX_HEADER_BYTES <= (HAPROXY_BUFFER_BYTES - 1024) * 0.8
+    assert MAX_TARGET_BYTES + MAX_HEADER_BYTES <= (haproxy.BUFFER_BYTES - 1024) * 0.8
 
 
 async def test_a_page_has_at_most_a_hundred_rows(

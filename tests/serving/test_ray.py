@@ -28,7 +28,8 @@ from registry.crypto import load_keyring
 from registry.db import Database, open_database
 from registry.models import UserInteraction
 from registry.settings import RaySettings, ServingSettings, Settings, TrainingSettings
-from serving.runtime_env import environment, stop_orphans
+from serving.haproxy import stop_orphans
+from serving.runtime_env import environment
 from tests.serving.conftest import WORKLOAD, Installation
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]

@@ -21,7 +21,8 @@ from sqlmodel import select
 from registry.db import Database
 from registry.models import UserInteraction
 from registry.settings import Settings
-from serving.runtime_env import environment, stop_orphans
+from serving.haproxy import stop_orphans
+from serving.runtime_env import environment
 from tests.serving.test_ray import ROOT, served_settings
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
