@@ -13,7 +13,7 @@ import os
 import uuid
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import suppress
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -105,6 +105,10 @@ class Importer:
         """Open the file and decide how to read it. Raises `UnreadableFileError`."""
         self._context = context
         self._request = request
+        if _are_one_file(request.path, request.refused_path):
+            raise UnreadableFileError(
+                f"{request.path} is what is read: name another file for the refused rows"
+            )
         self.source: Source = open_source(request.path, encoding=request.encoding)
         self._file_time = datetime.fromtimestamp(request.path.stat().st_mtime, UTC)
         try:
@@ -121,7 +125,8 @@ class Importer:
             raise
         self._rows: Iterable[Row] = itertools.chain(head, self.source.rows)
         self.report = ImportReport(self._reading.format, self._reading.nature)
-        self._refused: TextIO | None = None
+        self._rehearsed: dict[str, bool] = {}
+        """In a dry run: rows of earlier batches, and whether something was said of them."""
         found = load_active(context, workload=request.workload)
         self._active = None if found is None else found[0]
 
@@ -130,13 +135,12 @@ class Importer:
 
     def run(self, advance: Advance = lambda _done: None) -> ImportReport:
         """Read, check and write everything."""
-        rows = iter(self._rows)
-        try:
+        rows, report = iter(self._rows), self.report
+        with closing(self.source), _private(self._request.refused_path) as refused:
             self._audit("import")
             while batch := list(itertools.islice(rows, BATCH_ROWS)):
-                self._import(batch)
-                advance(self.source.position() or self.report.read)
-            report = self.report
+                self._import(batch, refused)
+                advance(self.source.position() or report.read)
             self._audit(
                 "end_import",
                 imported=report.imported,
@@ -145,11 +149,7 @@ class Importer:
                 erased=report.erased,
                 refused=report.refused,
             )
-        finally:
-            self.source.close()
-            if self._refused is not None:
-                self._refused.close()
-        return self.report
+        return report
 
     def _audit(self, action: str, **counts: int) -> None:
         if self._request.dry_run:
@@ -164,14 +164,14 @@ class Importer:
                 details={"file": request.path.name, **counts},
             )
 
-    def _import(self, batch: list[Row]) -> None:
+    def _import(self, batch: list[Row], refused: TextIO) -> None:
         taken: dict[str, _Taken] = {}
         for row in batch:
             self.report.read += 1
             try:
                 found = self._take(row)
             except RowError as error:
-                self._refuse(row.place, error)
+                self._refuse(row.place, error, refused)
                 continue
             earlier = taken.setdefault(found.id, found)
             if earlier is found:
@@ -216,7 +216,11 @@ class Importer:
         if self._request.dry_run:
             with database.read() as session:
                 known = _known(session, taken)
-            self._count(taken, known, _judged(taken, known), kept=len(taken) - len(known))
+            known |= {name: self._rehearsed[name] for name in taken if name in self._rehearsed}
+            judged = _judged(taken, known)
+            self._count(taken, known, judged, kept=len(taken) - len(known))
+            self._rehearsed |= known | dict.fromkeys(taken.keys() - known, False)
+            self._rehearsed |= dict.fromkeys((found.id for found in judged), True)
             return
         with database.write() as session:
             known = _known(session, taken)
@@ -264,15 +268,13 @@ class Importer:
         self.report.known += len(known)
         self.report.feedback += len(judged)
 
-    def _refuse(self, place: int, error: RowError) -> None:
+    def _refuse(self, place: int, error: RowError, refused: TextIO) -> None:
         self.report.refused += 1
         reason = f"{error.field}: {error}" if error.field else str(error)
         reasons = self.report.reasons
         reasons[reason if reason in reasons or len(reasons) < MAX_REASONS else "other reasons"] += 1
-        if self._refused is None:
-            self._refused = _create_private(self._request.refused_path)
         told = {"row": place, "field": error.field or None, "reason": str(error)}
-        self._refused.write(json.dumps(told) + "\n")
+        refused.write(json.dumps(told) + "\n")
 
 
 def _sample(rows: Iterator[Row], path: Path) -> tuple[list[Row], dict[str, Any]]:
@@ -330,7 +332,18 @@ def _judged(taken: Mapping[str, _Taken], known: Mapping[str, bool]) -> list[_Tak
     ]
 
 
-def _create_private(path: Path) -> TextIO:
+def _are_one_file(one: Path, other: Path) -> bool:
+    return one.exists() and other.exists() and one.samefile(other)
+
+
+@contextmanager
+def _private(path: Path) -> Iterator[TextIO]:
+    """A new file, its owner's alone; nothing is left of it where nothing was written."""
     path.parent.mkdir(parents=True, exist_ok=True)
     descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-    return os.fdopen(descriptor, "w", encoding="utf-8")
+    try:
+        with os.fdopen(descriptor, "w", encoding="utf-8") as file:
+            yield file
+    finally:
+        if path.is_file() and path.stat().st_size == 0:
+            path.unlink()

@@ -230,6 +230,38 @@ def test_a_dry_run_writes_nothing(run: Run, context: Context, tmp_path: Path) ->
     assert stored(context) == []
 
 
+def test_a_dry_run_tells_what_a_run_then_does(run: Run, tmp_path: Path) -> None:
+    """Rows are told again in later batches, some with feedback only then."""
+    asked = [GOOD | {"id": n} for n in range(600)]
+    rated = [row | {"feedback_score": 4} for row in asked[::2]]
+    path = jsonl(tmp_path / "log.jsonl", *asked, *rated, *rated, *asked)
+    rehearsed, done = run(path, dry_run=True), run(path)
+    assert rehearsed == done
+    assert (done.imported, done.known, done.feedback) == (600, 1200, 300)
+
+
+def test_only_a_run_that_refuses_leaves_a_file_of_what_it_refused(run: Run, tmp_path: Path) -> None:
+    path = jsonl(tmp_path / "log.jsonl", GOOD, {"a": 1})
+    assert run(path).refused == len(refused(tmp_path)) == 1
+    jsonl(path, GOOD)
+    assert run(path).refused == 0
+    assert list(tmp_path.glob("refused*")) == []
+
+
+def test_where_the_refused_go_is_known_before_anything_is_written(
+    context: Context, tmp_path: Path
+) -> None:
+    path = jsonl(tmp_path / "log.jsonl", GOOD)
+    said = path.read_bytes()
+    with pytest.raises(UnreadableFileError, match="name another file"):
+        Importer(context, Request(path=path, workload="default", refused_path=path))
+    importer = Importer(context, Request(path=path, workload="default", refused_path=tmp_path))
+    with pytest.raises(IsADirectoryError):
+        importer.run()
+    assert path.read_bytes() == said
+    assert stored(context) == []
+
+
 HOSTILE: list[tuple[str | bytes, str]] = [
     (json.dumps(GOOD | {"input_text": "nul\0"}), "NUL"),
     (json.dumps(GOOD | {"model_output": "\ud800"}), "surrogate"),
