@@ -13,6 +13,7 @@ from typing import Any
 import httpx
 import uvicorn
 from fastapi import FastAPI
+from sqlalchemy.exc import OperationalError
 from sqlmodel import select
 
 from registry.models import UserInteraction
@@ -87,6 +88,14 @@ class Router:
         await asyncio.to_thread(self.replica.refresh)
         await self.service.state.refresh()
 
+    async def begin(self) -> None:
+        """The first look, repeated as real ones are where a disk stalls."""
+        while True:
+            try:
+                return await self.follow()
+            except OperationalError:
+                await asyncio.sleep(0.1)
+
     async def generate(self, **body: object) -> httpx.Response:
         return await self.client.post("/api/generate", json={"text": "Write an email"} | body)
 
@@ -147,7 +156,7 @@ async def running_router(
         ) as client,
     ):
         router = Router(client, parts.service, parts.models, parts.replica, parts.app)
-        await router.follow()
+        await router.begin()
         yield router
     await parts.models.worker.stop()
 
