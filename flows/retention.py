@@ -17,9 +17,11 @@ from flows.steps import Steps
 from registry import acts, collecting, erased_versions, erasure, key_rotation, leftovers
 from registry import retention as rules
 from registry.models import Dataset
+from serving.access.window_store import forget_ended
 from serving.erasing import SPOOL
 from serving.recording.records import Item
 from serving.recording.sweeping import keys_in_files, sweep_quarantine
+from serving.runtime_env import run_folder
 
 ACTOR = "flow:retention"
 PAUSE_S = 0.02
@@ -111,6 +113,7 @@ def _files(context: Context) -> dict[str, int]:
     return {
         "datasets": len(old),
         "run folders": runs,
+        "rate limits": forget_ended(run_folder(context.settings), now=now.timestamp()),
         "reports": 0
         if settings.interactions_days is None
         else leftovers.sweep_pages(

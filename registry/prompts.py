@@ -81,14 +81,15 @@ _SECTION_NAMES: Mapping[str, str] = {
 }
 _LANGUAGE_CODES: Mapping[str, str] = {name.lower(): code for code, name in LANGUAGES.items()}
 _DECORATION = " \t>#*_-•`"
-# A header: optional list number, a short name, a colon, the rest. Bounded, so linear.
-_HEADER = re.compile(r"(?:\d{1,2}[.)]\s+)?([^\W\d_][\w ]{0,23}?)\s*[*_`]*\s*[:：](.*)")  # noqa: RUF001
+# Both are linear: a run that was read is not read again from within (`*+`, `(?<!`).
+# A header: optional list number, a short name, a colon, the rest.
+_HEADER = re.compile(r"(?:\d{1,2}[.)]\s+)?([^\W\d_][\w ]{0,23}?)\s*+[*_`]*+\s*+[:：](.*)")  # noqa: RUF001
+_CLAUSE = re.compile(r"(?<![;,.])[;,.]++(?:\s+|$)")
 _WORDS = re.compile(r"[^\W_]+")
 _INSTRUCTION = re.compile(
     r"Convert to professional prompt: (.*)\nTool: [^\n]*\nLanguage: [^\n]*\nSections: [^\n]*",
     re.DOTALL,
 )
-_CLAUSE = re.compile(r"[;,.]+(?:\s+|$)")
 
 
 @dataclass(frozen=True)

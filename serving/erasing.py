@@ -22,10 +22,8 @@ from registry.deployment import Act
 from registry.interactions import Feedback
 from registry.models import Dataset, Erasure, UserInteraction
 from registry.settings import Settings
-from serving.access.window_store import forget_caller
 from serving.recording.records import Item
 from serving.recording.sweeping import sweep_quarantine, sweep_spools
-from serving.runtime_env import run_folder
 
 SPOOL = "spool"
 REASON = "it learned from data that was erased"
@@ -150,9 +148,6 @@ class Eraser:
             "rehearsal": rehearsed,
             "run_folders": runs,
             "reports": leftovers.sweep_pages(home),
-            "rate_limits": forget_caller(
-                run_folder(self.settings), self.keyring.pseudonym(f"subject:{external_id}")
-            ),
         }
         return files, notes
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -42,6 +42,7 @@ UNCLEAR = (
     "may be a score from 1 to 5 or a thumb (-1, 0, 1): say --map score=rating or --map thumb=rating"
 )
 FEEDBACK = ("score", "thumb", "feedback_text", "corrected_output")
+NO_TURNS = "there is no list of messages"
 SPEAKERS = {"human": "user", "gpt": "assistant", "bot": "assistant"}
 CONVERT: Mapping[str, Callable[[Any], Any]] = {
     "id": values.label,
@@ -55,7 +56,7 @@ CONVERT: Mapping[str, Callable[[Any], Any]] = {
     "thumb": values.thumb,
     "messages": values.turns,
 }
-_CHATML = re.compile(r"<\|im_start\|>(\w+)\n(.*?)<\|im_end\|>", re.DOTALL)
+_BEGIN, _END = re.compile(r"<\|im_start\|>(\w+)\n"), "<|im_end|>"
 
 
 @dataclass(frozen=True)
@@ -171,7 +172,7 @@ def _detect(
         return "openai"
     if {"messages", "conversations"} & set(names) and "model_output" not in names:
         return "chatml"
-    if isinstance(sample.get("text"), str) and _CHATML.search(sample["text"]):
+    if isinstance(sample.get("text"), str) and any(_turns_in(sample["text"])):
         return "chatml"
     return "columns"
 
@@ -252,10 +253,16 @@ def _answer_of(message: Mapping[str, Any]) -> str:
 def _chatml(row: Mapping[str, Any]) -> dict[str, Any]:
     turns = values.turns(row.get("messages") or row.get("conversations"))
     if turns is None and isinstance(row.get("text"), str):
-        turns = [{"role": role, "content": text} for role, text in _CHATML.findall(row["text"])]
+        turns = list(_turns_in(row["text"]))
     if not isinstance(turns, list) or not all(isinstance(turn, dict) for turn in turns):
-        raise RowError("messages", "there is no list of messages")
+        raise RowError("messages", NO_TURNS)
     return {"messages": [_turn(turn) for turn in turns]}
+
+
+def _turns_in(text: str) -> Iterator[dict[str, Any]]:
+    for ended in text.split(_END)[:-1]:
+        if begun := _BEGIN.search(ended):
+            yield {"role": begun[1], "content": ended[begun.end() :]}
 
 
 def _turn(turn: dict[str, Any]) -> dict[str, Any]:
@@ -267,7 +274,9 @@ def _turn(turn: dict[str, Any]) -> dict[str, Any]:
 
 
 def _asked(turns: Any) -> str | None:
-    """What the user said last."""
+    """What the user said last. Raises `RowError`."""
+    if not isinstance(turns, list):
+        raise RowError("messages", NO_TURNS)
     texts = [
         text_of(_dict(turn).get("content")) for turn in turns if _dict(turn).get("role") == "user"
     ]

@@ -48,6 +48,8 @@ ON CONFLICT (key, slot) DO UPDATE SET at = excluded.at
 """
 _WINDOW = "SELECT min(at), count(*) FROM hits WHERE key = ? AND at > ? AND at <= ?"
 _ENDED = "SELECT key FROM windows WHERE ends <= ? LIMIT ?"
+_FORGET_HITS = "DELETE FROM hits WHERE key IN (SELECT key FROM windows WHERE ends <= ?)"
+_FORGET = "DELETE FROM windows WHERE ends <= ?"
 
 
 class WindowStore(Storage, MovingWindowSupport):
@@ -149,17 +151,18 @@ class WindowStore(Storage, MovingWindowSupport):
         return self._connection
 
 
-def forget_caller(folder: Path, pseudonym: str) -> int:
-    """Forget the windows of a caller in all files of a folder; how many there were."""
+def forget_ended(folder: Path, *, now: float) -> int:
+    """Forget the windows in all files of a folder that have ended; how many there were.
+
+    None before its end, whoever wants to be forgotten: it would begin anew.
+    """
     found = 0
-    pattern = (f"%/{pseudonym}/%",)
     for path in folder.glob("limits-*.db"):
         with closing(sqlite3.connect(path, timeout=FORGET_TIMEOUT_S)) as connection:
             connection.execute("PRAGMA secure_delete=ON")
             with connection:
-                connection.execute("DELETE FROM hits WHERE key LIKE ?", pattern)
-                gone = connection.execute("DELETE FROM windows WHERE key LIKE ?", pattern)
-            found += gone.rowcount
+                connection.execute(_FORGET_HITS, (now,))
+                found += connection.execute(_FORGET, (now,)).rowcount
             connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
     return found
 

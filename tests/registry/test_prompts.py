@@ -155,3 +155,13 @@ def test_what_was_asked_is_read_back_from_an_instruction(
 @pytest.mark.parametrize("text", ["", "Hello", "Buy a drill\nTool: hammer", "Tool: x\nLanguage: y"])
 def test_what_is_no_instruction_is_what_was_asked(text: str) -> None:
     assert prompts.request_of(text) == text
+
+
+@pytest.mark.timeout(60)
+@pytest.mark.parametrize(
+    "text",
+    ["A" + " " * 200_000 + "B", "Role: " + ";" * 200_000 + "x", "Role: " + "; " * 100_000],
+)
+def test_reading_takes_no_longer_than_the_text_is_long(text: str) -> None:
+    """Quadratic, each of them would take hours, and hold up all else in the process."""
+    prompts.validate(prompts.normalise(text, target_tool="email"), target_tool="email")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
@@ -20,6 +21,7 @@ from registry.models import (
     User,
     UserInteraction,
 )
+from serving.access.window_store import forget_ended
 from serving.recording.records import seal
 from serving.recording.spool import Spool
 from tests.serving.conftest import Installation
@@ -125,7 +127,6 @@ async def test_after_an_erasure_no_file_and_no_table_knows_the_user(
         "rehearsal": 1,
         "run_folders": 0,
         "reports": 1,
-        "rate_limits": 1,
         "datasets": 1,
     }
     assert [found["name"] for found in report["versions"]] == [version]
@@ -135,6 +136,8 @@ async def test_after_an_erasure_no_file_and_no_table_knows_the_user(
     for word in (CANARY, pseudonym):
         assert tables_with(private.database, word) == []
         assert files_with(home, word) == []
+    assert files_with(home / "run", limited) != []  # else it would begin anew
+    assert forget_ended(home / "run", now=time.time() + 3600) > 0
     assert files_with(home / "run", limited) == []
     with private.database.read() as session:
         assert session.get(UserInteraction, others) is not None

@@ -130,6 +130,17 @@ async def test_the_caller_is_whom_authentication_names(installation: Installatio
             assert (await router.client.get(f"/api/history/{name}")).status_code == status
 
 
+async def test_who_erases_himself_has_no_new_window(installation: Installation) -> None:
+    settings = installation.settings.model_copy(update={"limits": LimitSettings(user="3/minute")})
+    async with running_router(settings) as router:
+        transport = router.client._transport
+        assert isinstance(transport, httpx.ASGITransport)
+        ann = Principal("ann", "user", False)
+        transport.app.dependency_overrides[principal] = lambda: ann  # type: ignore[attr-defined]
+        answers = [await router.client.delete("/api/users/ann") for _ in range(4)]
+        assert [answer.status_code for answer in answers] == [200, 200, 200, 429]
+
+
 async def test_a_storage_that_fails_refuses_nobody_and_is_told_once(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -17,7 +17,12 @@ from limits.aio.strategies import MovingWindowRateLimiter
 from limits.errors import StorageError
 from limits.limits import RateLimitItemPerMinute
 
-from serving.access.window_store import BUSY_TIMEOUT_S, PURGE_EVERY, WindowStore
+from serving.access.window_store import (
+    BUSY_TIMEOUT_S,
+    PURGE_EVERY,
+    WindowStore,
+    forget_ended,
+)
 
 ROOT = Path(__file__).parents[3]
 
@@ -85,6 +90,16 @@ async def test_the_librarys_strategy_works_on_it(tmp_path: Path) -> None:
         assert (stored(tmp_path, "windows"), stored(tmp_path, "hits")) == (0, 0)
         with pytest.raises(NotImplementedError):
             await store.incr("a", 60)
+
+
+async def test_only_windows_that_have_ended_are_forgotten(tmp_path: Path) -> None:
+    clock = FakeClock()
+    with store_in(tmp_path, clock) as store:
+        await store.acquire_entry("short", 2, 60)
+        await store.acquire_entry("long", 2, 3600)
+        assert forget_ended(tmp_path, now=clock.now + 59) == 0
+        assert forget_ended(tmp_path, now=clock.now + 60) == 1
+        assert (stored(tmp_path, "windows"), stored(tmp_path, "hits")) == (1, 1)
 
 
 HAMMER = """
