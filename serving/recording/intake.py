@@ -25,6 +25,7 @@ MAX_CHARS = 200_000
 MAX_TURNS = 500
 MAX_PARTS = 1_000
 """Of one message."""
+MAX_DEPTH = 20
 MAX_TOKENS = 10**9
 """Of the question, and of the answer; an integer column of PostgreSQL holds the sum."""
 MAX_MS = 1e9
@@ -215,9 +216,10 @@ def _check_chat(turns: Sequence[Turn]) -> None:
         raise ValueError("messages: the last turn is the assistant's; it belongs in model_output")
     if not _asked(turns).strip():
         raise ValueError("messages: no turn of the user says anything")
-    size = _check_storable(dump_turns(turns), depth=0)
-    if size > MAX_CHARS:
-        raise ValueError(f"messages: {size} characters, at most {MAX_CHARS} are taken")
+    # As they are: a copy of what is too large would take as long as it is large.
+    _check_storable(
+        [{name: getattr(turn, name) for name in turn.model_fields_set} for turn in turns]
+    )
 
 
 def _asked(turns: Sequence[Turn]) -> str:
@@ -225,10 +227,25 @@ def _asked(turns: Sequence[Turn]) -> str:
     return next(texts, "")
 
 
-def _check_storable(value: Any, *, depth: int) -> int:
-    """The number of characters in nested JSON. Raises `ValueError` where one cannot be stored."""
-    if depth > 20:
-        raise ValueError("messages: nested too deeply")
+def _check_storable(value: Any) -> None:
+    """Raise `ValueError` where nested JSON cannot be stored, or is too large."""
+    left, todo = MAX_CHARS, [(value, 0)]
+    while todo:
+        value, depth = todo.pop()
+        if depth > MAX_DEPTH:
+            raise ValueError("messages: nested too deeply")
+        left -= _size(value)
+        if isinstance(value, dict):
+            value = [*value.keys(), *value.values()]
+        if isinstance(value, list):
+            left -= len(value)  # so that what is empty counts too
+            todo += [(part, depth + 1) for part in value] if left >= 0 else []
+        if left < 0:
+            raise ValueError(f"messages: at most {MAX_CHARS} characters are taken")
+
+
+def _size(value: Any) -> int:
+    """The characters of a single value. Raises `ValueError` where it cannot be stored."""
     if isinstance(value, str):
         if "\0" in value:
             raise ValueError("messages: must not hold a NUL character")
@@ -239,8 +256,4 @@ def _check_storable(value: Any, *, depth: int) -> int:
         return len(value)
     if isinstance(value, float) and not math.isfinite(value):
         raise ValueError("messages: a number is out of range")
-    if isinstance(value, dict):
-        value = [*value.keys(), *value.values()]
-    if isinstance(value, list):
-        return sum(_check_storable(part, depth=depth + 1) for part in value)
-    return 8
+    return 0 if isinstance(value, dict | list) else 8

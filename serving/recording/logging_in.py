@@ -9,8 +9,9 @@ from typing import Any
 from pydantic import ValidationError
 from sqlmodel import Session, col, select
 
-from registry import texts
+from registry import privacy, texts
 from registry.clock import Clock, NewId, new_id, utc_now
+from registry.crypto import Keyring
 from registry.db import Database
 from registry.errors import NotFoundError
 from registry.interactions import Interaction
@@ -52,6 +53,8 @@ class _Known:
     versions: frozenset[str]
     owner: str | None
     """Whose interactions the caller may know, by pseudonym; None: everybody's."""
+    erased: dict[str, datetime]
+    """Users of the batch who were erased, by their own ids, and when."""
 
 
 @dataclass
@@ -137,11 +140,11 @@ class Intake:
 
     def _sort(self, prepared: Sequence[Prepared], owner: str | None) -> _Batch:
         """What is new, what is known, and what is refused."""
-        items = [entry.item for entry in prepared if entry.item is not None]
+        keyring = self._recorder.keyring
         with self._database.read() as session:
-            known = _look_up(session, items, owner)
+            known = _look_up(session, prepared, owner, keyring)
             for row in known.stored.values():
-                texts.reveal(row, self._recorder.keyring)
+                texts.reveal(row, keyring)
         now = self._clock()
         batch = _Batch()
         for index, entry in enumerate(prepared):
@@ -163,6 +166,10 @@ class Intake:
             return
         origin = Origin(row_id, "logged", entry.user_id, now, known.versions)
         row = rescored(to_interaction(item, origin), self._judged_by)
+        erased_at = known.erased.get(entry.user_id or "")
+        if erased_at is not None and row.created_at <= erased_at:
+            batch.refuse(index, _gone(), item.id)
+            return
         stored = known.stored.get(row_id)
         if stored is not None and known.owner not in (None, stored.user_id):
             # Neither what it says nor what is said of it is the caller's.
@@ -197,14 +204,21 @@ class Intake:
         try:
             said = to_feedback(item.feedback, interaction_id=row_id)
             await self._recorder.feedback(replace(said, owner=owner))
-        except (RecordingError, OverloadedError, NotFoundError) as error:
+        except NotFoundError:  # since it was written down, a moment ago
+            batch.refuse(index, _gone(), row_id)
+        except (RecordingError, OverloadedError) as error:
             detail = f"feedback: it could not be written down ({error}); send the item again"
             batch.refuse(index, ProblemError(503, detail, field="feedback"), row_id)
 
 
-def _look_up(session: Session, items: Sequence[LoggedInteraction], owner: str | None) -> _Known:
+def _look_up(
+    session: Session, prepared: Sequence[Prepared], owner: str | None, keyring: Keyring
+) -> _Known:
+    items = [entry.item for entry in prepared if entry.item is not None]
     ids = [item.id for item in items if item.id is not None]
     named = {item.model_version for item in items if item.model_version is not None}
+    users = {keyring.pseudonym(entry.user_id): entry.user_id for entry in prepared if entry.user_id}
+    gone = privacy.erased(session, list(users), keyring)
     stored = session.exec(select(UserInteraction).where(col(UserInteraction.id).in_(ids))).all()
     workloads = session.exec(
         select(Workload.name).where(col(Workload.name).in_({item.workload for item in items}))
@@ -213,7 +227,8 @@ def _look_up(session: Session, items: Sequence[LoggedInteraction], owner: str | 
         select(ModelVersion.version).where(col(ModelVersion.version).in_(named))
     ).all()
     by_id = {row.id: row for row in stored}
-    return _Known(by_id, frozenset(workloads), frozenset(versions), owner)
+    erased = {users[pseudonym]: at for pseudonym, at in gone.items()}
+    return _Known(by_id, frozenset(workloads), frozenset(versions), owner, erased)
 
 
 def _problem(item: LoggedInteraction, known: _Known, now: datetime) -> ProblemError | None:
@@ -224,6 +239,11 @@ def _problem(item: LoggedInteraction, known: _Known, now: datetime) -> ProblemEr
         detail = f"created_at: {item.created_at.isoformat()} is in the future"
         return ProblemError(422, detail, field="created_at")
     return None
+
+
+def _gone() -> ProblemError:
+    detail = "user_id: of a user who was erased, what was asked before is not taken"
+    return ProblemError(410, detail, field="user_id")
 
 
 def _content(row: Interaction | UserInteraction | None) -> tuple[Any, ...] | None:
