@@ -34,7 +34,7 @@ from flows.local.locks import STARTING, lock
 from flows.local.processes import MARKER, Started
 from flows.local.state import PREFECT, RAY, SERVING, LocalState
 from registry.settings import Settings
-from serving import haproxy
+from serving import haproxy, runtime_env
 
 RUNNING = "yes"
 Tell = Callable[[str], None]
@@ -263,10 +263,11 @@ def _stop(settings: Settings, found: LocalState, tell: Tell) -> None:
         if name in by_name and processes.is_alive(by_name[name]):
             tell(f"stopping {name}")
             processes.stop(by_name[name], timeout_s=STOP_TIMEOUT_S)
-    ray = by_name.get(RAY)
-    if foreign_ray(settings) or (ray is not None and processes.is_alive(ray)):
+    # By what was recorded: settings and environment may name another cluster by now.
+    ray, address = by_name.get(RAY), found.addresses.get(RAY)
+    if address is not None and (ray is None or processes.is_alive(ray)):
         tell(f"stopping {SERVING}")
-        _stop_serving(settings, found)
+        _stop_serving(settings, found, address, is_ours=ray is not None)
     if ray is not None and processes.is_alive(ray):
         tell(f"stopping {RAY}")
         processes.stop(ray, timeout_s=STOP_TIMEOUT_S)
@@ -275,18 +276,18 @@ def _stop(settings: Settings, found: LocalState, tell: Tell) -> None:
     state.forget(settings.home)
 
 
-def _stop_serving(settings: Settings, found: LocalState) -> None:
+def _stop_serving(settings: Settings, found: LocalState, address: str, *, is_ours: bool) -> None:
     """Let the replicas end what they have begun; where that fails, Ray's end is theirs."""
     environment = {
+        **(runtime_env.environment(settings) if is_ours else {}),
         **of_processes(settings),
         **settings_environment(settings),
         MARKER: found.marker,
+        "RAY_ADDRESS": address,
     }
-    if RAY in found.addresses:
-        environment["RAY_ADDRESS"] = found.addresses[RAY]
     process = processes.start(
         SERVING,
-        [sys.executable, "-m", "flows.local.serve", "stop"],
+        [sys.executable, "-m", "flows.local.serve", "stop" if is_ours else "leave", address],
         environment=environment,
         log=settings.home / "logs" / f"{SERVING}.log",
         folder=project_folder(),

@@ -17,7 +17,7 @@ from flows.local import launch, processes, state
 from flows.local.processes import MARKER, Started
 from flows.local.state import LocalState
 from registry import audit
-from registry.settings import Settings
+from registry.settings import RaySettings, Settings
 from registry.settings_access import AuthSettings
 
 
@@ -99,6 +99,33 @@ def test_down_stops_what_was_started_and_forgets_it(
     assert launch.down(settings, said.append) is True
     assert not processes.is_alive(running)
     assert state.load(settings.home) is None
+
+
+@pytest.mark.parametrize("was_ours", [True, False])
+def test_serving_is_taken_off_the_ray_that_it_was_put_on_whatever_settings_say_by_now(
+    settings: Settings,
+    running: Started,
+    said: list[str],
+    monkeypatch: pytest.MonkeyPatch,
+    was_ours: bool,
+) -> None:
+    address = "127.0.0.1:16379" if was_ours else "cluster:6379"
+    ray = Started(name="ray", pid=running.pid, started=running.started, log="")
+    processes_then = (ray,) if was_ours else (running,)
+    found = LocalState(
+        marker="test-local", processes=processes_then, addresses={"ray": address}, complete=True
+    )
+    state.save(settings.home, found)
+    told = settings.home / "told"
+    python = settings.home / "fake_python"
+    python.write_text(f'#!/bin/sh\necho "$* $RAY_ADDRESS ${{RAY_AUTH_MODE:-none}}" > {told}\n')
+    python.chmod(0o700)
+    monkeypatch.setattr(sys, "executable", str(python))
+    monkeypatch.setenv("RAY_ADDRESS", "elsewhere:6379")
+    other = settings.model_copy(update={"ray": RaySettings(address="production:6379")})
+    assert launch.down(other, said.append) is True
+    verb, auth = ("stop", "token") if was_ours else ("leave", "none")
+    assert told.read_text() == f"-m flows.local.serve {verb} {address} {address} {auth}\n"
 
 
 def test_after_a_reboot_nothing_counts_as_up(settings: Settings, running: Started) -> None:
