@@ -4,9 +4,10 @@ Ray writes HAProxy's configuration with its statistics and metrics on all interf
 `serve run` the endpoint too; it passes on what a client says of its own address, which the router
 then believes, because HAProxy is on loopback; whoever sends headers slowly keeps a connection for
 an hour; and what HAProxy itself refuses is plain text, or a 404 where nothing serves yet or any
-more. Serve watches each caller with a task of its own, as the router does, unless a header tells
-it not to. But Serve lets us name the program that is started: a script that edits the
-configuration first.
+more. It tells syslog every path, and with it who asks. It splices requests, and then does not see
+a client leave that has sent headers and body apart, as most do. Serve watches each caller with a
+task of its own, as the router does, unless a header tells it not to. But Serve lets us name the
+program that is started: a script that edits the configuration first.
 """
 
 import hashlib
@@ -118,6 +119,8 @@ def _edits(settings: Settings) -> list[str]:
         *_after("frontend http_frontend", f"http-request {UNWATCHED}"),
         *_after("frontend http_frontend", f"http-request {OTHER_IDS}"),
         "/^ *errorfile /d",
+        "/^ *option splice-/d",
+        "/^ *log [^ ]+ local0 /d",
         *(
             line
             for status in REFUSALS

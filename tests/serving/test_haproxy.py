@@ -9,6 +9,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -31,6 +32,7 @@ def answers(port: int) -> bool:
 
 CONFIG = """\
 global
+    log 127.0.0.1:{syslog} local0 info
     tune.bufsize {bufsize}
 defaults
     mode http
@@ -40,6 +42,11 @@ defaults
     errorfile 502 {errorfile}
     errorfile 503 {errorfile}
     errorfile 504 {errorfile}
+    log global
+    option httplog
+    option abortonclose
+    option splice-request
+    option splice-response
 frontend prometheus
     bind :{metrics}
     mode http
@@ -49,6 +56,7 @@ frontend http_frontend
     use_backend told if {{ path / }}
     use_backend gone if {{ path_end gone }}
     use_backend silent if {{ path_end silent }}
+    use_backend slow if {{ path_end slow }}
     default_backend default_backend
 backend default_backend
     http-request return status 404 content-type text/plain lf-string "Path '%[path]' not found."
@@ -61,6 +69,8 @@ backend gone
     server one 127.0.0.1:{gone}
 backend silent
     server one 127.0.0.1:{silent}
+backend slow
+    server one 127.0.0.1:{slow}
 """
 """As Ray writes it, in short."""
 
@@ -79,6 +89,9 @@ class Haproxy:
     stats: int
     silent: int
     """Where a server hangs up before it has answered."""
+    slow: int
+    """Where a server does not answer."""
+    syslog: int
 
     def lines(self) -> list[str]:
         return [line.strip() for line in self.config.read_text().splitlines()]
@@ -86,7 +99,7 @@ class Haproxy:
 
 @pytest.fixture
 def haproxy(tmp_path: Path) -> Haproxy:
-    port, metrics, stats, gone, silent = (free_port() for _ in range(5))
+    port, metrics, stats, gone, silent, slow, syslog = (free_port() for _ in range(7))
     settings = Settings(
         home=tmp_path, ray=RaySettings(haproxy_metrics_port=metrics, haproxy_stats_port=stats)
     )
@@ -100,13 +113,15 @@ def haproxy(tmp_path: Path) -> Haproxy:
             stats=stats,
             gone=gone,
             silent=silent,
+            slow=slow,
+            syslog=syslog,
             bufsize=variables["RAY_SERVE_HAPROXY_TUNE_BUFSIZE"],
             errorfile=errorfile,
             told=TOLD,
         )
     )
     wrapper = variables["RAY_SERVE_HAPROXY_BINARY_PATH"]
-    return Haproxy(wrapper, config, port, metrics, stats, silent)
+    return Haproxy(wrapper, config, port, metrics, stats, silent, slow, syslog)
 
 
 @pytest.fixture
@@ -197,6 +212,37 @@ def test_openais_client_repeats_what_nobody_takes(running: str) -> None:
     assert len(asked) == 2
 
 
+def test_a_client_that_leaves_is_seen_whose_body_came_after_its_headers(
+    haproxy: Haproxy, running: str
+) -> None:
+    """As the clients of Python send them: the router then ends what it does for nobody."""
+    host = running.removeprefix("http://")
+    head = f"POST /slow HTTP/1.1\r\nHost: {host}\r\nContent-Length: 5\r\n\r\n"
+    with socket.create_server(("127.0.0.1", haproxy.slow)) as listener:
+        listener.settimeout(20)
+        with socket.create_connection(("127.0.0.1", haproxy.port)) as client:
+            client.sendall(head.encode())
+            router = listener.accept()[0]
+            time.sleep(0.05)
+            client.sendall(b"hello")
+            received = b""
+            while not received.endswith(b"hello"):
+                received += router.recv(4096)
+        router.settimeout(20)
+        with router, suppress(ConnectionResetError):
+            assert router.recv(4096) == b""
+
+
+def test_nobody_is_told_who_asks_for_what(haproxy: Haproxy, running: str) -> None:
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as syslog:
+        syslog.bind(("127.0.0.1", haproxy.syslog))
+        httpx.get(f"{running}/api/history/ann")
+        httpx.get(running)
+        syslog.setblocking(False)
+        with pytest.raises(BlockingIOError):
+            syslog.recv(4096)
+
+
 def test_ray_still_writes_what_is_edited() -> None:
     lines = [line.strip() for line in HAPROXY_CONFIG_TEMPLATE.splitlines()]
     assert {"defaults", "frontend http_frontend", "bind :{{ config.metrics_port }}"} <= set(lines)
@@ -205,6 +251,8 @@ def test_ray_still_writes_what_is_edited() -> None:
         "errorfile 503 ",
         "errorfile 504 ",
     ]
+    assert {"option splice-request", "option splice-response"} <= set(lines)
+    assert "log {{ config.log_target }} local0 info" in lines
     (unserved,) = [line for line in lines if "return status 404" in line]
     assert lines[lines.index(unserved) - 1] == "backend default_backend"
 
