@@ -110,7 +110,8 @@ class RaySettings(Part):
     num_cpus: Count | None = None
     """CPUs of the local cluster; unset, as many as the machine has, and at least 4."""
     haproxy_metrics_port: Port = 29101
-    haproxy_stats_port: Port = 28404
+    haproxy_stats_port: Annotated[int, Field(ge=1, le=60_535)] = 28404
+    """The routers' own ports lie up to 5,000 above it."""
 
 
 class LogSettings(Part):

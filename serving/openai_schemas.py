@@ -75,7 +75,8 @@ def _text_of_part(part: Any) -> str:
     if not isinstance(part, dict) or not isinstance(part.get("type"), str):
         raise ValueError("a part must be an object with a type")
     if part["type"] != "text":
-        raise ValueError(f"parts of type '{part['type'][:40]}' are not supported: only text is")
+        # As ASCII: half a surrogate pair could not be told back.
+        raise ValueError(f"parts of type {part['type'][:40]!a} are not supported: only text is")
     others = part.keys() - {"type", "text"} - IGNORED_IN_PARTS
     if not isinstance(part.get("text"), str) or others:
         raise ValueError("a text part has a type, a text, and nothing else")

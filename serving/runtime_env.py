@@ -12,6 +12,7 @@ import secrets
 import shlex
 import sys
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 
 from registry.folders import make_private
@@ -93,12 +94,14 @@ def run_folder(settings: Settings) -> Path:
 def token_file(run: Path) -> Path:
     """The cluster's token, made on first use, readable by its owner alone."""
     path = run / "ray_token"
-    try:
-        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-    except FileExistsError:
+    if path.exists():
         return path
-    with os.fdopen(descriptor, "w") as file:
+    temporary = path.with_name(f"{path.name}.{os.getpid()}")
+    with os.fdopen(os.open(temporary, os.O_WRONLY | os.O_CREAT, 0o600), "w") as file:
         file.write(secrets.token_hex(TOKEN_BYTES))
+    with suppress(FileExistsError):  # of two processes at once, the first one's holds
+        os.link(temporary, path)
+    temporary.unlink()
     return path
 
 

@@ -120,7 +120,7 @@ def choose(
         if field not in ALIASES:
             known = ", ".join(ALIASES)
             raise UnreadableFileError(f"--map {field}={column}: there is no field {field}: {known}")
-        if source.columns is not None and column not in names:
+        if source.columns is not None and not {column, column.partition(".")[0]} & set(names):
             raise UnreadableFileError(f"--map {field}={column}: {_has(names)}")
     found = wanted or _detect(source, sample, names, mapping)
     columns = {field: aliases for field, aliases in ALIASES.items() if field not in mapping}

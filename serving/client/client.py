@@ -96,6 +96,16 @@ class Page:
     next: str | None
 
 
+def _refuse_no_endpoint(url: str) -> None:
+    try:
+        parsed = httpx.URL(url)
+    except httpx.InvalidURL as error:
+        raise ClientError(f"'{url}' is no URL: {error}") from error
+    # What cannot stand in the name of a host is quoted.
+    if parsed.scheme not in ("http", "https") or not parsed.host or "%" in parsed.host:
+        raise ClientError(f"'{url}' must be http:// or https:// and a host")
+
+
 class _Base:
     """What both clients share: where the endpoint is, and what waits to be sent."""
 
@@ -115,8 +125,7 @@ class _Base:
         `on_drop` is told of everything that will not arrive, from another thread.
         Raises `ClientError` for a URL that is none.
         """
-        if httpx.URL(url).scheme not in ("http", "https"):
-            raise ClientError(f"'{url}' must begin with http:// or https://")
+        _refuse_no_endpoint(url)
         headers = {} if api_key is None else {"Authorization": f"Bearer {api_key}"}
         self._options: dict[str, Any] = {
             "base_url": url,

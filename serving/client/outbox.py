@@ -13,7 +13,7 @@ from typing import Any, Literal
 
 import httpx
 
-from serving.client.retry import RETRYABLE, Outcome, is_retryable
+from serving.client.retry import Outcome, is_retryable, may_pass
 
 MAX_BATCH_ITEMS = 200
 MAX_BATCH_BYTES = 1024 * 1024
@@ -212,7 +212,7 @@ def _read_results(parcel: Parcel, response: httpx.Response) -> Reading:
             if result["status"] != "refused":
                 continue
             entry, error = parcel.entries[result["index"]], result["error"]
-            if error["status"] in RETRYABLE:
+            if may_pass(error["status"]):
                 again.append(entry)
             else:
                 refused.append((entry, f"HTTP {error['status']}: {error['detail']}"))

@@ -7,7 +7,9 @@ from email.utils import parsedate_to_datetime
 
 import httpx
 
-RETRYABLE = frozenset({408, 429, 500, 502, 503, 504})
+RETRYABLE = frozenset({408, 429})
+"""And what begins with a 5, as proxies have numbers of their own for a server that is away."""
+FINAL = frozenset({501, 505})
 CONFLICT = 409
 """Retryable where it says when: the first request with this Idempotency-Key is under way."""
 NOT_FOUND = 404
@@ -25,11 +27,16 @@ Outcome = httpx.Response | httpx.RequestError
 
 def is_retryable(outcome: Outcome) -> bool:
     """Whether the same request may go through later."""
-    if isinstance(outcome, httpx.RequestError) or outcome.status_code in RETRYABLE:
+    if isinstance(outcome, httpx.RequestError) or may_pass(outcome.status_code):
         return True
     if outcome.status_code == NOT_FOUND:
         return not outcome.headers.get("content-type", "").startswith(PROBLEM)
     return outcome.status_code == CONFLICT and "retry-after" in outcome.headers
+
+
+def may_pass(status: int) -> bool:
+    """Whether a refusal with this status says nothing of the request itself."""
+    return status in RETRYABLE or (status >= 500 and status not in FINAL)
 
 
 def delay_s(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import polars as pl
 import pytest
 
 from flows.context import Context
@@ -89,3 +90,35 @@ def test_what_stands_beside_a_request_belongs_to_it(
     assert run(jsonl(tmp_path / "odd.jsonl", GOOD, odd)).refused == 1
     (chat,) = [row for row in stored(context) if row.messages]
     assert [turn["content"] for turn in chat.messages] == ["Be brief", "hi"]
+
+
+def test_a_mapping_looks_into_the_columns_of_parquet(
+    run: Run, context: Context, tmp_path: Path
+) -> None:
+    path = tmp_path / "log.parquet"
+    pl.DataFrame({"conv": [{"q": {"t": "Why?"}}], "ans": ["So"]}).write_parquet(path)
+    run(path, mapping={"input_text": "conv.q.t", "model_output": "ans"})
+    assert [row.input_text for row in stored(context)] == ["Why?"]
+    with pytest.raises(UnreadableFileError, match=r"--map input_text=cnv\.q: The file has: conv"):
+        run(path, mapping={"input_text": "cnv.q", "model_output": "ans"})
+
+
+def test_what_stands_where_a_chat_should_is_refused_alone(run: Run, tmp_path: Path) -> None:
+    chat = {"messages": CHAT}
+    path = jsonl(tmp_path / "log.jsonl", chat, {"messages": 5}, {"messages": "x"})
+    for nature in ("prompts", "chat"):
+        report = run(path, format="chatml", nature=nature)
+        assert (report.read, report.refused) == (3, 2)
+    usage = jsonl(tmp_path / "usage.jsonl", GOOD, {"messages": 5, "model_output": "a"})
+    assert run(usage, format="usage", nature="prompts").refused == 1
+
+
+@pytest.mark.timeout(60)
+def test_marks_without_end_take_no_longer_than_they_are_long(
+    run: Run, context: Context, tmp_path: Path
+) -> None:
+    chat = "<|im_start|>user\nHi<|im_end|>\n<|im_start|>assistant\nHello<|im_end|>"
+    path = jsonl(tmp_path / "log.jsonl", {"text": chat}, {"text": "<|im_start|>a\n" * 200_000})
+    assert (run(path).imported, len(refused(tmp_path))) == (1, 1)
+    (row,) = stored(context)
+    assert (row.input_text, row.model_output) == ("Hi", "Hello")

@@ -135,3 +135,13 @@ async def test_the_length_of_a_text_is_told_in_characters(router: Router) -> Non
     ]:
         response = await router.client.post("/api/generate", json=body)
         assert assert_problem(response, 422, "user_id")["detail"] == said
+
+
+async def test_a_part_whose_type_cannot_be_told_back_is_refused_as_others_are(
+    router: Router,
+) -> None:
+    part = b'{"role": "user", "content": [{"type": "\\ud800"}]}'
+    body = b'{"model": "kalimtak", "messages": [' + part + b"]}"
+    response = await router.client.post("/v1/chat/completions", content=body)
+    assert response.status_code == 400
+    assert response.json()["error"]["param"] == "messages.0.content"

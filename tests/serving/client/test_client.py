@@ -152,6 +152,8 @@ def test_what_a_failing_endpoint_does_not_take_comes_again_and_is_kept_once(
     intake.failures = [Failure(0), Failure(503), Failure(500), Failure(429, {"Retry-After": "0"})]
     # Its body took too long.
     intake.failures.append(Failure(408))
+    # A proxy's own number for a server that is away.
+    intake.failures.append(Failure(520))
     # The router that was asked first has died: its claim on the key ends by itself.
     intake.failures.append(Failure(409, {"Retry-After": "0"}))
     # The proxy in front of an endpoint that is being started or stopped.
@@ -316,8 +318,9 @@ def test_whoever_waits_is_told_at_once_when_the_endpoint_wants_a_long_rest(
 
 
 def test_a_url_that_is_none_is_refused_at_once() -> None:
-    with pytest.raises(ClientError, match="must begin with http"):
-        Client("localhost:8000")
+    for url in ("localhost:8000", "http://", "http://[", "http://a:port"):
+        with pytest.raises(ClientError, match="http"):
+            Client(url)
 
 
 def test_threads_may_share_a_client(intake: FakeIntake) -> None:
