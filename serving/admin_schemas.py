@@ -9,6 +9,7 @@ from pydantic import BaseModel, Field
 from serving.schemas import MAX_NAME_CHARS, WHOLE, Body, Storable
 
 MAX_REASON_CHARS = 500
+BY_HAND = "by hand, over the API"
 
 Reason = Annotated[Storable, Field(max_length=MAX_REASON_CHARS)]
 Workload = Annotated[Storable, Field(max_length=MAX_NAME_CHARS)]
@@ -20,6 +21,7 @@ class CurateRequest(Body):
     workload: Workload | None = None
     dry_run: bool = False
     """Only tell what would be added."""
+    reason: Reason = BY_HAND
 
 
 class TrainRequest(Body):
@@ -30,6 +32,7 @@ class TrainRequest(Body):
     """Train again on data that was learned already."""
     dry_run: bool = False
     """Only prepare the data."""
+    reason: Reason = BY_HAND
 
 
 class StartedResponse(BaseModel):
@@ -53,7 +56,7 @@ class ActRequest(Change):
     """Why something is changed, and in which workload; the reason is kept in the audit log."""
 
     workload: Workload | None = None
-    reason: Reason = "by hand, over the API"
+    reason: Reason = BY_HAND
 
 
 class PromoteRequest(Change):

@@ -6,7 +6,8 @@ from typing import Any
 from fastapi import APIRouter, Request
 
 from registry import acts
-from serving.access.auth import AdminDep, Principal
+from registry.deployment import Act
+from serving.access.auth import AdminDep
 from serving.admin_schemas import CurateRequest, StartedResponse, TrainRequest
 from serving.api.body import read_optional
 from serving.api.service import Service, ServiceDep
@@ -28,7 +29,7 @@ async def curate_training_data(
     """Have new feedback turned into training data."""
     body = await read_optional(request, CurateRequest, service.limits)
     parameters = {"workload": service.workload(body.workload), "dry_run": body.dry_run}
-    return await _start(service, caller, CURATE, parameters)
+    return await _start(service, service.act(caller, body.reason), CURATE, parameters)
 
 
 @router.post(
@@ -45,17 +46,17 @@ async def train_model(request: Request, service: ServiceDep, caller: AdminDep) -
         "force": body.force,
         "dry_run": body.dry_run,
     }
-    return await _start(service, caller, RETRAIN, parameters)
+    return await _start(service, service.act(caller, body.reason), RETRAIN, parameters)
 
 
 async def _start(
-    service: Service, caller: Principal, deployment: str, parameters: dict[str, Any]
+    service: Service, act: Act, deployment: str, parameters: dict[str, Any]
 ) -> StartedResponse:
     def record() -> None:
         with service.database.write() as session:
             acts.record(
                 session,
-                service.act(caller, "by hand, over the API"),
+                act,
                 action="start_flow",
                 subject=f"deployment:{deployment}",
                 details=parameters,

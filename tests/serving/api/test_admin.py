@@ -208,7 +208,8 @@ async def test_curation_and_training_are_started_on_prefect(
 ) -> None:
     async with running_router(installation.settings) as router:
         curated = await act(router, "curate-training-data")
-        trained = await act(router, "train-model", {"workload": "default", "force": True})
+        said = {"workload": "default", "force": True, "reason": "new texts"}
+        trained = await act(router, "train-model", said)
     assert curated == {
         "status": "started",
         "message": "curate/daily runs as 'fast-owl'",
@@ -221,6 +222,9 @@ async def test_curation_and_training_are_started_on_prefect(
         ("curate/daily", {"workload": "default", "dry_run": False}),
         ("retrain/weekly", asked),
     ]
+    with installation.database.read() as session:
+        reasons = [entry.details["reason"] for entry in audit.entries(session, limit=2)]
+    assert sorted(reasons) == ["by hand, over the API", "new texts"]
 
 
 async def test_a_prefect_server_with_a_password_is_shown_it(
