@@ -26,6 +26,7 @@ from registry.errors import SettingsError
 from registry.settings import Settings
 
 LOOPBACK = "127.0.0.1"
+FALLBACK_OFFSET = 3_998
 STOP_WAIT_S = 3.0
 HEADERS_S = 15
 """A client that has not sent all headers of a request by then is refused with a 408."""
@@ -106,6 +107,11 @@ def stop_orphans(settings: Settings) -> list[int]:
     return orphans
 
 
+def fallback_port(settings: Settings) -> int:
+    """Of Serve's own proxy, which HAProxy asks where it knows of no router."""
+    return settings.ray.haproxy_stats_port + FALLBACK_OFFSET
+
+
 def _edits(settings: Settings) -> list[str]:
     """For sed. A line after `defaults` is the default of a default: what Ray sets wins."""
     ray = settings.ray
@@ -128,6 +134,12 @@ def _edits(settings: Settings) -> list[str]:
         ),
         # Where no application serves; ours is at the root, so that every path has one.
         rf"/^ *http-request return status 404 /c\    http-request return {_refusal(503)}",
+        # Where none does any more, as Serve's own proxy says it while replicas end their work.
+        *_after(
+            "frontend http_frontend",
+            f"http-response return {_refusal(503)} if {{ status 404 }} "
+            f"{{ bc_dst_port {fallback_port(settings)} }} {{ res.hdr(content-type) -m beg text/ }}",
+        ),
     ]
 
 

@@ -50,7 +50,7 @@ def environment(settings: Settings) -> dict[str, str]:
         "RAY_SERVE_HAPROXY_METRICS_SOCKET_PATH": str(sockets / "metrics.sock"),
         "RAY_SERVE_HAPROXY_METRICS_PORT": str(settings.ray.haproxy_metrics_port),
         "RAY_SERVE_HAPROXY_STATS_PORT": str(settings.ray.haproxy_stats_port),
-        "RAY_SERVE_FALLBACK_PROXY_HTTP_PORT": str(first_port - 2),
+        "RAY_SERVE_FALLBACK_PROXY_HTTP_PORT": str(haproxy.fallback_port(settings)),
         "RAY_SERVE_FALLBACK_PROXY_GRPC_PORT": str(first_port - 1),
         "RAY_SERVE_REPLICA_GRPC_MAX_MESSAGE_LENGTH": str(MAX_MESSAGE_BYTES),
         "RAY_SERVE_HAPROXY_NBTHREAD": "2",

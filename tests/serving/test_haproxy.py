@@ -11,6 +11,7 @@ import time
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
+from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 
 import httpx
@@ -57,6 +58,7 @@ frontend http_frontend
     use_backend gone if {{ path_end gone }}
     use_backend silent if {{ path_end silent }}
     use_backend slow if {{ path_end slow }}
+    use_backend fallback if {{ path_beg /fallback }}
     default_backend default_backend
 backend default_backend
     http-request return status 404 content-type text/plain lf-string "Path '%[path]' not found."
@@ -69,6 +71,8 @@ backend gone
     server one 127.0.0.1:{gone}
 backend silent
     server one 127.0.0.1:{silent}
+backend fallback
+    server one 127.0.0.1:{fallback}
 backend slow
     server one 127.0.0.1:{slow}
 """
@@ -89,6 +93,7 @@ class Haproxy:
     stats: int
     silent: int
     """Where a server hangs up before it has answered."""
+    fallback: int
     slow: int
     """Where a server does not answer."""
     syslog: int
@@ -115,13 +120,15 @@ def haproxy(tmp_path: Path) -> Haproxy:
             silent=silent,
             slow=slow,
             syslog=syslog,
+            fallback=variables["RAY_SERVE_FALLBACK_PROXY_HTTP_PORT"],
             bufsize=variables["RAY_SERVE_HAPROXY_TUNE_BUFSIZE"],
             errorfile=errorfile,
             told=TOLD,
         )
     )
     wrapper = variables["RAY_SERVE_HAPROXY_BINARY_PATH"]
-    return Haproxy(wrapper, config, port, metrics, stats, silent, slow, syslog)
+    fallback = int(variables["RAY_SERVE_FALLBACK_PROXY_HTTP_PORT"])
+    return Haproxy(wrapper, config, port, metrics, stats, silent, fallback, slow, syslog)
 
 
 @pytest.fixture
@@ -199,6 +206,37 @@ def test_what_haproxy_refuses_it_says_in_the_shapes_of_our_own_errors(
     ours = ProblemError(status, REFUSALS[status])
     assert response.json() == ours.body() | ours.openai_body()
     assert response.headers.get("retry-after") == ("1" if status == 503 else None)
+
+
+@pytest.fixture
+def _fallback(haproxy: Haproxy) -> Iterator[None]:
+    """Serve's own proxy, asked where there is no router: it says so, or passes an answer on."""
+
+    class FakeProxy(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_response(404)
+            kind = "text/plain; charset=utf-8" if self.path.endswith("gone") else "application/json"
+            self.send_header("Content-Type", kind)
+            self.send_header("Content-Length", "0")
+            self.end_headers()
+
+        def log_message(self, *_arguments: object) -> None:
+            """Nothing: it would be told on standard error."""
+
+    with HTTPServer(("127.0.0.1", haproxy.fallback), FakeProxy) as server:
+        thread = threading.Thread(target=server.serve_forever, args=(0.01,))
+        thread.start()
+        yield
+        server.shutdown()
+        thread.join()
+
+
+@pytest.mark.usefixtures("_fallback")
+def test_what_serves_own_proxy_no_longer_knows_may_be_asked_again(running: str) -> None:
+    gone = httpx.get(f"{running}/fallback/any/gone")
+    assert (gone.status_code, gone.headers["retry-after"]) == (503, "1")
+    assert gone.json()["detail"] == REFUSALS[503]
+    assert httpx.get(f"{running}/fallback/ours").status_code == 404
 
 
 def test_openais_client_repeats_what_nobody_takes(running: str) -> None:
