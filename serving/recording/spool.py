@@ -114,8 +114,12 @@ class Spool:
         if segment.rows == 0:
             if len(self._segments) == 1:
                 self._seal()
-            segment.path.unlink(missing_ok=True)
             del self._segments[0]
+            try:
+                segment.path.unlink(missing_ok=True)
+            except OSError as error:
+                # What stays is taken once more by whoever adopts it, which does no harm.
+                logger.warning("%s was taken and cannot be removed: %s", segment.path, error)
 
     @property
     def parked(self) -> Sequence[bytes]:

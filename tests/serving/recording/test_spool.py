@@ -111,6 +111,28 @@ def test_a_disk_that_fails_once_costs_what_it_refused_and_nothing_else(
     assert taken(living) == [b"kept\n", b"later\n"]
 
 
+def test_a_file_that_cannot_be_removed_holds_up_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(spool_module, "SEGMENT_BYTES", 1)
+    spool = Spool(tmp_path, max_bytes=ROOM)
+    lines = [b"1\n", b"2\n", b"3\n"]
+    for line in lines:
+        spool.append([line])
+
+    def fail(*_path: Path, **_options: bool) -> None:
+        raise OSError(5, "Input/output error")
+
+    with monkeypatch.context() as broken:
+        broken.setattr(Path, "unlink", fail)
+        assert taken(spool) == lines
+    assert (spool.rows, spool.size_bytes) == (0, 0)
+    spool.append([b"4\n"])
+    assert taken(spool) == [b"4\n"]
+    spool.close()
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_quarantine_says_why(tmp_path: Path) -> None:
     spool = Spool(tmp_path, max_bytes=ROOM)
     spool.append([b"bad\n"])
