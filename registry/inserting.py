@@ -19,16 +19,16 @@ def own_insert(session: Session, table: type[Any]) -> postgresql.Insert | sqlite
 def insert_ignoring_duplicates(
     session: Session, table: type[Any], rows: Sequence[dict[str, Any]]
 ) -> int:
-    """Insert rows, leaving out those that break a unique constraint; the number inserted."""
+    """Insert rows, leaving out those that break a unique constraint; the number inserted.
+
+    All rows have the same columns.
+    """
     if not rows:
         return 0
     statement = own_insert(session, table).on_conflict_do_nothing()
-    connection = session.connection()
     # Without being asked to, SQLAlchemy tells -1 of an INSERT on PostgreSQL.
     counted = {"preserve_rowcount": True}
-    return sum(
-        connection.execute(statement, row, execution_options=counted).rowcount for row in rows
-    )
+    return session.connection().execute(statement, rows, execution_options=counted).rowcount
 
 
 def insert_columns(

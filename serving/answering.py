@@ -65,6 +65,8 @@ class _Exchange:
 
 Attempt = Callable[[_Exchange], Awaitable[Delta | Reply]]
 """Has the exchange's version begin: its first piece, or how it ended."""
+Choose = Callable[[_Exchange], Awaitable[Route]]
+"""Who answers, as things stand now."""
 
 
 class Answerer:
@@ -184,7 +186,7 @@ class Answerer:
         exchange.route = await self._route(exchange)
         if exchange.route.role == "challenger" and not exchange.route.pinned:
             return await self._try_challenger(exchange, attempt)
-        return await self._try(exchange, attempt)
+        return await self._try(exchange, attempt, self._route)
 
     async def _route(self, exchange: _Exchange) -> Route:
         ask = exchange.ask
@@ -199,12 +201,16 @@ class Answerer:
             )
         return route
 
-    async def _try(self, exchange: _Exchange, attempt: Attempt) -> Delta | Reply:
-        """Have the route's version answer; once more where the router was behind the replica."""
+    async def _champion(self, exchange: _Exchange) -> Route:
+        return champion(await self._state.view(exchange.ask.workload))
+
+    async def _try(self, exchange: _Exchange, attempt: Attempt, choose: Choose) -> Delta | Reply:
+        """Have the route's version answer; where the router was behind the replica, whom `choose`
+        names then."""
         begun = await attempt(exchange)
         if isinstance(begun, Reply) and begun.status == "not_loaded":
             await self._state.refresh()
-            exchange.route = await self._route(exchange)
+            exchange.route = await choose(exchange)
             begun = await attempt(exchange)
         return begun
 
@@ -220,8 +226,8 @@ class Answerer:
             return begun
         if begun.status in ("failed", "unreachable"):
             exchange.rows.append(self._failed_row(exchange, begun.detail, row_id=self._make_id()))
-        exchange.route = champion(await self._state.view(exchange.ask.workload))
-        return await self._try(exchange, attempt)
+        exchange.route = await self._champion(exchange)
+        return await self._try(exchange, attempt, self._champion)
 
     async def _generate(self, exchange: _Exchange) -> Reply:
         job, role = _work(exchange)

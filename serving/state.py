@@ -177,6 +177,9 @@ class RouterState:
         self._reports: list[Report] = []
         self._settled = asyncio.Event()
         self._lost_at: dict[str, datetime] = {}
+        self._looking = asyncio.Lock()
+        self._coming: asyncio.Task[None] | None = None
+        """The look that has not begun yet."""
         self.waits = Waits()
         """Of this router's requests, for replicas of each kind."""
 
@@ -228,7 +231,21 @@ class RouterState:
         return self._liveness.is_failing
 
     async def refresh(self) -> None:
-        """One look at the desired state and the reports."""
+        """One look at the desired state and the reports, which begins after this call.
+
+        One after the other, so that none puts an older state in the place of a newer one; those
+        who come before it begins share it.
+        """
+        if self._coming is None:
+            self._coming = asyncio.create_task(self._look_in_turn())
+        await asyncio.shield(self._coming)
+
+    async def _look_in_turn(self) -> None:
+        async with self._looking:
+            self._coming = None
+            await self._look()
+
+    async def _look(self) -> None:
         if not self._liveness.is_known:
             with suppress(SQLAlchemyError):  # whether this works says whose silence means death
                 await self._report()

@@ -8,7 +8,7 @@ spool, in order, and from there into the database once that is back.
 import asyncio
 import logging
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -28,6 +28,7 @@ from serving.recording.spool import Spool
 from serving.recording.writing import Writer
 
 MAX_BATCH = 256
+"""A transaction that has as many rows takes no more items; the last one may bring hundreds."""
 MAX_WAITING = 4096
 MIN_COMPANY = 3
 """A transaction costs as much as ten rows of it: under load, rows wait for each other."""
@@ -44,6 +45,8 @@ PARKED_FOR = timedelta(minutes=15)
 logger = logging.getLogger(__name__)
 
 Into = Literal["database", "spool"]
+Spooled = tuple[bytes, Item | None]
+"""A line and what it says; None where nobody can read it."""
 T = TypeVar("T")
 
 
@@ -188,19 +191,23 @@ class Recorder:
         Never more than half of those on their way are waited for: they are not to move in step.
         """
         batch = [await self._queue.get()]
-        self._take_waiting(batch)
+        has_room = self._take_waiting(batch)
         until = time.monotonic() + COMPANY_S
         expected = int(self._rate * COMPANY_S)
         while expected >= MIN_COMPANY and len(batch) < min(expected, self._num_coming // 2):
-            if time.monotonic() >= until:
+            if not has_room or time.monotonic() >= until:
                 break
             await asyncio.sleep(COMPANY_STEP_S)
-            self._take_waiting(batch)
+            has_room = self._take_waiting(batch)
         return batch
 
-    def _take_waiting(self, batch: list[_Waiting]) -> None:
-        while len(batch) < MAX_BATCH and not self._queue.empty():
+    def _take_waiting(self, batch: list[_Waiting]) -> bool:
+        """Add what waits; whether there is room for more."""
+        room = MAX_BATCH - sum(_num_rows(entry.item) for entry in batch)
+        while room > 0 and not self._queue.empty():
             batch.append(self._queue.get_nowait())
+            room -= _num_rows(batch[-1].item)
+        return room > 0
 
     def _note_rate(self, num_written: int) -> None:
         now = time.monotonic()
@@ -266,33 +273,41 @@ class Recorder:
 
     def _replay(self) -> bool:
         """Put some spooled records into the database; whether there is more to do."""
-        lines = self._spool.peek(MAX_BATCH)
+        batch = _one_batch(self._unsealed(self._spool.peek(MAX_BATCH)))
         try:
-            early = self._offer(lines) if lines else []
-            if early or not lines:
-                self._spool.park(self._offer([*self._spool.parked, *early]))
+            early = self._offer(batch)
+            if early or not batch:
+                early = self._offer([*self._unsealed(self._spool.parked), *early])
+                self._spool.park(line for line, _ in early)
         except UnavailableError as error:
             logger.warning("%s; the spool keeps %d records", error, self._spool.rows)
             return False
-        if lines:
-            self._spool.drop(lines)
+        if batch:
+            self._spool.drop([line for line, _ in batch])
             if not self._spool.rows:
                 logger.warning("the spool is empty again: answers go to the database")
         return self._spool.rows > 0
 
-    def _offer(self, lines: Sequence[bytes]) -> list[bytes]:
-        """Those lines whose interaction is not there yet; all others are done with."""
-        known: list[tuple[bytes, Item]] = []
+    def _unsealed(self, lines: Iterable[bytes]) -> Iterator[Spooled]:
+        """What each line says, when it is asked for; what nobody can read is quarantined."""
         for line in lines:
+            item = None
             try:
-                known.append((line, unseal(line, self._keyring)))
+                item = unseal(line, self._keyring)
             except RecordError as error:
                 self._spool.quarantine(line, str(error))
+            yield line, item
+
+    def _offer(self, batch: Sequence[Spooled]) -> list[Spooled]:
+        """Those lines whose interaction is not there yet; all others are done with."""
+        known = [(line, item) for line, item in batch if item is not None]
+        if not known:
+            return []
         outcomes = self._writer.write([item for _, item in known], again=True)
-        early = []
+        early: list[Spooled] = []
         for (line, item), outcome in zip(known, outcomes, strict=True):
             if isinstance(outcome, NotFoundError) and self._may_come(item):
-                early.append(line)
+                early.append((line, item))
             elif outcome is not None:
                 self._spool.quarantine(line, str(outcome))
         return early
@@ -304,6 +319,21 @@ class Recorder:
     @staticmethod
     async def _on(thread: ThreadPoolExecutor, step: Callable[[], T]) -> T:
         return await asyncio.get_running_loop().run_in_executor(thread, step)
+
+
+def _num_rows(item: Item | None) -> int:
+    return len(item) if isinstance(item, tuple) else 1
+
+
+def _one_batch(waiting: Iterable[Spooled]) -> list[Spooled]:
+    """As much as one transaction takes."""
+    batch, room = [], MAX_BATCH
+    for line, item in waiting:
+        batch.append((line, item))
+        room -= _num_rows(item)
+        if room <= 0:
+            break
+    return batch
 
 
 def _settle(future: "asyncio.Future[None]", outcome: Exception | None) -> None:

@@ -114,8 +114,12 @@ class Spool:
         if segment.rows == 0:
             if len(self._segments) == 1:
                 self._seal()
-            segment.path.unlink(missing_ok=True)
             del self._segments[0]
+            try:
+                segment.path.unlink(missing_ok=True)
+            except OSError as error:
+                # What stays is taken once more by whoever adopts it, which does no harm.
+                logger.warning("%s was taken and cannot be removed: %s", segment.path, error)
 
     @property
     def parked(self) -> Sequence[bytes]:
@@ -140,7 +144,7 @@ class Spool:
         path = self._folder / QUARANTINE
         file = open_locked(path)
         try:
-            _write(file, json.dumps(entry).encode() + b"\n")
+            _add_line(file, json.dumps(entry).encode() + b"\n")
         finally:
             os.close(file)
         logger.error("a spooled record went to %s: %s", path, reason)
@@ -246,7 +250,7 @@ def spooled(folder: Path, pattern: str) -> list[Path]:
 def open_locked(path: Path) -> int:
     """A descriptor to append to `path` with, which nobody else appends to or replaces now."""
     while True:
-        file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+        file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o600)
         fcntl.flock(file, fcntl.LOCK_EX)
         try:
             if os.path.samestat(os.fstat(file), path.stat()):
@@ -296,6 +300,21 @@ def _write(file: int, data: bytes) -> None:
     while view:
         view = view[os.write(file, view) :]
     os.fsync(file)
+
+
+def _add_line(file: int, line: bytes) -> None:
+    """Append a line, whole or not at all, and not to one that a crash has torn. The file is locked.
+
+    Raises `OSError`.
+    """
+    size = os.fstat(file).st_size
+    is_torn = size > 0 and os.pread(file, 1, size - 1) != b"\n"
+    try:
+        _write(file, b"\n" + line if is_torn else line)
+    except OSError:
+        with suppress(OSError):
+            os.ftruncate(file, size)
+        raise
 
 
 def _create(path: Path, data: bytes) -> None:

@@ -7,6 +7,7 @@ and nothing of an erased user is.
 import json
 import os
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -72,13 +73,17 @@ def sweep_quarantine(
 
 
 def keys_in_files(folder: Path) -> frozenset[str]:
-    """The keys that spooled and quarantined records were sealed with."""
+    """The keys that spooled and quarantined records were sealed with.
+
+    A line that is torn or altered needs none: nobody can read it with any.
+    """
     found = set()
     for path in [*folder.glob(f"*/*{SUFFIX}"), *folder.glob(f"*/{PARKED}")]:
         found |= {_key_of(line) for line in path.read_bytes().splitlines()}
     if (folder / QUARANTINE).exists():
         for line in (folder / QUARANTINE).read_bytes().splitlines():
-            found.add(_key_of(str(json.loads(line)["record"]).encode()))
+            with suppress(ValueError, KeyError, TypeError):
+                found.add(_key_of(str(json.loads(line)["record"]).encode()))
     return frozenset(found)
 
 

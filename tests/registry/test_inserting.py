@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from sqlalchemy import text
+from sqlalchemy import event, text
 from sqlmodel import col, select
 
 from registry.db import Database
@@ -89,3 +89,15 @@ def test_what_is_there_already_is_left_out_and_not_counted(database: Database) -
     for rows, number in ((users[:1], 1), (users[:1], 0), (users, 2), ([], 0)):
         with database.write() as session:
             assert insert_ignoring_duplicates(session, User, rows) == number
+
+
+def test_many_rows_are_one_statement(database: Database) -> None:
+    users = [
+        {"id": f"u{number}", "external_id_encrypted": "x", "created_at": NOW}
+        for number in range(50)
+    ]
+    statements: list[str] = []
+    event.listen(database.engine, "before_cursor_execute", lambda *told: statements.append(told[2]))
+    with database.write() as session:
+        assert insert_ignoring_duplicates(session, User, users) == 50
+    assert sum("users" in statement for statement in statements) == 1

@@ -16,7 +16,7 @@ from registry import interactions
 from registry.db import Database
 from registry.models import ClientMetadata
 from registry.quality import RULE_SCORER
-from serving.jobs import Reply
+from serving.jobs import Reply, Status
 from tests.serving.conftest import Installation
 from tests.serving.router import Router, assert_problem, rows, running_router
 
@@ -126,14 +126,15 @@ async def test_a_failing_challenger_is_answered_for_and_blamed(
 
 
 @pytest.mark.parametrize("path", ["answer", "stream"])
-async def test_a_failing_challenger_is_blamed_also_where_nobody_can_answer_for_it(
-    router: Router, installation: Installation, adapters: dict[str, Path], path: str
+@pytest.mark.parametrize("status", ["overloaded", "not_loaded"])
+async def test_a_failing_challenger_is_blamed_once_also_where_nobody_can_answer_for_it(
+    router: Router, installation: Installation, adapters: dict[str, Path], path: str, status: Status
 ) -> None:
     installation.deploy(installation.register(adapters["one"]))
     experiment = installation.try_out(installation.register(adapters["two"]), share=1.0)
     await router.follow()
     router.models.failures["challenger"] = Reply(status="failed", detail="out of luck")
-    router.models.failures["champion"] = Reply(status="overloaded", detail="busy")
+    router.models.failures["champion"] = Reply(status=status, detail="busy")
     assert_problem(await router.generate(user_id="u", stream=path == "stream"), 503)
     await router.service.answerer.finish()
     (row,) = rows(installation)

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import asyncio
 import shutil
 import threading
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
 from sqlalchemy.exc import OperationalError
+from sqlmodel import Session
 
 from registry import deployment
 from registry.db import Database
@@ -113,6 +116,64 @@ async def test_a_replica_that_died_does_not_hold_up_a_switch(
     assert view is not None
     assert view.champion is not None
     assert view.champion.version == version
+
+
+class HeldUpDatabase(Database):
+    """The thread of the first read is delayed after it, until told to go on."""
+
+    def __init__(self, url: str) -> None:
+        super().__init__(url)
+        self.num_reads = 0
+        self.has_read, self.may_go_on = threading.Event(), threading.Event()
+
+    @contextmanager
+    def read(self) -> Iterator[Session]:
+        self.num_reads += 1
+        is_first = self.num_reads == 1
+        with super().read() as session:
+            yield session
+        if is_first:
+            self.has_read.set()
+            self.may_go_on.wait(30)
+
+
+async def test_looks_come_one_after_the_other_and_are_shared(
+    installation: Installation, adapters: dict[str, Path], clock: ManualClock
+) -> None:
+    replica = model(installation, clock, "m1")
+    before = installation.register(adapters["one"])
+    for version in (before, installation.register(adapters["two"])):
+        installation.deploy(version)
+        replica.refresh()
+    database = HeldUpDatabase(installation.settings.resolved_database_url)
+    reporter = Reporter(installation.database, replica_id="r", kind="router", clock=clock.now)
+    state = RouterState(database, reporter, clock=clock.now)
+    first = asyncio.create_task(state.refresh())
+    await asyncio.to_thread(database.has_read.wait, 30)
+    installation.roll_back()
+    replica.refresh()
+    later = [asyncio.create_task(state.refresh()) for _ in range(50)]
+    await asyncio.wait(later, timeout=1)  # time enough to overtake the first one
+    database.may_go_on.set()
+    await asyncio.gather(first, *later)
+    database.close()
+    view = state.current()
+    assert view is not None
+    assert view.champion is not None
+    assert view.champion.version == before
+    assert database.num_reads == 2
+
+
+async def test_a_look_that_fails_is_told_to_all_who_share_it(
+    installation: Installation, clock: ManualClock
+) -> None:
+    state, database = flaky_router(installation, clock)
+    database.away = True
+    asked = (state.refresh() for _ in range(3))
+    outcomes = await asyncio.gather(*asked, return_exceptions=True)
+    assert [type(outcome) for outcome in outcomes] == [OperationalError] * 3
+    database.away = False
+    await state.refresh()
 
 
 def test_reports_are_written_on_change_and_as_a_heartbeat(

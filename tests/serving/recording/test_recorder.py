@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
+from typing import Any
 
 import pytest
 from sqlalchemy import event
 from sqlmodel import select
 
 from registry.clock import utc_now
+from registry.db import Database
 from registry.errors import NotFoundError
 from registry.interactions import Feedback, Interaction
 from registry.models import UserInteraction
 from serving.errors import RecordingError
 from serving.recording.recorder import Recorder
+from serving.recording.records import seal
 from serving.recording.spool import Spool
 from tests.serving.conftest import Installation
 
@@ -37,6 +40,19 @@ async def recorder(installation: Installation, spool: Spool) -> AsyncIterator[Re
 def answer(number: int, **changes: str) -> Interaction:
     values = {"id": f"i{number}", "input_text": "a", "structured_prompt": "b", "model_output": "c"}
     return Interaction(created_at=utc_now(), **(values | changes))  # type: ignore[arg-type]
+
+
+def written_together(database: Database) -> list[int]:
+    """How many answers each statement that writes several brings, from now on."""
+    found: list[int] = []
+
+    def note(*told: Any) -> None:
+        statement, parameters, is_many = told[2], told[3], told[5]
+        if is_many and "INSERT INTO user_interactions" in statement:
+            found.append(len(parameters))
+
+    event.listen(database.engine, "before_cursor_execute", note)
+    return found
 
 
 def ids(installation: Installation) -> set[str]:
@@ -81,6 +97,32 @@ async def test_rows_given_together_are_written_together_or_not_at_all(
     with pytest.raises(RecordingError):
         await recorder.record(answer(1), answer(2, model_version="no such version"))
     assert ids(installation) == set()
+
+
+def many(start: int) -> tuple[Interaction, ...]:
+    """As much as one item may bring, of people who are new."""
+    return tuple(answer(n, external_user_id=f"u{n}") for n in range(start, start + 500))
+
+
+async def test_items_of_many_rows_are_not_gathered_in_one_transaction(
+    recorder: Recorder, installation: Installation
+) -> None:
+    sizes = written_together(installation.database)
+    await asyncio.gather(*(recorder.record(*many(start)) for start in range(0, 2000, 500)))
+    assert sizes == [500] * 4
+    assert len(ids(installation)) == 2000
+
+
+async def test_items_of_many_rows_are_replayed_one_after_the_other(
+    recorder: Recorder, installation: Installation, spool: Spool
+) -> None:
+    sizes = written_together(installation.database)
+    spool.append([seal(many(start), installation.keyring) for start in range(0, 2000, 500)])
+    async with asyncio.timeout(60):
+        while recorder.into == "spool":
+            await asyncio.sleep(0.01)
+    assert sizes == [500] * 4
+    assert len(ids(installation)) == 2000
 
 
 async def test_what_waits_is_written_before_the_recorder_stops(

@@ -90,18 +90,19 @@ def test_a_file_that_was_cut_gives_back_its_whole_lines(
     assert taken(living) == lines[: cut // 4]
 
 
+def write_some(file: int, data: bytes) -> None:
+    """What a disk that becomes full does."""
+    spool_module.os.write(file, data[:4])
+    raise OSError(28, "No space left on device")
+
+
 def test_a_disk_that_fails_once_costs_what_it_refused_and_nothing_else(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     spool = Spool(tmp_path, max_bytes=ROOM)
     spool.append([b"kept\n"])
-
-    def full(file: int, data: bytes) -> None:
-        spool_module.os.write(file, data[:4])
-        raise OSError(28, "No space left on device")
-
     with monkeypatch.context() as broken:
-        broken.setattr(spool_module, "_write", full)
+        broken.setattr(spool_module, "_write", write_some)
         with pytest.raises(OSError, match="No space"):
             spool.append([b"refused\n"])
     spool.append([b"later\n"])
@@ -111,6 +112,28 @@ def test_a_disk_that_fails_once_costs_what_it_refused_and_nothing_else(
     assert taken(living) == [b"kept\n", b"later\n"]
 
 
+def test_a_file_that_cannot_be_removed_holds_up_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(spool_module, "SEGMENT_BYTES", 1)
+    spool = Spool(tmp_path, max_bytes=ROOM)
+    lines = [b"1\n", b"2\n", b"3\n"]
+    for line in lines:
+        spool.append([line])
+
+    def fail(*_path: Path, **_options: bool) -> None:
+        raise OSError(5, "Input/output error")
+
+    with monkeypatch.context() as broken:
+        broken.setattr(Path, "unlink", fail)
+        assert taken(spool) == lines
+    assert (spool.rows, spool.size_bytes) == (0, 0)
+    spool.append([b"4\n"])
+    assert taken(spool) == [b"4\n"]
+    spool.close()
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_quarantine_says_why(tmp_path: Path) -> None:
     spool = Spool(tmp_path, max_bytes=ROOM)
     spool.append([b"bad\n"])
@@ -118,6 +141,19 @@ def test_quarantine_says_why(tmp_path: Path) -> None:
     text = (tmp_path / "quarantine.jsonl").read_text()
     assert "nobody wants it" in text
     assert '"bad"' in text
+
+
+def test_a_full_disk_leaves_no_part_of_a_line_in_the_quarantine(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spool = Spool(tmp_path, max_bytes=ROOM)
+    spool.quarantine(b"first\n", "nobody wants it")
+    before = (tmp_path / "quarantine.jsonl").read_text()
+    with monkeypatch.context() as broken:
+        broken.setattr(spool_module, "_write", write_some)
+        with pytest.raises(OSError, match="No space"):
+            spool.quarantine(b"second\n", "nobody wants it")
+    assert (tmp_path / "quarantine.jsonl").read_text() == before
 
 
 ROW = Interaction(
