@@ -22,7 +22,7 @@ from serving.jobs import CALLERS, Delta, Job, Models, Reply
 from serving.merging import all_of, merge
 from serving.problems import ProblemError, overloaded
 from serving.recording import rows
-from serving.recording.recorder import Recorder
+from serving.recording.recorder import Recorder, written
 from serving.routing import Role, Route, assign, champion, pin, unit_of
 from serving.shadow import Shadows
 from serving.state import RouterState
@@ -30,9 +30,6 @@ from serving.state import RouterState
 CHALLENGER_SHARE_OF_TIME = 0.5
 """A challenger that hangs leaves the champion this share of the request's time."""
 MAX_SEED = 2**63 - 1
-WRITING_S = 5.0
-"""Who leaves, and whose time is over, while the answer is written down, keeps the request this
-long: whoever repeats it is to find the answer."""
 BROKEN_OFF = Reply(status="failed", detail="the model broke off")
 
 logger = logging.getLogger(__name__)
@@ -55,6 +52,8 @@ class _Exchange:
     """What to write down beside the answer."""
     stream: AsyncGenerator[Delta | Reply] | None = None
     written: str = ""
+    unread_s: float = 0.0
+    """How long pieces have waited for their reader."""
     is_handed_over: bool = False
     """Whether the recorder has the answer: no failure may be recorded under its id then."""
 
@@ -160,7 +159,9 @@ class Answerer:
             item = await self._in_time(exchange, self._begin(exchange, self._generate_first))
             while isinstance(item, Delta):
                 exchange.written += item.text
+                offered_at = time.monotonic()
                 yield self._piece(exchange, item)
+                exchange.unread_s += time.monotonic() - offered_at
                 item = await self._in_time(exchange, self._next(exchange))
             if not item.ok:
                 raise self._failure(exchange, item)
@@ -267,7 +268,7 @@ class Answerer:
         for exchange in exchanges:
             exchange.is_handed_over = True
         try:
-            await _written(self._recorder.hand_over(*kept, *beside))
+            await written(self._recorder.hand_over(*kept, *beside))
         except RecordingError as error:
             raise overloaded("the answer could not be written down") from error
         except OverloadedError as error:
@@ -314,7 +315,10 @@ class Answerer:
     def _late(self, exchanges: list[_Exchange]) -> ProblemError:
         reason = f"no answer within {self._limit_s:g} s"
         for exchange in exchanges:
-            self._record_later(exchange, reason)
+            if exchange.unread_s > self._limit_s / 2:
+                self._left(exchange)  # or as good as
+            else:
+                self._record_later(exchange, reason)
         return ProblemError(504, reason)
 
     def _left(self, exchange: _Exchange) -> None:
@@ -354,20 +358,6 @@ class Answerer:
             await self._recorder.record(*failures)
         except (RecordingError, OverloadedError) as error:
             logger.warning("a failed request was not counted: %s", error)
-
-
-async def _written(writing: "asyncio.Future[None]") -> None:
-    """Wait for what is being written down, for a while also where the request has ended.
-
-    Raises what the recorder says of it.
-    """
-    try:
-        await asyncio.shield(writing)
-    except asyncio.CancelledError:
-        await asyncio.wait({writing}, timeout=WRITING_S)
-        if not writing.done():
-            raise
-        await writing
 
 
 def _routed(exchange: _Exchange) -> Route:

@@ -42,6 +42,10 @@ LOOK_EVERY_S = 1.0
 PARKED_FOR = timedelta(minutes=15)
 """Feedback waits this long for its interaction, which another router may have spooled."""
 
+WRITING_S = 5.0
+"""Who leaves, and whose time is over, while the answer is written down, keeps the request this
+long: whoever repeats it is to find the answer."""
+
 logger = logging.getLogger(__name__)
 
 Into = Literal["database", "spool"]
@@ -319,6 +323,20 @@ class Recorder:
     @staticmethod
     async def _on(thread: ThreadPoolExecutor, step: Callable[[], T]) -> T:
         return await asyncio.get_running_loop().run_in_executor(thread, step)
+
+
+async def written(writing: "asyncio.Future[None]") -> None:
+    """Wait for what is being written down, for a while also where the request has ended.
+
+    Raises what the recorder says of it.
+    """
+    try:
+        await asyncio.shield(writing)
+    except asyncio.CancelledError:
+        await asyncio.wait({writing}, timeout=WRITING_S)
+        if not writing.done():
+            raise
+        await writing
 
 
 def _num_rows(item: Item | None) -> int:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from collections.abc import AsyncIterator
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -11,9 +13,12 @@ import pytest
 from sqlmodel import select
 
 from registry.models import UserInteraction
+from registry.monitoring import CALLER_LEFT
+from serving.asking import Ask, Sampling
 from serving.jobs import Reply
+from serving.problems import ProblemError
 from tests.serving.conftest import Installation
-from tests.serving.router import Router, running_router
+from tests.serving.router import Router, rows, running_router
 
 
 @pytest.fixture
@@ -56,3 +61,30 @@ async def test_a_failure_on_the_way_is_an_event(router: Router, installation: In
     await router.service.answerer.finish()
     with installation.database.read() as session:
         assert session.exec(select(UserInteraction)).one().error == "out of luck"
+
+
+@pytest.mark.parametrize("stalls", [True, False])
+async def test_who_does_not_read_is_as_one_who_left_and_no_failure_of_the_version(
+    installation: Installation, adapters: dict[str, Path], stalls: bool
+) -> None:
+    limit_s = 3.0
+    installation.deploy(installation.register(adapters["one"]))
+    experiment = installation.try_out(installation.register(adapters["two"]), share=1.0)
+    serving = installation.settings.serving.model_copy(update={"request_timeout_s": limit_s})
+    async with running_router(installation.settings.model_copy(update={"serving": serving})) as r:
+        r.models.pause_s = 0.0 if stalls else 60.0
+        asked = Ask(
+            messages=[{"role": "user", "content": "hi"}],
+            text="hi",
+            sampling=Sampling(max_new_tokens=8, temperature=1.0, seed=3),
+            user_id="u",
+        )
+        pieces = r.service.answerer.stream(asked)
+        await anext(pieces)
+        await asyncio.sleep(limit_s if stalls else 0)
+        with pytest.raises(ProblemError, match="no answer within 3 s"):
+            await anext(pieces)
+        await r.service.answerer.finish()
+    (row,) = [row for row in rows(installation) if row.role == "challenger"]
+    left, failed = (CALLER_LEFT, None), ("no answer within 3 s", experiment.id)
+    assert (row.error, row.experiment_id) == (left if stalls else failed)
