@@ -1,4 +1,7 @@
-"""Between the event loop and an engine that runs step by step in a thread of its own."""
+"""Between the event loop and an engine that runs step by step in a thread of its own.
+
+Long prompts are read by a second thread, one after the other: a tokenizer works beside the steps.
+"""
 
 from __future__ import annotations
 
@@ -6,10 +9,11 @@ import asyncio
 import logging
 import threading
 from collections.abc import AsyncGenerator, Callable
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import aclosing
 from pathlib import Path
 
-from serving.engine.continuous import TorchEngine, status_of
+from serving.engine.continuous import READ_CHARS, TorchEngine, status_of
 from serving.engine.request import Request
 from serving.errors import EngineError, OverloadedError
 from serving.jobs import Delta, Job, Reply
@@ -28,6 +32,7 @@ class ThreadedEngine:
         self._wake = threading.Event()
         self._stopping = False
         self._thread: threading.Thread | None = None
+        self._reader = ThreadPoolExecutor(1, thread_name_prefix="prompts")
         self._loop: asyncio.AbstractEventLoop | None = None
         # What a step brings is handed to the event loop at once: waking it costs more.
         self._brought: list[_Event] = []
@@ -62,6 +67,7 @@ class ThreadedEngine:
         self._wake.set()
         if self._thread is not None:
             await asyncio.to_thread(self._thread.join)
+        self._reader.shutdown(wait=False)
 
     async def generate(self, job: Job) -> Reply:
         """Answer a job. Cancelling frees what it holds."""
@@ -81,17 +87,30 @@ class ThreadedEngine:
             yield Reply(status="failed", detail=STOPPED)
             return
         try:
-            request = self._core.submit(job, self._sink(queue), streaming=streaming)
+            request = self._core.accept(job, self._sink(queue), streaming=streaming)
         except OverloadedError as error:
             yield Reply(status=status_of(error), detail=str(error))
             return
-        self._wake.set()
+        if request.size > READ_CHARS:
+            self._reader.submit(self._read, request)
+        else:
+            self._enter(request)
         try:
             while not isinstance(event := await queue.get(), Reply):
                 yield event
             yield event
         finally:
             self._forget(request)
+
+    def _read(self, request: Request) -> None:
+        """In the reader's thread."""
+        if not request.cancelled:
+            request.read(self._core.model)
+        self._enter(request)
+
+    def _enter(self, request: Request) -> None:
+        self._core.enter(request)
+        self._wake.set()
 
     def _forget(self, request: Request) -> None:
         request.cancel()
