@@ -153,12 +153,18 @@ class TorchEngine:
 
     @torch.inference_mode()
     def abort(self, detail: str) -> None:
-        """Fail everything that is not answered yet."""
-        for request in [*self._schedule.running, *self._schedule.waiting]:
-            self._finish(request)
-            request.fail("failed", detail)
+        """Fail everything that is not answered yet, and let it go.
+
+        Raises where even that does not work any more, as after a fault of the device.
+        """
+        self.fail(detail)
+        self._drop_cancelled()
+
+    def fail(self, detail: str) -> None:
+        """Fail everything that is not answered yet, without a look at the device."""
+        schedule = self._schedule
         # Others come meanwhile: they are failed, or there for the next step.
-        for request in [*self._reading, *self._inbox]:
+        for request in [*self._reading, *self._inbox, *schedule.running, *schedule.waiting]:
             request.fail("failed", detail)
             request.cancel()
 
@@ -242,6 +248,7 @@ class TorchEngine:
                 self._finish(request)
 
     def _finish(self, request: Request) -> None:
+        """Let go of one that has its reply: where the device is broken, this raises."""
         self._schedule.remove([request])
         if request.row is not None:
             self._cache.release(request.row)
@@ -258,8 +265,8 @@ class TorchEngine:
             # has written is written again, to the same places.
             if len(plan) == 1:
                 logger.exception("a row failed")
-                self._finish(plan[0][0])
                 plan[0][0].fail("failed", BROKEN)
+                self._finish(plan[0][0])
             else:
                 middle = len(plan) // 2
                 self._advance(plan[:middle])
@@ -290,8 +297,8 @@ class TorchEngine:
         self, request: Request, token: int | None, logits: torch.Tensor, *, batch_rows: int
     ) -> None:
         if token is None:
-            self._finish(request)
             request.fail("failed", NOT_NUMBERS)
+            self._finish(request)
             return
         count = request.job.top_logprobs
         worth = None if count is None else alternatives(logits, token, count)
@@ -300,12 +307,12 @@ class TorchEngine:
         except Exception:
             # A sink or a tokenizer that fails concerns this row alone.
             logger.exception("a token could not be handed on")
-            self._finish(request)
             request.fail("failed", BROKEN)
+            self._finish(request)
             return
         if reply is not None:
-            self._finish(request)
             request.reply(reply)
+            self._finish(request)
 
 
 def _row(request: Request) -> CacheRow:

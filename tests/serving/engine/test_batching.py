@@ -94,6 +94,30 @@ async def test_stopping_fails_what_is_not_answered(core: TorchEngine) -> None:
     assert not engine.alive
 
 
+@pytest.mark.timeout(60)
+async def test_where_nothing_works_any_more_all_jobs_fail_and_the_engine_says_so(
+    tiny_base: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    core = TorchEngine(str(tiny_base), limits=Limits(max_running=2, max_waiting=8))
+    engine = ThreadedEngine(core)
+    engine.start()
+    assert (await engine.generate(ask("before"))).ok
+
+    def fail(*_given: object) -> None:
+        raise RuntimeError("CUDA error: an illegal memory access was encountered")
+
+    # After such a fault of the device everything raises that touches its memory.
+    monkeypatch.setattr(core.model, "run", fail)
+    monkeypatch.setattr(core._cache, "release", fail)
+    replies = await asyncio.gather(*(engine.generate(ask(text)) for text in "abcd"))
+    assert [reply.status for reply in replies] == ["failed"] * 4
+    assert (await engine.generate(ask("later"))).status == "failed"
+    while engine.alive:
+        await asyncio.sleep(0.002)
+    assert "its replica must be replaced" in caplog.text
+    await engine.stop()
+
+
 class FakeSlowEncoding:
     """Reads long chats no further than its first character until it is told to go on."""
 
