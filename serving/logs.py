@@ -83,8 +83,11 @@ class Observed:
         route = getattr(scope.get("route"), "path_format", UNROUTED)
         about = {"workload": facts.workload, "version": facts.version, "role": facts.role}
         self._metrics.request(route=route, status=status, seconds=seconds, **about)
-        if facts.reply is not None and facts.reply.ok:
-            self._metrics.reply(facts.reply, **about)
+        for one in facts.answered:
+            if one.reply.ok:
+                self._metrics.reply(
+                    one.reply, workload=one.workload, version=one.version, role=one.role
+                )
         level = logging.DEBUG if route in QUIET else logging.INFO
         if logger.isEnabledFor(level):
             fields = {

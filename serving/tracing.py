@@ -1,9 +1,19 @@
 """What is known of the request that is being answered, for its log line and its metrics."""
 
 from contextvars import ContextVar
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from serving.jobs import Reply
+
+
+@dataclass(frozen=True)
+class Answered:
+    """What a model replied, and as whose."""
+
+    reply: Reply
+    workload: str
+    version: str
+    role: str
 
 
 @dataclass
@@ -17,7 +27,8 @@ class RequestFacts:
     workload: str = ""
     version: str = ""
     role: str = ""
-    reply: Reply | None = None
+    answered: list[Answered] = field(default_factory=list)
+    """A request may ask for several answers, and ask again where one failed."""
 
 
 _current: ContextVar[RequestFacts | None] = ContextVar("request_facts", default=None)
@@ -37,5 +48,5 @@ def note_reply(reply: Reply, *, workload: str, version: str, role: str) -> None:
     """A model has answered the running task's request."""
     facts = _current.get()
     if facts is not None:
-        facts.reply = reply
+        facts.answered.append(Answered(reply, workload, version, role))
         facts.workload, facts.version, facts.role = workload, version, role

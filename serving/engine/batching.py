@@ -1,4 +1,7 @@
-"""Between the event loop and an engine that runs step by step in a thread of its own."""
+"""Between the event loop and an engine that runs step by step in a thread of its own.
+
+Long prompts are read by a second thread, one after the other: a tokenizer works beside the steps.
+"""
 
 from __future__ import annotations
 
@@ -6,15 +9,18 @@ import asyncio
 import logging
 import threading
 from collections.abc import AsyncGenerator, Callable
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import aclosing
 from pathlib import Path
+from typing import Any
 
-from serving.engine.continuous import TorchEngine, status_of
+from serving.engine.continuous import READ_CHARS, TorchEngine, status_of
 from serving.engine.request import Request
 from serving.errors import EngineError, OverloadedError
 from serving.jobs import Delta, Job, Reply
 
 STOPPED = "the replica is stopping"
+ENDED = "the engine has ended; the replica's log says why"
 
 logger = logging.getLogger(__name__)
 _Event = tuple["asyncio.Queue[Delta | Reply]", Delta | Reply]
@@ -26,8 +32,10 @@ class ThreadedEngine:
     def __init__(self, core: TorchEngine) -> None:
         self._core = core
         self._wake = threading.Event()
-        self._stopping = False
+        self._over: str | None = None
+        """Why no job is taken any more."""
         self._thread: threading.Thread | None = None
+        self._reader = ThreadPoolExecutor(1, thread_name_prefix="prompts")
         self._loop: asyncio.AbstractEventLoop | None = None
         # What a step brings is handed to the event loop at once: waking it costs more.
         self._brought: list[_Event] = []
@@ -58,10 +66,11 @@ class ThreadedEngine:
 
     async def stop(self) -> None:
         """End after the running step; jobs that are not answered yet fail."""
-        self._stopping = True
+        self._over = STOPPED
         self._wake.set()
         if self._thread is not None:
             await asyncio.to_thread(self._thread.join)
+        self._reader.shutdown(wait=False)
 
     async def generate(self, job: Job) -> Reply:
         """Answer a job. Cancelling frees what it holds."""
@@ -77,21 +86,34 @@ class ThreadedEngine:
 
     async def _events(self, job: Job, *, streaming: bool) -> AsyncGenerator[Delta | Reply, None]:
         queue: asyncio.Queue[Delta | Reply] = asyncio.Queue()
-        if self._stopping:
-            yield Reply(status="failed", detail=STOPPED)
+        if self._over is not None:
+            yield Reply(status="failed", detail=self._over)
             return
         try:
-            request = self._core.submit(job, self._sink(queue), streaming=streaming)
+            request = self._core.accept(job, self._sink(queue), streaming=streaming)
         except OverloadedError as error:
             yield Reply(status=status_of(error), detail=str(error))
             return
-        self._wake.set()
+        if request.size > READ_CHARS:
+            self._reader.submit(self._read, request)
+        else:
+            self._enter(request)
         try:
             while not isinstance(event := await queue.get(), Reply):
                 yield event
             yield event
         finally:
             self._forget(request)
+
+    def _read(self, request: Request) -> None:
+        """In the reader's thread."""
+        if not request.cancelled:
+            request.read(self._core.model)
+        self._enter(request)
+
+    def _enter(self, request: Request) -> None:
+        self._core.enter(request)
+        self._wake.set()
 
     def _forget(self, request: Request) -> None:
         request.cancel()
@@ -102,14 +124,24 @@ class ThreadedEngine:
 
     def _work(self) -> None:
         """The engine's thread."""
-        while not self._stopping:
-            self._wake.clear()
-            busy = self._step()
-            self._hand_over()
-            if not busy:
-                self._wake.wait()
-        self._core.abort(STOPPED)
-        self._hand_over()
+        try:
+            while self._over is None:
+                self._wake.clear()
+                busy = self._step()
+                self._hand_over()
+                if not busy:
+                    self._wake.wait()
+            self._core.abort(STOPPED)
+        except Exception:
+            logger.exception("the engine has ended: its replica must be replaced")
+        finally:
+            self._on_loop(self._end)
+
+    def _end(self) -> None:
+        """On the event loop, so that no job comes between the last that fail and the refusals."""
+        self._over = self._over or ENDED
+        self._core.fail(self._over)
+        _deliver(self._brought)
 
     def _step(self) -> bool:
         try:
@@ -122,13 +154,16 @@ class ThreadedEngine:
 
     def _hand_over(self) -> None:
         brought, self._brought = self._brought, []
-        if not brought or self._loop is None:
-            return
+        if brought:
+            self._on_loop(_deliver, brought)
+
+    def _on_loop(self, act: Callable[..., None], *given: Any) -> None:
+        assert self._loop is not None
         try:
-            self._loop.call_soon_threadsafe(_deliver, brought)
+            self._loop.call_soon_threadsafe(act, *given)
         except RuntimeError:
-            # The event loop has been closed: nobody waits any more.
-            logger.info("%d pieces of answers came after the end", len(brought))
+            # It has been closed: nobody waits any more.
+            logger.info("what the engine brought came after the end")
 
 
 def _deliver(brought: list[_Event]) -> None:

@@ -2,8 +2,8 @@
 
 Every step runs one packed forward pass over all running rows: one token for each that
 writes, and pieces of the prompts of those that have just come. Rows join and leave between
-any two steps. `step` belongs to one thread; submitting, cancelling, loading and unloading
-are for any.
+any two steps. `step` belongs to one thread; reading a prompt, submitting, cancelling, loading
+and unloading are for any.
 """
 
 from __future__ import annotations
@@ -37,6 +37,8 @@ from serving.jobs import Job, Status
 
 PROMPT_TOKENS = {"cpu": 256, "cuda": 2048}
 """Tokens of prompts in one step: running rows wait for no more than these."""
+READ_CHARS = 2_000
+"""Characters of prompts that a step turns into tokens, some 2 ms of work, before rows go on."""
 NOT_NUMBERS = "the model's output is not a number"
 BROKEN = "generation failed; the log says why"
 
@@ -88,6 +90,8 @@ class TorchEngine:
             prompt_tokens=limits.prompt_tokens or PROMPT_TOKENS.get(kind, PROMPT_TOKENS["cpu"]),
         )
         self._max_waiting = limits.max_waiting
+        # Accepted; their prompts are read by another thread before they enter.
+        self._reading: set[Request] = set()
         self._inbox: deque[Request] = deque()
 
     @property
@@ -103,7 +107,7 @@ class TorchEngine:
     @property
     def num_waiting(self) -> int:
         """Requests that wait for room."""
-        return len(self._inbox) + len(self._schedule.waiting)
+        return len(self._reading) + len(self._inbox) + len(self._schedule.waiting)
 
     def load(self, name: str, folder: Path) -> None:
         """Load an adapter. Raises `AdapterError` where it does not fit."""
@@ -118,35 +122,51 @@ class TorchEngine:
 
         Raises `OverloadedError` at once when too many wait.
         """
+        request = self.accept(job, sink, streaming=streaming)
+        self.enter(request)
+        return request
+
+    def accept(self, job: Job, sink: Sink, *, streaming: bool = False) -> Request:
+        """The same, up to `enter`: its prompt may be read in between, by any thread."""
         if self.num_waiting >= self._max_waiting:
             raise OverloadedError(f"{self.num_waiting} requests wait already")
         request = Request(job, sink, streaming=streaming, rng=self._rng)
-        self._inbox.append(request)
+        self._reading.add(request)
         return request
+
+    def enter(self, request: Request) -> None:
+        """Have the next steps take it in."""
+        # In this order, so that whoever fails all of them misses none.
+        self._inbox.append(request)
+        self._reading.discard(request)
 
     @torch.inference_mode()
     def step(self) -> bool:
         """Run one step; whether there was anything to do."""
         self._drop_cancelled()
-        while self._inbox:
-            request = self._inbox.popleft()
-            if not request.cancelled:
-                self._take_in(request)
+        self._receive()
         self._schedule.admit(self._seat)
         plan = self._schedule.plan()
         if plan:
             self._advance(plan)
-        return bool(plan)
+        return bool(plan or self._inbox)
 
     @torch.inference_mode()
     def abort(self, detail: str) -> None:
-        """Fail everything that is not answered yet."""
-        for request in [*self._schedule.running, *self._schedule.waiting]:
-            self._finish(request)
+        """Fail everything that is not answered yet, and let it go.
+
+        Raises where even that does not work any more, as after a fault of the device.
+        """
+        self.fail(detail)
+        self._drop_cancelled()
+
+    def fail(self, detail: str) -> None:
+        """Fail everything that is not answered yet, without a look at the device."""
+        schedule = self._schedule
+        # Others come meanwhile: they are failed, or there for the next step.
+        for request in [*self._reading, *self._inbox, *schedule.running, *schedule.waiting]:
             request.fail("failed", detail)
-        # Others submit meanwhile: what comes now is failed, or there for the next step.
-        while self._inbox:
-            self._inbox.popleft().fail("failed", detail)
+            request.cancel()
 
     def _make_cache(self, limits: Limits) -> KvCache:
         model = self.model
@@ -173,6 +193,15 @@ class TorchEngine:
             dtype=model.dtype,
         )
 
+    def _receive(self) -> None:
+        """Take in what has come, as far as reading it does not hold up rows that run."""
+        unread = 0
+        while self._inbox and unread < READ_CHARS:
+            request = self._inbox.popleft()
+            if not request.cancelled:
+                unread += 0 if request.is_read else request.size
+                self._take_in(request)
+
     def _take_in(self, request: Request) -> None:
         """From the inbox to the queue, or refused."""
         try:
@@ -189,7 +218,10 @@ class TorchEngine:
         """Its tokens and its adapter. Raises `EngineError`."""
         if request.job.digest is not None:
             request.adapter = self._lora.get(request.job.digest)
-        request.prompt = self.model.encode(request.job.messages)
+        if not request.is_read:
+            request.read(self.model)
+        if request.fault is not None:
+            raise request.fault
         room = self._cache.longest_row - len(request.prompt)
         if room < 1:
             raise PromptTooLongError(
@@ -216,6 +248,7 @@ class TorchEngine:
                 self._finish(request)
 
     def _finish(self, request: Request) -> None:
+        """Let go of one that has its reply: where the device is broken, this raises."""
         self._schedule.remove([request])
         if request.row is not None:
             self._cache.release(request.row)
@@ -232,8 +265,8 @@ class TorchEngine:
             # has written is written again, to the same places.
             if len(plan) == 1:
                 logger.exception("a row failed")
-                self._finish(plan[0][0])
                 plan[0][0].fail("failed", BROKEN)
+                self._finish(plan[0][0])
             else:
                 middle = len(plan) // 2
                 self._advance(plan[:middle])
@@ -264,8 +297,8 @@ class TorchEngine:
         self, request: Request, token: int | None, logits: torch.Tensor, *, batch_rows: int
     ) -> None:
         if token is None:
-            self._finish(request)
             request.fail("failed", NOT_NUMBERS)
+            self._finish(request)
             return
         count = request.job.top_logprobs
         worth = None if count is None else alternatives(logits, token, count)
@@ -274,12 +307,12 @@ class TorchEngine:
         except Exception:
             # A sink or a tokenizer that fails concerns this row alone.
             logger.exception("a token could not be handed on")
-            self._finish(request)
             request.fail("failed", BROKEN)
+            self._finish(request)
             return
         if reply is not None:
-            self._finish(request)
             request.reply(reply)
+            self._finish(request)
 
 
 def _row(request: Request) -> CacheRow:

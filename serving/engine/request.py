@@ -17,13 +17,15 @@ Sink = Callable[[Delta | Reply], None]
 
 
 class Request:
-    """A submitted job. Only `cancel` may be called from outside the engine's thread."""
+    """A submitted job. Only `read` and `cancel` may be called from outside the engine's thread."""
 
     def __init__(self, job: Job, sink: Sink, *, streaming: bool, rng: random.Random) -> None:
         """`sink` gets the deltas, where `streaming`, and the reply; `rng` seeds the unseeded."""
         self.job = job
         self.cancelled = False
         self.prompt: list[int] = []
+        self.fault: Exception | None = None
+        """Why its chat could not be turned into tokens."""
         self.adapter: Adapter | None = None
         self.row: CacheRow | None = None
         self.limit = 0
@@ -49,6 +51,24 @@ class Request:
         """Tokens that the model has not seen yet; 1 once it writes."""
         fed = self.row.length if self.row is not None else 0
         return len(self.prompt) + len(self._written) - fed
+
+    @property
+    def size(self) -> int:
+        """Characters of its chat, about: its roles and marks count too."""
+        return len(str(self.job.messages))
+
+    @property
+    def is_read(self) -> bool:
+        """Whether its chat has been turned into tokens, or could not be."""
+        return bool(self.prompt) or self.fault is not None
+
+    def read(self, model: ChatModel) -> None:
+        """Turn its chat into tokens."""
+        try:
+            self.prompt = model.encode(self.job.messages)
+        except Exception as error:
+            # A chat template may raise anything; told where requests are refused.
+            self.fault = error
 
     def cancel(self) -> None:
         """Have the engine forget it at its next step."""

@@ -7,6 +7,7 @@ import io
 import json
 import logging
 import os
+import re
 import subprocess
 import sys
 from collections.abc import AsyncIterator, Iterator
@@ -90,6 +91,22 @@ async def test_requests_tokens_and_feedback_are_counted(router: Router) -> None:
     assert ("kalimtak_spool_records", ()) in samples(text)
     for private in ("secret", "user-123"):
         assert private not in text
+
+
+@pytest.mark.parametrize("streaming", [{}, {"stream_options": {"include_usage": True}}])
+async def test_each_of_several_answers_to_one_request_is_counted(
+    router: Router, streaming: dict[str, object]
+) -> None:
+    words = [{"role": "user", "content": "hello"}]
+    asked = {"model": "default", "messages": words, "n": 3, "max_tokens": 5, "temperature": 0}
+    response = await router.client.post(
+        "/v1/chat/completions", json={**asked, **streaming, "stream": bool(streaming)}
+    )
+    text = (await router.client.get("/metrics")).text
+    (used,) = re.findall(r'"completion_tokens": ?(\d+)', response.text)
+    assert total(text, "kalimtak_tokens_total", direction="out") == int(used) >= 3
+    for name in ("queue_seconds", "first_token_seconds", "batch_rows"):
+        assert total(text, f"kalimtak_{name}_count", role="default") == 3
 
 
 OTHER_PROCESS = """

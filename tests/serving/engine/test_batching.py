@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import AsyncIterator
+import threading
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from contextlib import aclosing
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,7 @@ from typing import Any
 import pytest
 
 from serving.engine.batching import ThreadedEngine
-from serving.engine.continuous import Limits, TorchEngine
+from serving.engine.continuous import READ_CHARS, Limits, TorchEngine
 from serving.jobs import Delta, Job, Reply
 
 
@@ -91,3 +92,86 @@ async def test_stopping_fails_what_is_not_answered(core: TorchEngine) -> None:
     assert (await engine.generate(ask("late"))).status == "failed"
     assert core.num_running == 0
     assert not engine.alive
+
+
+@pytest.mark.timeout(60)
+async def test_where_nothing_works_any_more_all_jobs_fail_and_the_engine_says_so(
+    tiny_base: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    core = TorchEngine(str(tiny_base), limits=Limits(max_running=2, max_waiting=8))
+    engine = ThreadedEngine(core)
+    engine.start()
+    assert (await engine.generate(ask("before"))).ok
+
+    def fail(*_given: object) -> None:
+        raise RuntimeError("CUDA error: an illegal memory access was encountered")
+
+    # After such a fault of the device everything raises that touches its memory.
+    monkeypatch.setattr(core.model, "run", fail)
+    monkeypatch.setattr(core._cache, "release", fail)
+    replies = await asyncio.gather(*(engine.generate(ask(text)) for text in "abcd"))
+    assert [reply.status for reply in replies] == ["failed"] * 4
+    assert (await engine.generate(ask("later"))).status == "failed"
+    while engine.alive:
+        await asyncio.sleep(0.002)
+    assert "its replica must be replaced" in caplog.text
+    await engine.stop()
+
+
+class FakeSlowEncoding:
+    """Reads long chats no further than its first character until it is told to go on."""
+
+    def __init__(self, core: TorchEngine) -> None:
+        self._encode = core.model.encode
+        self.begun: list[str] = []
+        self.go_on = threading.Event()
+
+    def __call__(self, messages: Sequence[Mapping[str, Any]]) -> list[int]:
+        text = str(messages[0]["content"])
+        if len(text) > READ_CHARS:
+            self.begun.append(text[0])
+            self.go_on.wait()
+        return self._encode(messages)
+
+
+@pytest.fixture
+def slow(core: TorchEngine, monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeSlowEncoding]:
+    slow = FakeSlowEncoding(core)
+    monkeypatch.setattr(core.model, "encode", slow)
+    yield slow
+    slow.go_on.set()
+
+
+async def until_begun(slow: FakeSlowEncoding) -> None:
+    while not slow.begun:
+        await asyncio.sleep(0.002)
+
+
+@pytest.mark.timeout(60)
+async def test_others_are_answered_while_a_long_prompt_is_read(
+    engine: ThreadedEngine, core: TorchEngine, slow: FakeSlowEncoding
+) -> None:
+    first = asyncio.create_task(engine.generate(ask("a" * (READ_CHARS + 1))))
+    await until_begun(slow)
+    assert (await engine.generate(ask("short"))).ok
+    second = asyncio.create_task(engine.generate(ask("b" * (READ_CHARS + 1))))
+    await asyncio.sleep(0)
+    # Prompts that are being read fill the queue as others do.
+    assert (await engine.generate(ask("one too many"))).status == "overloaded"
+    second.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await second
+    slow.go_on.set()
+    assert (await first).status == "too_long"
+    await until_idle(core)
+    assert slow.begun == ["a"]
+
+
+@pytest.mark.timeout(60)
+async def test_stopping_fails_what_is_being_read(
+    engine: ThreadedEngine, slow: FakeSlowEncoding
+) -> None:
+    task = asyncio.create_task(engine.generate(ask("a" * (READ_CHARS + 1))))
+    await until_begun(slow)
+    await engine.stop()
+    assert (await task).status == "failed"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,7 @@ from peft import PeftModel
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from serving.engine import continuous
-from serving.engine.continuous import Limits, TorchEngine
+from serving.engine.continuous import READ_CHARS, Limits, TorchEngine
 from serving.engine.sampling import choose
 from serving.errors import EngineError, OverloadedError
 from serving.jobs import Delta, Job, Reply
@@ -195,6 +195,28 @@ def test_answers_end_at_their_own_limit_and_are_counted(engine: TorchEngine) -> 
     replies = run(engine, [ask("x", max_new_tokens=1), ask("x", max_new_tokens=5)])
     assert [reply.tokens_output for reply in replies] == [1, 5]
     assert [reply.finish for reply in replies] == ["length", "length"]
+
+
+def test_many_prompts_that_come_at_once_are_read_over_several_steps(
+    engine: TorchEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read: list[int] = []
+    encode = engine.model.encode
+
+    def counted(messages: Sequence[Mapping[str, Any]]) -> list[int]:
+        read[-1] += 1
+        return encode(messages)
+
+    monkeypatch.setattr(engine.model, "encode", counted)
+    job = ask("z" * 200, max_new_tokens=1)
+    replies: list[Delta | Reply] = []
+    for _ in range(40):
+        engine.submit(job, replies.append)
+    read.append(0)
+    while engine.step():
+        read.append(0)
+    assert max(read) <= -(-READ_CHARS // 200)
+    assert len(texts([one for one in replies if isinstance(one, Reply)])) == sum(read) == 40
 
 
 def test_text_that_spells_a_control_token_is_only_text(engine: TorchEngine) -> None:
