@@ -50,7 +50,7 @@ def look(context: typer.Context, workload: Workload = "default") -> None:
 @app.command("list")
 def show_all(workload: Workload = "default") -> None:
     """The experiments, newest first."""
-    from flows.reports.experiment_page import status_text, title
+    from flows.reports.experiment_words import status_text, title
 
     with _open(workload).database.read() as session:
         found = experiments.list_experiments(session, workload=workload)
@@ -85,7 +85,8 @@ def show(
     as_json: Annotated[bool, typer.Option("--json", help="As JSON.")] = False,
 ) -> None:
     """One experiment: the decision in a sentence, its looks, and a page with its course."""
-    from flows.reports.experiment_page import sentence, telling, title, write_page
+    from flows.reports.experiment_page import write_page
+    from flows.reports.experiment_words import sentence, telling, title
 
     context = _open(workload)
     found = _find(context, experiment_id, workload)

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING
 
-from flows.curation.dataset import BuiltDataset
-from flows.curation.pipeline import CurationReport
-from flows.decisions.experiment import ExperimentDecision
-from flows.decisions.triggers import TriggerDecision
-from flows.learner import Evaluated
-from flows.registration import RetrainResult
+if TYPE_CHECKING:  # what writes a table of its own need not load all that others tell of
+    from flows.curation.dataset import BuiltDataset
+    from flows.curation.pipeline import CurationReport
+    from flows.decisions.experiment import ExperimentDecision
+    from flows.decisions.triggers import TriggerDecision
+    from flows.learner import Evaluated
+    from flows.registration import RetrainResult
 
 NONE = "–"
 

@@ -15,8 +15,8 @@ from registry.crypto import Keyring
 from registry.db import Database
 from registry.keys import subject_of
 from registry.settings_access import AuthSettings
-from serving.access.exposure import refuse_other_sites
 from serving.access.keys import KeyLookup
+from serving.access.other_sites import refuse_other_sites
 from serving.access.tokens import (
     ProviderAwayError,
     ProviderKeys,

@@ -95,6 +95,7 @@ def test_deploying_all_yields_a_scheduled_run_for_every_schedule(server: dict[st
     _until(lambda: scheduled() == set(found))
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(600)
 def test_a_run_on_schedule_reaches_every_workload_though_an_earlier_deploy_named_one(
     server: dict[str, str], context: Context
