@@ -21,6 +21,8 @@ BEARER = "bearer"
 SECURITY = {BEARER: {"type": "http", "scheme": "bearer", "description": "A token, or an API key."}}
 WITHOUT_BODY = (401, 403, 404, 422, 429, 500, 503)
 WITH_BODY = (400, 401, 403, 404, 408, 409, 413, 422, 429, 500, 503, 504)
+OF_PATH = {"/api/interactions": (410,)}
+"""What only this path answers."""
 MEANINGS = {
     400: "The body is no JSON, or cut short",
     401: "No valid credential",
@@ -28,6 +30,7 @@ MEANINGS = {
     404: "There is no such thing",
     408: "The body does not arrive",
     409: "It contradicts what is stored, or what the same Idempotency-Key asked for before",
+    410: "What was asked before its user was erased is not taken",
     413: "The body is too large",
     422: "A field is wrong",
     429: "Too many requests; see Retry-After",
@@ -147,7 +150,7 @@ def _refusals(path: str, *, has_body: bool) -> dict[str, Any]:
     if path in PROBE_PATHS:
         statuses: tuple[int, ...] = (500, 503)
     else:
-        statuses = WITH_BODY if has_body else WITHOUT_BODY
+        statuses = (*(WITH_BODY if has_body else WITHOUT_BODY), *OF_PATH.get(path, ()))
     is_openai = path.startswith(OPENAI_PREFIX)
     if is_openai:
         statuses = tuple(sorted({*statuses, 400} - {422}))

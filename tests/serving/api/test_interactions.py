@@ -235,6 +235,10 @@ async def test_what_an_erased_user_asked_before_is_refused_for_good(
     statuses = [(result["error"] or {}).get("status") for result in told["results"]]
     assert statuses == [410, 410, None, None]
     assert set(rows(installation)) == {"after", "ben's"}
+    alone = await post(router, item(user_id="ann", created_at=before))
+    assert (alone.status_code, alone.json()["field"]) == (410, "user_id")
+    described = (await router.client.get("/openapi.json")).json()["paths"]["/api/interactions"]
+    assert "410" in described["post"]["responses"]
 
 
 async def test_the_document_describes_the_body_completely_by_a_valid_example(
