@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import AsyncIterator
-from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -16,7 +15,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from sqlmodel import select
 
-from registry import erasure, privacy, quality
+from registry import privacy, quality
 from registry.clock import new_id, utc_now
 from registry.models import FeedbackEvent, UserInteraction
 from registry.settings_access import AuthSettings
@@ -214,31 +213,6 @@ async def test_of_who_wants_no_content_kept_an_answer_may_be_sent_again(
         told = await batch(router, item(id="a", user_id="ann"))
         assert told["results"][0]["status"] == status
     assert rows(installation)["a"].input_text == ""
-
-
-async def test_what_an_erased_user_asked_before_is_refused_for_good(
-    router: Router, installation: Installation
-) -> None:
-    """A client would offer anything else again, and what is behind it never."""
-    erased_at = utc_now() - timedelta(hours=1)
-    with installation.database.write() as session:
-        act = replace(installation.act(), now=erased_at)
-        erasure.begin(session, act, "ann", approved_by="test", policy="list")
-    before, after = ((erased_at + timedelta(minutes=by)).isoformat() for by in (-5, 5))
-    told = await batch(
-        router,
-        item(id="rated", user_id="ann", created_at=before, feedback={"score": 5}),
-        item(id="before", user_id="ann", created_at=before),
-        item(id="after", user_id="ann", created_at=after, feedback={"score": 5}),
-        item(id="ben's", user_id="ben", created_at=before),
-    )
-    statuses = [(result["error"] or {}).get("status") for result in told["results"]]
-    assert statuses == [410, 410, None, None]
-    assert set(rows(installation)) == {"after", "ben's"}
-    alone = await post(router, item(user_id="ann", created_at=before))
-    assert (alone.status_code, alone.json()["field"]) == (410, "user_id")
-    described = (await router.client.get("/openapi.json")).json()["paths"]["/api/interactions"]
-    assert "410" in described["post"]["responses"]
 
 
 async def test_the_document_describes_the_body_completely_by_a_valid_example(
