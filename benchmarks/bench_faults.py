@@ -25,7 +25,7 @@ from sqlmodel import select
 
 from benchmarks.http_load import Outcome, read_outcomes
 from benchmarks.results import Figure, write_results
-from benchmarks.serving_process import System, free_port, serving
+from benchmarks.serving_process import System, free_port, serving, stats_port
 from registry import deployment, experiments, versions
 from registry.artifacts import ArtifactStore
 from registry.clock import new_id, utc_now
@@ -245,7 +245,7 @@ def settings_in(folder: Path, base: Path, database_url: str | None = None) -> Se
         database_url=database_url,
         serving=ServingSettings(port=free_port(), max_new_tokens=4, request_timeout_s=60),
         training=TrainingSettings(base_model=str(base)),
-        ray=RaySettings(haproxy_metrics_port=free_port(), haproxy_stats_port=free_port()),
+        ray=RaySettings(haproxy_metrics_port=free_port(), haproxy_stats_port=stats_port()),
     )
 
 

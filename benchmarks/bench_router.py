@@ -23,7 +23,7 @@ from rich.table import Table
 
 from benchmarks.http_load import Outcome, read_outcomes
 from benchmarks.results import Figure, write_results
-from benchmarks.serving_process import System, free_port, serving
+from benchmarks.serving_process import System, free_port, serving, stats_port
 from registry import keys
 from registry.clock import new_id, utc_now
 from registry.crypto import load_keyring
@@ -149,7 +149,7 @@ def main(arguments: list[str] | None = None) -> None:
         settings = Settings(
             home=Path(folder) / "home",
             serving=ServingSettings(port=free_port()),
-            ray=RaySettings(haproxy_metrics_port=free_port(), haproxy_stats_port=free_port()),
+            ray=RaySettings(haproxy_metrics_port=free_port(), haproxy_stats_port=stats_port()),
             auth=AuthSettings(enabled=True),
             limits=LimitSettings(service=RATE),
         )

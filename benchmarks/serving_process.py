@@ -28,6 +28,11 @@ def free_port() -> int:
         return int(probe.getsockname()[1])
 
 
+def stats_port() -> int:
+    """One for HAProxy's statistics: the routers' own lie up to 5,000 above it."""
+    return next(port for port in iter(free_port, None) if port <= 60_535)
+
+
 @dataclass(frozen=True)
 class System:
     """A running system."""

@@ -19,7 +19,7 @@ class Told(BaseException):
 def handler(number, frame):
     raise Told
 
-ray.init(num_cpus=1, include_dashboard=False, log_to_driver=False)
+ray.init(address="local", num_cpus=1, include_dashboard=False, log_to_driver=False)
 signal.signal(signal.SIGTERM, handler)
 
 @ray.remote

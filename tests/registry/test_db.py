@@ -176,7 +176,8 @@ def test_what_is_made_is_for_its_owner_alone_and_what_is_there_stays_so(tmp_path
         "new.db-wal": 0o600,
         "new.db-shm": 0o600,
     }
-    (tmp_path / "old.db").touch(0o644)
+    (tmp_path / "old.db").touch()
+    (tmp_path / "old.db").chmod(0o644)
     open_database(f"sqlite:///{tmp_path}/old.db").close()
     assert (tmp_path / "old.db").stat().st_mode & 0o777 == 0o644
     assert tmp_path.stat().st_mode & 0o777 == 0o755

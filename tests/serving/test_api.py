@@ -87,8 +87,8 @@ async def test_an_experiment_splits_people_and_a_pinned_request_is_not_counted(
     installation.deploy(champion)
     experiment = installation.try_out(challenger, share=0.5)
     await router.follow()
-    answers = [(await router.generate(user_id=f"u{n}", max_tokens=1)).json() for n in range(12)]
-    again = [(await router.generate(user_id=f"u{n}", max_tokens=1)).json() for n in range(12)]
+    answers = [(await router.generate(user_id=f"u{n}", max_tokens=1)).json() for n in range(20)]
+    again = [(await router.generate(user_id=f"u{n}", max_tokens=1)).json() for n in range(20)]
     versions = [answer["model_version"] for answer in answers]
     assert versions == [answer["model_version"] for answer in again]
     assert set(versions) == {champion, challenger}
@@ -105,7 +105,7 @@ async def test_an_experiment_splits_people_and_a_pinned_request_is_not_counted(
 async def test_a_failing_challenger_is_answered_for_and_blamed(
     installation: Installation, adapters: dict[str, Path], hangs: bool
 ) -> None:
-    serving = installation.settings.serving.model_copy(update={"request_timeout_s": 3})
+    serving = installation.settings.serving.model_copy(update={"request_timeout_s": 8})
     async with running_router(installation.settings.model_copy(update={"serving": serving})) as r:
         champion = installation.register(adapters["one"])
         challenger = installation.register(adapters["two" if hangs else "broken"])

@@ -23,7 +23,7 @@ from registry.settings import RaySettings, Settings
 from serving.haproxy import REFUSALS, socket_folder, stop_orphans
 from serving.problems import ProblemError
 from serving.runtime_env import environment
-from tests.support.network import free_port
+from tests.support.network import free_ports
 
 
 def answers(port: int) -> bool:
@@ -104,7 +104,7 @@ class Haproxy:
 
 @pytest.fixture
 def haproxy(tmp_path: Path) -> Haproxy:
-    port, metrics, stats, gone, silent, slow, syslog = (free_port() for _ in range(7))
+    stats, port, metrics, gone, silent, slow, syslog = free_ports(7)
     settings = Settings(
         home=tmp_path, ray=RaySettings(haproxy_metrics_port=metrics, haproxy_stats_port=stats)
     )

@@ -7,7 +7,6 @@ import json
 import os
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import tempfile
@@ -31,6 +30,7 @@ from registry.settings import RaySettings, ServingSettings, Settings, TrainingSe
 from serving.haproxy import stop_orphans
 from serving.runtime_env import environment
 from tests.serving.conftest import WORKLOAD, Installation
+from tests.support.network import free_port, stats_port
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 
@@ -38,18 +38,12 @@ ROOT = Path(__file__).parents[2]
 CONNECTIONS = 4
 
 
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
 def served_settings(home: Path, base: Path) -> Settings:
     return Settings(
         home=home,
         serving=ServingSettings(port=free_port(), max_new_tokens=4, request_timeout_s=60),
         training=TrainingSettings(base_model=str(base)),
-        ray=RaySettings(haproxy_metrics_port=free_port(), haproxy_stats_port=free_port()),
+        ray=RaySettings(haproxy_metrics_port=free_port(), haproxy_stats_port=stats_port()),
     )
 
 

@@ -14,6 +14,7 @@ from sqlmodel import select
 
 from registry.models import UserInteraction
 from registry.monitoring import CALLER_LEFT
+from serving import answering
 from serving.asking import Ask, Sampling
 from serving.jobs import Reply
 from serving.problems import ProblemError
@@ -65,9 +66,13 @@ async def test_a_failure_on_the_way_is_an_event(router: Router, installation: In
 
 @pytest.mark.parametrize("stalls", [True, False])
 async def test_who_does_not_read_is_as_one_who_left_and_no_failure_of_the_version(
-    installation: Installation, adapters: dict[str, Path], stalls: bool
+    installation: Installation,
+    adapters: dict[str, Path],
+    monkeypatch: pytest.MonkeyPatch,
+    stalls: bool,
 ) -> None:
     limit_s = 3.0
+    monkeypatch.setattr(answering, "CHALLENGER_SHARE_OF_TIME", 1.0)
     installation.deploy(installation.register(adapters["one"]))
     experiment = installation.try_out(installation.register(adapters["two"]), share=1.0)
     serving = installation.settings.serving.model_copy(update={"request_timeout_s": limit_s})

@@ -239,7 +239,7 @@ FAULTS: list[tuple[dict[str, Any], str]] = [
     ({"processing_time_ms": -0.1}, "processing_time_ms"),
     ({"created_at": "2026-01-14T13:00:00"}, "created_at"),
     ({"created_at": "0001-01-01T00:00:00+14:00"}, "created_at"),
-    ({"created_at": (utc_now() + timedelta(hours=2)).isoformat()}, "created_at"),
+    ({"created_at": (utc_now() + timedelta(days=2)).isoformat()}, "created_at"),
     ({"feedback": {"score": 6}}, "feedback.score"),
     ({"feedback": {}}, "feedback"),
     ({"workload": "nobody's"}, "workload"),

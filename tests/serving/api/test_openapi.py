@@ -87,6 +87,7 @@ async def test_the_document_says_whether_a_credential_is_asked_for(
 @pytest.mark.filterwarnings(
     "ignore:Do not use the .random. module:hypothesis.errors.HypothesisDeprecationWarning"
 )
+@pytest.mark.timeout(600)
 def test_the_routes_do_what_the_document_says(live: Live) -> None:
     found = document(live)
     # So that most of the requests reach a model.

@@ -71,7 +71,7 @@ def test_what_is_late_or_has_no_mark_is_counted_and_left_out() -> None:
         return "[[5]]" if said == "good" else "hm"
 
     with fake_judge(say) as server:
-        asked = Judge(url=server.url, model="m", timeout_s=0.5, concurrency=1)
+        asked = Judge(url=server.url, model="m", timeout_s=3.0, concurrency=1)
         found = judge_answers(asked, *_answered("good", "slow", "odd", "good"))
         go_on.set()
     assert (found.mean, found.num_judged, found.num_failed) == (1.0, 2, 2)
