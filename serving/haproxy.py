@@ -119,23 +119,19 @@ def _edits(settings: Settings) -> list[str]:
     return [
         rf"s/^( *bind )\*?:({own_ports})$/\1{LOOPBACK}:\2/",
         rf"s/^( *bind )\*?:([0-9]+)$/\1{settings.serving.host}:\2/",
-        *_after("defaults", f"timeout http-request {HEADERS_S}s"),
-        *_after("defaults", f"timeout http-keep-alive {IDLE_S}s"),
-        *_after("frontend http_frontend", "http-request set-header X-Forwarded-For %[src]"),
-        *_after("frontend http_frontend", f"http-request {UNWATCHED}"),
-        *_after("frontend http_frontend", f"http-request {OTHER_IDS}"),
+        _after("defaults", f"timeout http-request {HEADERS_S}s"),
+        _after("defaults", f"timeout http-keep-alive {IDLE_S}s"),
+        _after("frontend http_frontend", "http-request set-header X-Forwarded-For %[src]"),
+        _after("frontend http_frontend", f"http-request {UNWATCHED}"),
+        _after("frontend http_frontend", f"http-request {OTHER_IDS}"),
         "/^ *errorfile /d",
         "/^ *option splice-/d",
         "/^ *log [^ ]+ local0 /d",
-        *(
-            line
-            for status in REFUSALS
-            for line in _after("defaults", f"http-error {_refusal(status)}")
-        ),
+        *(_after("defaults", f"http-error {_refusal(status)}") for status in REFUSALS),
         # Where no application serves; ours is at the root, so that every path has one.
         rf"/^ *http-request return status 404 /c\    http-request return {_refusal(503)}",
         # Where none does any more, as Serve's own proxy says it while replicas end their work.
-        *_after(
+        _after(
             "frontend http_frontend",
             f"http-response return {_refusal(503)} if {{ status 404 }} "
             f"{{ bc_dst_port {fallback_port(settings)} }} {{ res.hdr(content-type) -m beg text/ }}",
@@ -143,8 +139,8 @@ def _edits(settings: Settings) -> list[str]:
     ]
 
 
-def _after(line: str, added: str) -> list[str]:
-    return [rf"/^{line}$/a\    {added}"]
+def _after(line: str, added: str) -> str:
+    return rf"/^{line}$/a\    {added}"
 
 
 def _refusal(status: int) -> str:

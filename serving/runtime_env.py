@@ -7,14 +7,13 @@ that listens is bound to loopback where Ray lets us.
 """
 
 import math
-import os
 import secrets
 import shlex
 import sys
 from collections.abc import Mapping
-from contextlib import suppress
 from pathlib import Path
 
+from registry.field_keys import create_private
 from registry.folders import make_private
 from registry.settings import Settings, load_settings
 from serving import haproxy
@@ -94,14 +93,8 @@ def run_folder(settings: Settings) -> Path:
 def token_file(run: Path) -> Path:
     """The cluster's token, made on first use, readable by its owner alone."""
     path = run / "ray_token"
-    if path.exists():
-        return path
-    temporary = path.with_name(f"{path.name}.{os.getpid()}")
-    with os.fdopen(os.open(temporary, os.O_WRONLY | os.O_CREAT, 0o600), "w") as file:
-        file.write(secrets.token_hex(TOKEN_BYTES))
-    with suppress(FileExistsError):  # of two processes at once, the first one's holds
-        os.link(temporary, path)
-    temporary.unlink()
+    if not path.exists():
+        create_private(path, secrets.token_hex(TOKEN_BYTES))
     return path
 
 

@@ -164,12 +164,12 @@ class Intake:
         if problem is not None:
             batch.refuse(index, problem, item.id)
             return
-        origin = Origin(row_id, "logged", entry.user_id, now, known.versions)
-        row = rescored(to_interaction(item, origin), self._judged_by)
         erased_at = known.erased.get(entry.user_id or "")
-        if erased_at is not None and row.created_at <= erased_at:
+        if erased_at is not None and (item.created_at or now) <= erased_at:
             batch.refuse(index, _gone(), item.id)
             return
+        origin = Origin(row_id, "logged", entry.user_id, now, known.versions)
+        row = rescored(to_interaction(item, origin), self._judged_by)
         stored = known.stored.get(row_id)
         if stored is not None and known.owner not in (None, stored.user_id):
             # Neither what it says nor what is said of it is the caller's.

@@ -9,7 +9,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
@@ -179,6 +179,17 @@ def test_haproxy_refuses_what_does_not_fit_into_its_buffer(running: str) -> None
     assert httpx.get(f"{running}/{'x' * 17_000}").status_code == 400
 
 
+@contextmanager
+def served(server: socketserver.BaseServer) -> Iterator[None]:
+    """It answers, in a thread of its own, while the block lasts."""
+    with server:
+        thread = threading.Thread(target=server.serve_forever, args=(0.01,))
+        thread.start()
+        yield
+        server.shutdown()
+        thread.join()
+
+
 @pytest.fixture
 def _silent(haproxy: Haproxy) -> Iterator[None]:
     """A router that dies with each request."""
@@ -187,12 +198,8 @@ def _silent(haproxy: Haproxy) -> Iterator[None]:
         def handle(self) -> None:
             self.request.recv(1)
 
-    with socketserver.TCPServer(("127.0.0.1", haproxy.silent), HangUp) as server:
-        thread = threading.Thread(target=server.serve_forever, args=(0.01,))
-        thread.start()
+    with served(socketserver.TCPServer(("127.0.0.1", haproxy.silent), HangUp)):
         yield
-        server.shutdown()
-        thread.join()
 
 
 @pytest.mark.usefixtures("_silent")
@@ -223,12 +230,8 @@ def _fallback(haproxy: Haproxy) -> Iterator[None]:
         def log_message(self, *_arguments: object) -> None:
             """Nothing: it would be told on standard error."""
 
-    with HTTPServer(("127.0.0.1", haproxy.fallback), FakeProxy) as server:
-        thread = threading.Thread(target=server.serve_forever, args=(0.01,))
-        thread.start()
+    with served(HTTPServer(("127.0.0.1", haproxy.fallback), FakeProxy)):
         yield
-        server.shutdown()
-        thread.join()
 
 
 @pytest.mark.usefixtures("_fallback")
