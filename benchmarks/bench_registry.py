@@ -194,10 +194,15 @@ LOOKS: dict[str, Callable[[Session], object]] = {
         s, since=NOW - timedelta(hours=24, minutes=31), until=NOW - timedelta(minutes=7)
     ),
     "samples since the beginning": lambda s: statistics.count_quality_samples(
-        s, workload="default", min_quality=0.7, min_feedback=1, since=None
+        s, workload="default", min_quality=0.7, min_quality_if_liked=0.7, min_feedback=1, since=None
     ),
     "samples of a week": lambda s: statistics.count_quality_samples(
-        s, workload="default", min_quality=0.7, min_feedback=1, since=NOW - timedelta(days=7)
+        s,
+        workload="default",
+        min_quality=0.7,
+        min_quality_if_liked=0.7,
+        min_feedback=1,
+        since=NOW - timedelta(days=7),
     ),
     "all facts of the triggers": lambda s: gather(
         s, workload="default", settings=Settings(), now=NOW

@@ -14,6 +14,7 @@ def candidates(
     *,
     workload: str,
     min_quality: float,
+    min_quality_if_liked: float,
     min_feedback: int,
     limit: int,
     before: tuple[datetime, str] | None = None,
@@ -23,9 +24,9 @@ def candidates(
     `before`: the moment of feedback and the id of the row that the page follows.
     """
     feedback_at, row_id = col(UserInteraction.feedback_at), col(UserInteraction.id)
-    accepted = (col(UserInteraction.quality_score) >= min_quality) & (
-        col(UserInteraction.user_feedback) >= min_feedback
-    )
+    score, thumb = col(UserInteraction.quality_score), col(UserInteraction.user_feedback)
+    is_liked = (score >= min_quality_if_liked) & (thumb >= 1)
+    accepted = is_liked | ((score >= min_quality) & (thumb >= min_feedback))
     corrected = col(UserInteraction.corrected_output).is_not(None)
     is_curated = exists().where(col(TrainingData.source_interaction_id) == row_id)
     query = select(UserInteraction, is_curated).where(

@@ -101,6 +101,12 @@ class CurationSettings(Part):
     near_duplicates: NearDuplicateSettings = NearDuplicateSettings()
     diversity: DiversitySettings = DiversitySettings()
 
+    @property
+    def min_quality_if_liked(self) -> float:
+        """Least quality of an answer with a thumb up."""
+        maybe = self.maybe_min_quality
+        return self.min_quality if maybe is None else min(self.min_quality, maybe)
+
     @field_validator("forms")
     @classmethod
     def _each_once(cls, forms: tuple[DatasetForm, ...]) -> tuple[DatasetForm, ...]:

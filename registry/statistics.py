@@ -94,6 +94,7 @@ def count_quality_samples(
     *,
     workload: str,
     min_quality: float,
+    min_quality_if_liked: float,
     min_feedback: int,
     since: datetime | None,
 ) -> int:
@@ -103,14 +104,18 @@ def count_quality_samples(
     """
     table = UserInteraction
     kind, score = col(table.rated_kind), col(table.quality_score)
-    # Conversations have no score: the format does not apply to them.
-    good = (score >= min_quality) | (score.is_(None) & (kind == "chat"))
+
+    def is_good(least: float) -> ColumnElement[bool]:
+        # Conversations have no score: the format does not apply to them.
+        return (score >= least) | (score.is_(None) & (kind == "chat"))
+
     thumb, is_corrected = col(table.user_feedback), kind == "corrected"
-    enough = [value for value in THUMBS if value >= min_feedback]
+    enough = [value for value in THUMBS if min_feedback <= value < 1]
     kinds = (
         is_corrected & thumb.is_(None),
         is_corrected & thumb.in_(THUMBS),
-        kind.in_(["prompt", "chat"]) & thumb.in_(enough) & good,
+        kind.in_(["prompt", "chat"]) & thumb.in_(enough) & is_good(min_quality),
+        kind.in_(["prompt", "chat"]) & (thumb == 1) & is_good(min_quality_if_liked),
     )
     query = select(func.count()).select_from(table).where(col(table.workload) == workload)
     if since is not None:

@@ -61,11 +61,9 @@ def filter_quality(settings: CurationSettings) -> Frames:
     Answers in conversations have no score, since the format does not apply to them: what
     people say of them decides.
     """
-    least = settings.min_quality
-    if settings.maybe_min_quality is not None:
-        least = min(least, settings.maybe_min_quality)
 
     def step(frame: pl.DataFrame) -> pl.DataFrame:
+        least = settings.min_quality_if_liked
         return frame.filter(_is_at_least(least) | _is_corrected() | _is_kept(settings))
 
     return step

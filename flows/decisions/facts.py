@@ -49,6 +49,7 @@ def gather(
             session,
             workload=workload,
             min_quality=settings.curation.min_quality,
+            min_quality_if_liked=settings.curation.min_quality_if_liked,
             min_feedback=settings.curation.min_feedback,
             since=learned_at,
         ),

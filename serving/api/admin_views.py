@@ -99,6 +99,7 @@ async def training_data_candidates(
                 session,
                 workload=name,
                 min_quality=curation.min_quality,
+                min_quality_if_liked=curation.min_quality_if_liked,
                 min_feedback=curation.min_feedback,
                 limit=limit + 1,
                 before=before,

@@ -73,10 +73,15 @@ QUERIES: dict[str, Callable[[Session], object]] = {
         s, since=NOW - DAY - timedelta(minutes=31), until=NOW - timedelta(minutes=7)
     ),
     "samples": lambda s: statistics.count_quality_samples(
-        s, workload="default", min_quality=0.7, min_feedback=1, since=None
+        s, workload="default", min_quality=0.7, min_quality_if_liked=0.7, min_feedback=1, since=None
     ),
     "new samples": lambda s: statistics.count_quality_samples(
-        s, workload="default", min_quality=0.7, min_feedback=1, since=NOW - DAY
+        s,
+        workload="default",
+        min_quality=0.7,
+        min_quality_if_liked=0.7,
+        min_feedback=1,
+        since=NOW - DAY,
     ),
     "triggers": lambda s: gather(s, workload="default", settings=Settings(), now=NOW),
     "runs": lambda s: runs.count(s, workload="default"),
@@ -85,12 +90,13 @@ QUERIES: dict[str, Callable[[Session], object]] = {
         s, user_id="u5", before=NOW - DAY, before_id="i00001005"
     ),
     "candidates": lambda s: candidates(
-        s, workload="default", min_quality=0.7, min_feedback=1, limit=50
+        s, workload="default", min_quality=0.7, min_quality_if_liked=0.7, min_feedback=1, limit=50
     ),
     "older candidates": lambda s: candidates(
         s,
         workload="default",
         min_quality=0.7,
+        min_quality_if_liked=0.7,
         min_feedback=1,
         limit=50,
         before=(NOW - DAY, "i00001005"),

@@ -132,10 +132,20 @@ def test_who_opts_out_is_not_learned_from_until_they_say_otherwise(
     def seen() -> tuple[set[str], int, bool]:
         with database.read() as session:
             found = candidates(
-                session, workload="default", min_quality=0.5, min_feedback=1, limit=9
+                session,
+                workload="default",
+                min_quality=0.5,
+                min_quality_if_liked=0.5,
+                min_feedback=1,
+                limit=9,
             )
             number = count_quality_samples(
-                session, workload="default", min_quality=0.5, min_feedback=1, since=None
+                session,
+                workload="default",
+                min_quality=0.5,
+                min_quality_if_liked=0.5,
+                min_feedback=1,
+                since=None,
             )
             selected = session.get_one(TrainingData, "sample-i").is_selected
             return {row.id for row, _ in found}, number, selected

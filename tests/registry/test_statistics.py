@@ -13,11 +13,13 @@ from sqlalchemy import delete, func, select, text
 from sqlmodel import col
 
 from registry import interactions, statistics
+from registry.candidates import candidates
 from registry.crypto import Keyring
 from registry.db import Database, open_database
 from registry.interactions import Feedback, Interaction
 from registry.models import FeedbackEvent, UsageHour, UserInteraction, Workload
 from registry.monitoring import CALLER_LEFT
+from registry.settings_curation import CurationSettings
 from tests.registry.conftest import NOW
 
 NewId = Callable[[], str]
@@ -230,7 +232,7 @@ def test_many_who_write_at_once_neither_block_nor_lose_a_count(
 
 def test_folding_leaves_one_row_for_each_hour_and_role(world: World) -> None:
     for minutes in (-61, -60, -59, 1):
-        world.log("default", minutes, 0.5, False)
+        world.log("default", minutes, 0.5, None)
     world.fold()
     with world.database.read() as session:
         writers = session.connection().execute(
@@ -271,15 +273,41 @@ def test_a_sample_counts_where_curation_would_accept_it(
 
         def count(since: datetime | None) -> int:
             return statistics.count_quality_samples(
-                session, workload="default", min_quality=0.7, min_feedback=1, since=since
+                session,
+                workload="default",
+                min_quality=0.7,
+                min_quality_if_liked=0.7,
+                min_feedback=1,
+                since=since,
             )
 
         assert count(None) == count(NOW - timedelta(seconds=1)) == int(counts)
         assert count(NOW) == 0
 
 
+@pytest.mark.parametrize(("score", "thumb"), [(0.6, 1), (0.6, 0), (0.4, 1), (0.8, 0), (0.8, 1)])
+def test_an_answer_that_is_liked_may_be_worth_less(world: World, score: float, thumb: int) -> None:
+    """As curation has it, by `maybe_min_quality`: the triggers count what it takes."""
+    settings = CurationSettings(min_feedback=0, maybe_min_quality=0.5)
+    with world.database.write() as session:
+        row = item(0, NOW, quality_score=score)
+        interactions.log(session, [row], keyring=world.keyring)
+    world.say(0, thumb=thumb)
+    with world.database.read() as session:
+        limits = {
+            "workload": "default",
+            "min_quality": settings.min_quality,
+            "min_quality_if_liked": settings.min_quality_if_liked,
+            "min_feedback": settings.min_feedback,
+        }
+        number = statistics.count_quality_samples(session, since=None, **limits)  # type: ignore[arg-type]
+        listed = candidates(session, limit=9, **limits)  # type: ignore[arg-type]
+    taken = score >= (0.5 if thumb == 1 else 0.7)
+    assert number == len(listed) == int(taken)
+
+
 def test_feedback_events_go_with_what_they_are_about(world: World) -> None:
-    world.log("default", 0, 0.5, False)
+    world.log("default", 0, 0.5, None)
     world.rate(0, 5)
     world.erase(0)
     with world.database.read() as session:
